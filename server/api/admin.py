@@ -1,0 +1,28 @@
+"""/api/v1/admin/tsdb/*: calls that change the database, only with ``--enable-admin-api``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ..errors import BadParameter, Unavailable
+from .params import read_params
+
+if TYPE_CHECKING:
+    from ..state import Server
+
+
+async def flush(server: Server, request: web.Request) -> web.Response:
+    """Make the head a part; with ``merge=1`` also merge all parts before answering."""
+    if not server.config.enable_admin_api:
+        raise Unavailable("admin APIs disabled; start the server with --enable-admin-api")
+    params = await read_params(request, server.limits)
+    merge = params.get("merge")
+    if merge not in ("", "0", "1", "true", "false"):
+        raise BadParameter("merge", f'cannot parse "{merge}" to 0 or 1')
+    database = server.database
+    await server.executor.background(database.flush)
+    if merge in ("1", "true"):
+        await server.executor.background(database.compact)
+    return web.Response(status=204)

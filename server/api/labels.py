@@ -1,0 +1,104 @@
+"""/api/v1/series, /labels, /label/{name}/values, /metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from tsengine import errors
+
+from ..errors import BadParameter, BadRequest
+from . import encode
+from .params import read_params, unescape_label_name
+
+if TYPE_CHECKING:
+    from ..state import Server
+
+_TRUNCATED = ("results truncated due to limit",)
+
+
+async def series(server: Server, request: web.Request) -> web.Response:
+    """Label sets of the series that match one of the selectors."""
+    params = await read_params(request, server.limits)
+    selectors = params.all("match[]")
+    if not selectors:
+        raise BadRequest("no match[] parameter provided")
+    start, end = params.range_ms()
+    limit = params.limit()
+
+    def call() -> bytes:
+        rows, is_truncated = server.database.series(selectors, start, end, limit)
+        data = encode.label_sets(rows)
+        return encode.success(data, _TRUNCATED if is_truncated else ())
+
+    return await _answer(server, call)
+
+
+async def label_names(server: Server, request: web.Request) -> web.Response:
+    """Sorted label names of the matching series, or of all."""
+    params = await read_params(request, server.limits)
+    selectors = params.all("match[]")
+    start, end = params.range_ms()
+    limit = params.limit()
+
+    def call() -> bytes:
+        return _list(*server.database.label_names(selectors, start, end, limit))
+
+    return await _answer(server, call)
+
+
+async def label_values(server: Server, request: web.Request) -> web.Response:
+    """Sorted values of one label among the matching series, or among all."""
+    name = _label_name(request)
+    params = await read_params(request, server.limits)
+    selectors = params.all("match[]")
+    start, end = params.range_ms()
+    limit = params.limit()
+
+    def call() -> bytes:
+        return _list(*server.database.label_values(name, selectors, start, end, limit))
+
+    return await _answer(server, call)
+
+
+def _label_name(request: web.Request) -> str:
+    """The name between ``/label/`` and ``/values``, by the bytes of the path."""
+    raw = request.raw_path.partition("?")[0].split("/")[-2]
+    try:
+        return unescape_label_name(unquote_to_bytes(raw).decode())
+    except UnicodeDecodeError:
+        raise BadRequest(f'invalid label name: "{raw}" is not valid UTF-8') from None
+
+
+def _list(texts: Sequence[str], is_truncated: bool) -> bytes:
+    return encode.success(encode.plain(texts), _TRUNCATED if is_truncated else ())
+
+
+async def _answer(server: Server, call: Callable[[], bytes]) -> web.Response:
+    try:
+        body = await server.executor.metadata(call)
+    except (errors.QueryLimitExceeded, errors.QueryTimeout, errors.QueryCanceled):
+        raise
+    except errors.QueryError as error:  # A selector's syntax, regex or lack of a matcher.
+        raise BadParameter("match[]", str(error)) from None
+    return web.Response(body=body, content_type="application/json")
+
+
+async def metadata(server: Server, request: web.Request) -> web.Response:
+    """Types, help texts and units by metric name."""
+    params = await read_params(request, server.limits)
+    metric = params.get("metric") or None
+    # Prometheus reads 0 as "none at all" here; absent or negative means no limit.
+    limit = params.limit(signed=True)
+    limit_per_metric = params.limit("limit_per_metric", signed=True)
+
+    def call() -> bytes:
+        if limit == 0:
+            return encode.success(b"{}")
+        found = server.database.metadata(metric, max(limit, 0), max(limit_per_metric, 0))
+        return encode.success(encode.plain(found))
+
+    return await _answer(server, call)

@@ -1,0 +1,107 @@
+"""``tsengine inspect``, ``check`` and ``warmup``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import tsengine
+
+from .commands_data import progress_bar
+from .directories import add_data_dir, existing_directory
+from .exits import EXIT_DAMAGE, EXIT_OK
+
+_INSPECT = "Show what a database directory holds: parts, log, series, samples, sizes."
+_CHECK = """\
+Read every file of a database directory and verify checksums and invariants.
+
+Damage is named with file and offset and ends with exit code 1. What a crash leaves behind (a torn
+end of the log) is normal: it is noted, and the exit code is 0."""
+_WARMUP = """\
+Compile all kernels now, so that the first start of a server or program here is fast.
+
+--cpu generic makes code that runs on every CPU of this architecture: for images that are built on
+one machine and run on another."""
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add the three verbs to the command line."""
+    for name, text, run in (
+        ("inspect", _INSPECT, run_inspect),
+        ("check", _CHECK, run_check),
+    ):
+        parser = verbs.add_parser(
+            name, help=text.splitlines()[0], description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        add_data_dir(parser, "database directory; a server may be using it")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=run)
+    parser = verbs.add_parser(
+        "warmup", help=_WARMUP.splitlines()[0], description=_WARMUP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--cpu", choices=("host", "generic"), default="host",
+        help="host: this machine's CPU (default); generic: any CPU of its architecture",
+    )  # fmt: skip
+    parser.set_defaults(run=run_warmup)
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Print what `tsengine.inspect` found."""
+    path = existing_directory(arguments.data_dir)
+    found = tsengine.inspect(path)
+    if arguments.json:
+        sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
+        return EXIT_OK
+    for line in _as_lines(found, ""):
+        sys.stdout.write(line + "\n")
+    return EXIT_OK
+
+
+def _as_lines(value: Any, indent: str) -> Iterator[str]:
+    """Nested dicts and lists as indented lines, a list's plain dicts on one line each."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield f"{indent}{key}:"
+            yield from _as_lines(item, indent + "  ")
+        elif isinstance(item, list):
+            yield f"{indent}{key}: {len(item)}"
+            for entry in item:
+                text = entry
+                if isinstance(entry, dict):
+                    text = "  ".join(f"{name}={part}" for name, part in entry.items())
+                yield f"{indent}  - {text}"
+        else:
+            yield f"{indent}{key}: {item}"
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print what `tsengine.check` found; 1 when something is damaged."""
+    path = existing_directory(arguments.data_dir)
+    report = tsengine.check(path)
+    if arguments.json:
+        problems = [{"file": p.file, "offset": p.offset, "text": p.text} for p in report.problems]
+        found = {"problems": problems, "notes": list(report.notes)}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        for note in report.notes:
+            sys.stdout.write(f"note: {note}\n")
+        for problem in report.problems:
+            at = "" if problem.offset is None else f" at byte {problem.offset}"
+            sys.stdout.write(f"damage: {problem.file}{at}: {problem.text}\n")
+        n_problems = len(report.problems)
+        sys.stdout.write(f"{n_problems or 'no'} problem{'s' * (n_problems != 1)} found\n")
+    return EXIT_DAMAGE if report.problems else EXIT_OK
+
+
+def run_warmup(arguments: argparse.Namespace) -> int:
+    """Compile what is missing."""
+    with progress_bar("compile kernels") as progress:
+        n_compiled = tsengine.warmup(progress, cpu=arguments.cpu)
+    sys.stdout.write(f"{n_compiled} kernels compiled; all are ready\n")
+    return EXIT_OK

@@ -1,0 +1,144 @@
+"""Threads for everything that may take longer than 1 ms; the event loop only moves bytes.
+
+Four pools, so that none waits for another: writes (they sleep in fsync), queries (bounded, further
+ones wait in line), metadata calls, and background work (flush, own metrics, large compressions).
+All methods are called on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from tsengine import errors
+
+from .errors import NotReady, TooBusy, TooManyQueries
+from .limits import ServerLimits
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+METADATA_THREADS = 4
+BACKGROUND_THREADS = 3
+
+
+class Executor:
+    """The pools of one server."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self._limits = limits
+        self._writes = ThreadPoolExecutor(limits.write_threads, "write")
+        self._queries = ThreadPoolExecutor(limits.queries_running_max, "query")
+        self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
+        self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
+        self._turns = asyncio.Semaphore(limits.queries_running_max)
+        self._cancels: set[threading.Event] = set()
+        self._is_stopping = False
+        self.queries_waiting = 0
+        self.queries_running = 0
+        self.writes_running = 0
+
+    async def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a write to its end, also when its client went away: it may be in the log already.
+
+        Raises TooBusy when it takes longer than the limit; its outcome is unknown then, and
+        sending it again is harmless.
+        """
+        self.writes_running += 1
+        future = self._submit(self._writes, call, *args, **kwargs)
+        future.add_done_callback(self._write_done)
+        try:
+            async with asyncio.timeout(self._limits.write_timeout_s):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            raise TooBusy(
+                f"the write was not durable within {self._limits.write_timeout_s:g} s; try again"
+            ) from None
+
+    def _write_done(self, future: asyncio.Future[T]) -> None:
+        self.writes_running -= 1
+        if not future.cancelled():
+            future.exception()  # Seen, so that an abandoned write's error is not reported twice.
+
+    async def query(self, call: Callable[[float, threading.Event], T], timeout_s: float) -> T:
+        """Run ``call(remaining_s, cancel)`` when its turn comes.
+
+        `cancel` is set when the client goes away, when the server stops and when the time is up;
+        waiting for the turn counts.
+        """
+        if self._is_stopping:
+            raise NotReady("the server is shutting down")
+        if self.queries_waiting >= self._limits.queries_waiting_max:
+            raise TooManyQueries(
+                f"{self.queries_waiting} queries are waiting already; try again later"
+            )
+        deadline = time.monotonic() + timeout_s
+        await self._wait_for_turn(timeout_s)
+        cancel = threading.Event()
+        self._cancels.add(cancel)
+        self.queries_running += 1
+        future = self._submit(self._queries, call, deadline - time.monotonic(), cancel)
+        # The turn ends with the thread, not with the client: a query that was given up still
+        # holds its thread until it notices.
+        future.add_done_callback(functools.partial(self._query_done, cancel))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancel.set()
+            raise
+
+    async def _wait_for_turn(self, timeout_s: float) -> None:
+        self.queries_waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise errors.QueryTimeout("query timed out while waiting for its turn") from None
+        finally:
+            self.queries_waiting -= 1
+
+    def _query_done(self, cancel: threading.Event, future: asyncio.Future[T]) -> None:
+        self._cancels.discard(cancel)
+        self.queries_running -= 1
+        self._turns.release()
+        if not future.cancelled():
+            future.exception()
+
+    async def metadata(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that reads labels, not samples."""
+        return await self._submit(self._metadata, call, *args, **kwargs)
+
+    async def background(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run anything else."""
+        return await self._submit(self._background, call, *args, **kwargs)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(pool, functools.partial(call, *args, **kwargs))
+
+    def cancel_queries(self) -> None:
+        """Tell all queries to stop and refuse new ones."""
+        self._is_stopping = True
+        for cancel in self._cancels:
+            cancel.set()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until no query and no write runs; False when the time is up before."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.queries_running or self.writes_running:
+                    await asyncio.sleep(0.01)
+        return not (self.queries_running or self.writes_running)
+
+    def close(self) -> None:
+        """Let the threads end; running calls are not waited for."""
+        for pool in (self._writes, self._queries, self._metadata, self._background):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,16 @@
+"""What the exit codes of the command mean."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_DAMAGE = 1
+"""Damaged or refused data, or the machine did not allow what was asked."""
+EXIT_USAGE = 2
+
+
+class UsageError(Exception):
+    """The command was asked for something that can't be; ends it with EXIT_USAGE."""
+
+
+class RefusedError(Exception):
+    """Data was refused or can't be read; ends the command with EXIT_DAMAGE."""

@@ -1,0 +1,1 @@
+"""Wire protocols: negotiation, decompression, answers."""

@@ -1,0 +1,199 @@
+"""Remote write 1.0 and 2.0: negotiation, Snappy with caps, answers. The scan is the engine's.
+
+Specifications: Prometheus remote write 1.0 and 2.0 (2.0-rc.4). Differences to Prometheus's own
+receiver are named in ``docs/http-api.md``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import cramjam
+from aiohttp import web
+
+from tsengine import errors
+
+from .. import ingest
+from ..api.params import read_body
+from ..errors import (
+    BadRequest,
+    TooBusy,
+    UnsupportedMedia,
+    classify,
+    is_foreseen,
+    text_response,
+)
+from ..limits import ServerLimits
+from ..logs import LOGGER
+
+if TYPE_CHECKING:
+    import tsengine
+
+    from ..state import Server
+
+Version = Literal[1, 2]
+
+_MEDIA_TYPE = "application/x-protobuf"
+_MESSAGES: dict[str, Version] = {
+    "prometheus.WriteRequest": 1,
+    "io.prometheus.write.v2.Request": 2,
+}
+_WRITTEN = "X-Prometheus-Remote-Write-{}-Written"
+# A Snappy copy element of 3 bytes makes at most 64 bytes, so no honest header claims more.
+_SNAPPY_RATIO_MAX = 64 / 3
+_SERIES_TEXT_MAX = 200
+_REJECTS_LISTED_MAX = 10
+
+
+async def handle(server: Server, request: web.Request) -> web.Response:
+    """POST /api/v1/write and /write."""
+    try:
+        version = negotiate(
+            request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", "")
+        )
+    except UnsupportedMedia as error:
+        return text_response(error, server.limits.retry_after_s)
+    try:
+        result = await _receive(server, request, version)
+    except Exception as error:  # A request border: every failure carries the counts.
+        if not is_foreseen(error):
+            LOGGER.exception("a write failed")
+        server.telemetry.count_failed_write(classify(error).status)
+        response = text_response(error, server.limits.retry_after_s)
+        return _with_counts(response, 0, 0)
+    if result.rejected:
+        text = describe_rejects(result, server.limits.reject_text_size_max)
+        response = web.Response(status=400, text=text)
+    else:
+        response = web.Response(status=204)
+    return _with_counts(response, result.samples, result.histograms)
+
+
+async def _receive(server: Server, request: web.Request, version: Version) -> tsengine.WriteResult:
+    """Read, check, decompress and store one request; its bytes are in the budget meanwhile."""
+    limits = server.limits
+    held = request.content_length
+    if held is None or held > limits.write_body_size_max:
+        held = limits.write_body_size_max
+    _take(server, held)
+    try:
+        body = await read_body(request, limits.write_body_size_max, limits)
+        size = decompressed_size(body, limits)
+        _take(server, size)
+        held += size
+        return await server.executor.write(
+            _decompress_and_append, server, body, version, request.remote or ""
+        )
+    finally:
+        server.write_budget.give_back(held)
+
+
+def _take(server: Server, size: int) -> None:
+    if not server.write_budget.take(size):
+        raise TooBusy(
+            f"requests in flight already hold {server.write_budget.used} of "
+            f"{server.write_budget.size_max} bytes; try again"
+        )
+
+
+def _decompress_and_append(
+    server: Server, body: bytes, version: Version, sender: str
+) -> tsengine.WriteResult:
+    server.telemetry.write_body_bytes.inc(len(body))
+    message = decompress(body)
+    return ingest.append_message(
+        server.database, server.telemetry, message, version=version, sender=sender
+    )
+
+
+def negotiate(content_type: str, content_encoding: str) -> Version:
+    """Message version by the headers; absent ones mean 1.0 and Snappy.
+
+    Raises
+    ------
+    UnsupportedMedia
+        For anything else, with what would be right.
+
+    """
+    encoding = content_encoding.strip().lower()
+    if encoding not in ("", "snappy"):
+        raise UnsupportedMedia(
+            f"Content-Encoding {content_encoding!r} is not supported; send snappy (block format)"
+        )
+    if not content_type.strip():
+        return 1
+    media_type, *parameters = (part.strip() for part in content_type.split(";"))
+    version: Version | None = 1 if media_type.lower() == _MEDIA_TYPE else None
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if version is not None and key.strip().lower() == "proto":
+            version = _MESSAGES.get(value.strip().strip('"'))
+    if version is None:
+        raise UnsupportedMedia(
+            f"Content-Type {content_type!r} is not supported; send {_MEDIA_TYPE} or "
+            + " or ".join(f"{_MEDIA_TYPE};proto={name}" for name in _MESSAGES)
+        )
+    return version
+
+
+def decompressed_size(body: bytes, limits: ServerLimits) -> int:
+    """Length that a raw Snappy block claims to have, checked before any memory is spent on it.
+
+    Raises
+    ------
+    BadRequest
+        When there is no such header, or the claim is over the limit or impossible.
+
+    """
+    size = 0
+    for position, byte in enumerate(body[:5]):
+        size |= (byte & 0x7F) << (7 * position)
+        if byte < 0x80:
+            break
+    else:
+        raise BadRequest("body is not Snappy (block format): it has no length header")
+    if size > limits.write_message_size_max:
+        raise BadRequest(
+            f"body claims to be {size} bytes decompressed, over the limit of "
+            f"{limits.write_message_size_max}; send smaller requests"
+        )
+    if size > len(body) * _SNAPPY_RATIO_MAX:
+        raise BadRequest(
+            f"body is not Snappy (block format): {len(body)} bytes can't decompress to {size}"
+        )
+    return size
+
+
+def decompress(body: bytes) -> bytes:
+    """The message in a raw Snappy block whose header was checked."""
+    try:
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except cramjam.DecompressionError as error:
+        raise errors.MalformedRequest(f"body is not Snappy (block format): {error}") from None
+
+
+def describe_rejects(result: tsengine.WriteResult, size_max: int) -> str:
+    """The refused series with their reasons, cut to a length that fits a log line."""
+    lines = []
+    for reject in result.rejected[:_REJECTS_LISTED_MAX]:
+        series = _shortened(reject.series, _SERIES_TEXT_MAX)
+        lines.append(f"{series}: {_shortened(reject.reason, _SERIES_TEXT_MAX)}")
+    omitted = len(result.rejected) - len(lines)
+    head = (
+        f"{len(result.rejected)} series refused, {result.samples} samples of the others stored:\n"
+    )
+    tail = f"\n... and {omitted} more" if omitted else ""
+    text = head + "\n".join(lines)[: size_max - len(head) - len(tail)] + tail + "\n"
+    return text.encode("utf-8", "replace").decode()
+
+
+def _shortened(text: str, length_max: int) -> str:
+    return text if len(text) <= length_max else text[:length_max] + "..."
+
+
+def _with_counts(response: web.Response, samples: int, histograms: int) -> web.Response:
+    """Add the headers that tell a 2.0 sender what was stored. Exemplars never are."""
+    counts = {"Samples": samples, "Histograms": histograms, "Exemplars": 0}
+    for kind, count in counts.items():
+        response.headers[_WRITTEN.format(kind)] = str(count)
+    return response

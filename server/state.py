@@ -1,0 +1,69 @@
+"""What all handlers of one server share."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import tsengine
+
+from .errors import NotReady
+from .executor import Executor
+from .limits import ByteBudget
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+class Server:
+    """One server: its settings, threads, metrics and, while it is ready, its database.
+
+    Made and used on the event loop; `database` may be handed to threads.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.limits = config.limits()
+        self.version = tsengine.__version__
+        self.started_at = datetime.now(UTC)
+        self.executor = Executor(self.limits)
+        self.telemetry = Telemetry(self.version)
+        self.write_budget = ByteBudget(self.limits.writes_in_flight_size_max)
+        self.telemetry.watch(self.executor, self.write_budget, self._database_stats)
+        self.not_ready_reason = "starting"
+        self._database: tsengine.Database | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def database(self) -> tsengine.Database:
+        """The open database; NotReady before the start is complete and after the end began."""
+        if self._database is None or self.not_ready_reason:
+            raise NotReady(self.not_ready_reason)
+        return self._database
+
+    def set_ready(self, database: tsengine.Database) -> None:
+        """Serve `database` from now on."""
+        self._database = database
+        self.not_ready_reason = ""
+        self.telemetry.ready.set(1)
+
+    def set_not_ready(self, reason: str) -> None:
+        """Answer 503 with `reason` from now on."""
+        self.not_ready_reason = reason
+        self.telemetry.ready.set(0)
+
+    def stop(self) -> None:
+        """Ask the process to end, as SIGTERM does."""
+        self._stop.set()
+
+    async def wait_for_stop(self) -> None:
+        """Return when someone called `stop`."""
+        await self._stop.wait()
+
+    def _database_stats(self) -> dict[str, float]:
+        if self._database is None or self.not_ready_reason:
+            return {}
+        stats: dict[str, float] = self._database.stats()
+        return stats

@@ -1,0 +1,203 @@
+"""All metrics of the server about itself, once. Prefix ``tsengine_``, base units.
+
+Counters and histograms are counted where things happen; gauges that mirror a state (executor,
+database) are read when the metrics are collected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    import tsengine
+
+    from .executor import Executor
+    from .limits import ByteBudget
+
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
+
+
+class Telemetry:
+    """The metrics of one server. Thread-safe."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Gauge(
+            "tsengine_build_info", "1, labelled with the version.", ["version"],
+            registry=self.registry,
+        )  # fmt: skip
+        build.labels(version).set(1)
+        self.http_requests = Counter(
+            "tsengine_http_requests", "Answered HTTP requests.", ["handler", "method", "code"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.http_seconds = Histogram(
+            "tsengine_http_request_duration_seconds", "Time from a request's head to its answer.",
+            ["handler"], buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.http_sent_bytes = Counter(
+            "tsengine_http_response_bytes", "Bytes of answers' bodies, as sent.", ["handler"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._add_write_metrics()
+        self.query_seconds = Histogram(
+            "tsengine_query_duration_seconds", "Time from a query's turn to its encoded answer.",
+            ["kind"], buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.query_failures = Counter(
+            "tsengine_query_failures", "Queries without an answer, by error type.",
+            ["kind", "error_type"], registry=self.registry,
+        )  # fmt: skip
+        self.ready = Gauge(
+            "tsengine_ready", "1 when writes and queries are served.", registry=self.registry
+        )
+        self.start_seconds = Gauge(
+            "tsengine_start_duration_seconds", "Time from the start of the process to readiness.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.self_scrape_failures = Counter(
+            "tsengine_self_scrape_failures", "Rounds of own metrics that could not be stored.",
+            registry=self.registry,
+        )  # fmt: skip
+
+    def _add_write_metrics(self) -> None:
+        registry = self.registry
+        self.write_samples = Counter(
+            "tsengine_remote_write_samples", "Stored samples.", ["protocol"], registry=registry
+        )
+        self.write_histograms = Counter(
+            "tsengine_remote_write_histograms", "Stored native histogram samples.", ["protocol"],
+            registry=registry,
+        )  # fmt: skip
+        self.write_exemplars_dropped = Counter(
+            "tsengine_remote_write_exemplars_dropped", "Exemplars received; none is kept.",
+            ["protocol"], registry=registry,
+        )  # fmt: skip
+        self.write_series_rejected = Counter(
+            "tsengine_remote_write_rejected_series", "Series refused inside written requests.",
+            ["protocol"], registry=registry,
+        )  # fmt: skip
+        self.write_samples_rejected = Counter(
+            "tsengine_remote_write_rejected_samples", "Samples of refused series.", ["protocol"],
+            registry=registry,
+        )  # fmt: skip
+        self.write_body_bytes = Counter(
+            "tsengine_remote_write_body_bytes", "Received bytes, compressed.", registry=registry
+        )
+        self.write_message_bytes = Counter(
+            "tsengine_remote_write_message_bytes", "Received bytes, decompressed.", ["protocol"],
+            registry=registry,
+        )  # fmt: skip
+        self.write_failures = Counter(
+            "tsengine_remote_write_failures", "Requests of which nothing was stored.", ["code"],
+            registry=registry,
+        )  # fmt: skip
+
+    def count_write(self, *, version: int, message_size: int, result: tsengine.WriteResult) -> None:
+        """Count a request that was written, wholly or in part."""
+        protocol = f"{version}.0"
+        self.write_message_bytes.labels(protocol).inc(message_size)
+        self.write_samples.labels(protocol).inc(result.samples)
+        self.write_histograms.labels(protocol).inc(result.histograms)
+        self.write_exemplars_dropped.labels(protocol).inc(result.exemplars)
+        self.write_series_rejected.labels(protocol).inc(len(result.rejected))
+        n_rejected = sum(reject.n_samples for reject in result.rejected)
+        self.write_samples_rejected.labels(protocol).inc(n_rejected)
+
+    def count_failed_write(self, status: int) -> None:
+        """Count a request of which nothing was stored."""
+        self.write_failures.labels(str(status)).inc()
+
+    def watch(
+        self,
+        executor: Executor,
+        write_budget: ByteBudget,
+        database_stats: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Report the state of these objects from now on."""
+        self.registry.register(_StateCollector(executor, write_budget, database_stats))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Text of all metrics and its content type (OpenMetrics when asked for)."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+
+class _StateCollector(Collector):
+    """Gauges read when asked for."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        write_budget: ByteBudget,
+        database_stats: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self._executor = executor
+        self._write_budget = write_budget
+        self._database_stats = database_stats
+        self._started = time.time()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # Spares the registry a collection at registration.
+
+    def collect(self) -> Iterable[Metric]:
+        executor = self._executor
+        yield GaugeMetricFamily(
+            "tsengine_start_time_seconds", "Unix time of the start.", value=self._started
+        )
+        yield GaugeMetricFamily(
+            "tsengine_queries_running", "Queries being evaluated.", value=executor.queries_running
+        )
+        yield GaugeMetricFamily(
+            "tsengine_queries_waiting", "Queries waiting for a turn.",
+            value=executor.queries_waiting,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "tsengine_writes_running", "Writes waiting for their fsync.",
+            value=executor.writes_running,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "tsengine_writes_in_flight_bytes", "Bytes held by requests being written.",
+            value=self._write_budget.used,
+        )  # fmt: skip
+        yield from database_metrics(self._database_stats())
+
+
+def database_metrics(stats: Mapping[str, float]) -> Iterable[Metric]:
+    """The database's own numbers (`Database.stats`) under their metric names."""
+    for key, name, kind, text in DATABASE_METRICS:
+        if key in stats:
+            yield kind(name, text, value=float(stats[key]))
+
+
+DATABASE_METRICS: tuple[
+    tuple[str, str, type[GaugeMetricFamily] | type[CounterMetricFamily], str], ...
+] = (
+    ("series", "tsengine_series", GaugeMetricFamily, "Series in the catalog."),
+    ("head_samples", "tsengine_head_samples", GaugeMetricFamily, "Samples not yet in a part."),
+    ("head_bytes", "tsengine_head_bytes", GaugeMetricFamily, "Memory of samples not in a part."),
+    ("log_bytes", "tsengine_log_bytes", GaugeMetricFamily, "Size of the write-ahead log."),
+    ("parts", "tsengine_parts", GaugeMetricFamily, "Live parts."),
+    ("part_samples", "tsengine_part_samples", GaugeMetricFamily, "Samples in live parts."),
+    ("part_bytes", "tsengine_part_bytes", GaugeMetricFamily, "Size of live parts on disk."),
+    ("flushes", "tsengine_flushes", CounterMetricFamily, "Heads that became parts."),
+    ("flush_failures", "tsengine_flush_failures", CounterMetricFamily, "Flushes that failed."),
+    ("merges", "tsengine_merges", CounterMetricFamily, "Merges of parts."),
+    ("merge_failures", "tsengine_merge_failures", CounterMetricFamily, "Merges that failed."),
+    (
+        "damaged_files",
+        "tsengine_damaged_files",
+        GaugeMetricFamily,
+        "Damaged files that the start found.",
+    ),
+)

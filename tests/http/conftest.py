@@ -1,0 +1,86 @@
+"""A server on a port of the system's choice, over the fake database."""
+
+from __future__ import annotations
+
+import argparse
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from yarl import URL
+
+from server import config as server_config
+from server.lifecycle import make_runner
+from server.state import Server
+from tests.http.fake import FakeDatabase
+
+
+def make_config(*flags):
+    parser = argparse.ArgumentParser()
+    server_config.add_flags(parser)
+    return server_config.load(parser.parse_args(["--self-scrape", "off", *flags]), {})
+
+
+class Running:
+    """A started server and a client that knows its address."""
+
+    def __init__(self, server, database, session, url):
+        self.server = server
+        self.database = database
+        self.session = session
+        self.url = url
+
+    async def call(self, method, path, **kwargs):
+        """(status, headers, body bytes) of one request."""
+        async with self.session.request(
+            method, URL(self.url + path, encoded=True), **kwargs
+        ) as response:
+            return response.status, response.headers, await response.read()
+
+    async def json(self, method, path, **kwargs):
+        async with self.session.request(
+            method, URL(self.url + path, encoded=True), **kwargs
+        ) as response:
+            return response.status, await response.json()
+
+
+@pytest_asyncio.fixture
+async def start():
+    """Starts servers: `await start("--flag", ready=True)`."""
+    cleanups = []
+
+    async def make(*flags, ready=True, database=None):
+        server = Server(make_config(*flags))
+        if database is None:
+            database = FakeDatabase()
+        if ready:
+            server.set_ready(database)
+        runner = make_runner(server)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        session = aiohttp.ClientSession(
+            auto_decompress=False, skip_auto_headers=("Accept-Encoding",)
+        )
+        cleanups.append((server, runner, session))
+        return Running(server, database, session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+
+    yield make
+    for server, runner, session in cleanups:
+        await session.close()
+        server.executor.cancel_queries()
+        await runner.cleanup()
+        server.executor.close()
+
+
+@pytest_asyncio.fixture
+async def running(start):
+    return await start()
+
+
+@pytest.fixture
+def now_ms():
+    import time
+
+    return int(time.time() * 1000)

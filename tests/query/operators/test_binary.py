@@ -1,0 +1,224 @@
+"""Binary operators against the reference, one step at a time, and hand cases."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.query.operators import support
+from tests.query.operators.support import SPAN, compare, make_context, to_matrix, vectors
+from tests.reference import vectors as reference
+from tsengine.errors import QueryError
+from tsengine.promql import ast
+from tsengine.query.operators.binary import binary, unary
+from tsengine.query.stepmatrix import ScalarSteps
+
+SOME = settings(max_examples=200, deadline=None)
+LEAF = ast.NumberLiteral(span=SPAN, value=0.0)
+OPERATORS = (*reference.ARITHMETIC, *reference.COMPARISON)
+
+
+def node(op, matching=None, returns_bool=False):
+    return ast.Binary(
+        span=SPAN, op=op, lhs=LEAF, rhs=LEAF, matching=matching, returns_bool=returns_bool
+    )
+
+
+@st.composite
+def matchings(draw, cardinalities):
+    labels = tuple(draw(st.lists(st.sampled_from(["a", "b", "__name__"]), unique=True)))
+    cardinality = draw(st.sampled_from(cardinalities))
+    include = ()
+    is_on = draw(st.booleans())
+    if cardinality in (ast.Cardinality.MANY_TO_ONE, ast.Cardinality.ONE_TO_MANY):
+        allowed = [n for n in ("a", "b") if not (is_on and n in labels)]
+        if allowed:
+            include = tuple(draw(st.lists(st.sampled_from(allowed), unique=True)))
+    return ast.VectorMatching(cardinality, labels, is_on, include)
+
+
+@SOME
+@given(
+    st.sampled_from(OPERATORS),
+    matchings([c for c in ast.Cardinality if c is not ast.Cardinality.MANY_TO_MANY]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 4).flatmap(
+        lambda n: st.tuples(
+            st.just(n), vectors(n, marks=True), vectors(n, names=("m", "o"), marks=True)
+        )
+    ),
+)
+def test_two_vectors(op, matching, returns_bool, delayed, case):
+    n_steps, left, right = case
+    returns_bool = returns_bool and op in reference.COMPARISON
+    ctx = make_context(n_steps, delayed=delayed)
+    compare(
+        ctx,
+        (left, right),
+        lambda a, b: binary(ctx, node(op, matching, returns_bool), a, b),
+        lambda t, a, b: reference.binary(op, a, b, matching, returns_bool, delayed),
+        tolerance=1e-15,
+        with_marks=delayed,
+    )
+
+
+@SOME
+@given(
+    st.sampled_from(["and", "or", "unless"]),
+    matchings([ast.Cardinality.MANY_TO_MANY]),
+    st.integers(1, 4).flatmap(
+        lambda n: st.tuples(st.just(n), vectors(n, marks=True), vectors(n, names=("m", "o")))
+    ),
+)
+def test_set_operators(op, matching, case):
+    n_steps, left, right = case
+    ctx = make_context(n_steps, delayed=True)
+    # A label set that both sides have is one series; its mark is any of the two.
+    compare(
+        ctx,
+        (left, right),
+        lambda a, b: binary(ctx, node(op, matching), a, b),
+        lambda t, a, b: reference.set_operator(op, a, b, matching),
+        with_marks=False,
+    )
+
+
+@SOME
+@given(
+    st.sampled_from(OPERATORS),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 4).flatmap(
+        lambda n: st.tuples(
+            st.just(n),
+            vectors(n, marks=True),
+            st.lists(support.NUMBERS, min_size=n, max_size=n),
+        )
+    ),
+)
+def test_vector_and_scalar(op, swapped, returns_bool, delayed, case):
+    n_steps, rows, numbers = case
+    returns_bool = returns_bool and op in reference.COMPARISON
+    ctx = make_context(n_steps, delayed=delayed)
+    scalar = ScalarSteps(np.array(numbers))
+
+    def evaluate(vector):
+        sides = (scalar, vector) if swapped else (vector, scalar)
+        return binary(ctx, node(op, None, returns_bool), *sides)
+
+    compare(
+        ctx,
+        (rows,),
+        evaluate,
+        lambda t, a: reference.with_scalar(op, a, numbers[t], swapped, returns_bool, delayed),
+        tolerance=1e-15,
+        with_marks=delayed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "a", "b", "want"),
+    [
+        ("%", 5.5, -2.0, 1.5), ("%", -5.5, 2.0, -1.5), ("%", 1.0, 0.0, np.nan),
+        ("%", 1.0, np.inf, 1.0), ("^", -1.0, np.inf, 1.0), ("^", np.nan, 0.0, 1.0),
+        ("^", 1.0, np.nan, 1.0), ("^", -8.0, 1 / 3, np.nan), ("/", 0.0, 0.0, np.nan),
+        ("/", -1.0, 0.0, -np.inf), ("atan2", 0.0, -1.0, np.pi), ("==", np.nan, np.nan, 0.0),
+        ("!=", np.nan, np.nan, 1.0), ("<", 1.0, np.nan, 0.0),
+    ],
+)  # fmt: skip
+def test_two_scalars(op, a, b, want):
+    result = binary(make_context(), node(op), ScalarSteps(np.array([a])), ScalarSteps(np.array([b])))
+    np.testing.assert_equal(result.values[0], want)
+
+
+def rows_of(*rows):
+    return [(tuple(sorted(labels.items())), list(cells), False) for labels, cells in rows]
+
+
+def test_error_names_the_match_group_and_both_series():
+    ctx = make_context()
+    one = to_matrix(ctx, rows_of(({"__name__": "x", "job": "j"}, [1.0])))
+    two = to_matrix(
+        ctx,
+        rows_of(
+            ({"__name__": "y", "job": "j", "le": 'b"'}, [1.0]),
+            ({"__name__": "y", "job": "j", "le": "a"}, [2.0]),
+        ),
+    )
+    matching = ast.VectorMatching(labels=("job",), is_on=True)
+    with pytest.raises(QueryError) as failed:
+        binary(ctx, node("+", matching), one, two)
+    assert str(failed.value) == (
+        'found duplicate series for the match group {job="j"} on the right hand-side of the '
+        'operation: [{__name__="y", job="j", le="a"}, {__name__="y", job="j", le="b\\""}];'
+        "many-to-many matching not allowed: matching labels must be unique on one side"
+    )
+
+
+def test_duplicates_that_never_meet_are_a_series_that_changed_its_labels():
+    ctx = make_context(3)
+    many = to_matrix(ctx, rows_of(({"__name__": "x", "pod": "p"}, [1.0, 2.0, 3.0])))
+    info = to_matrix(
+        ctx,
+        rows_of(
+            ({"__name__": "i", "pod": "p", "node": "old"}, [1.0, None, None]),
+            ({"__name__": "i", "pod": "p", "node": "new"}, [None, 1.0, 1.0]),
+        ),
+    )
+    matching = ast.VectorMatching(ast.Cardinality.MANY_TO_ONE, ("pod",), True, ("node",))
+    result = binary(ctx, node("*", matching), many, info)
+    assert ctx.space.materialise(result.labels) == [
+        {"node": "old", "pod": "p"},
+        {"node": "new", "pod": "p"},
+    ]
+    assert result.valid.tolist() == [[True, False, False], [False, True, True]]
+    assert result.values[result.valid].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_no_error_at_a_step_where_one_side_is_empty():
+    ctx = make_context(2)
+    left = to_matrix(ctx, rows_of(({"a": "1"}, [None, 5.0])))
+    right = to_matrix(
+        ctx, rows_of(({"a": "1", "b": "1"}, [1.0, None]), ({"a": "1", "b": "2"}, [1.0, 7.0]))
+    )
+    result = binary(ctx, node("+", ast.VectorMatching(labels=("a",), is_on=True)), left, right)
+    assert result.valid.tolist() == [[False, True]]
+    assert result.values[0, 1] == 12.0
+
+
+@pytest.mark.parametrize("op", ["</", ">/"])
+def test_trim_of_floats_gives_nothing_and_an_info(op):
+    ctx = make_context(text="a </ b")
+    vector = to_matrix(ctx, rows_of(({"a": "1"}, [1.0])))
+    for other in (vector, ScalarSteps(np.array([1.0]))):
+        matching = ast.VectorMatching() if other is vector else None
+        result = binary(ctx, node(op, matching), vector, other)
+        assert result.n_series == 0
+    assert ctx.annotations.infos == [
+        "PromQL info: incompatible sample types encountered for binary operator "
+        f'"{op}": float {op} float (1:1)'
+    ]
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_minus_drops_the_name_and_plus_keeps_it(delayed):
+    ctx = make_context(2, delayed=delayed)
+    rows = rows_of(
+        ({"__name__": "x", "a": "1"}, [1.0, None]), ({"__name__": "y", "a": "1"}, [None, 2.0])
+    )
+    matrix = to_matrix(ctx, rows)
+    assert unary(ctx, ast.Unary(span=SPAN, op="+", expr=LEAF), matrix) is matrix
+    result = unary(ctx, ast.Unary(span=SPAN, op="-", expr=LEAF), matrix)
+    if delayed:
+        assert result.drop_name.tolist() == [True, True]
+        assert result.labels is matrix.labels
+    else:
+        assert ctx.space.materialise(result.labels) == [{"a": "1"}]
+        assert result.values.tolist() == [[-1.0, -2.0]]
+    assert matrix.values[0, 0] == 1.0  # operands are not written to
+    overlapping = to_matrix(ctx, [(labels, [1.0, 1.0], False) for labels, _, _ in rows])
+    if not delayed:
+        with pytest.raises(QueryError, match="same labelset"):
+            unary(ctx, ast.Unary(span=SPAN, op="-", expr=LEAF), overlapping)

@@ -1,0 +1,159 @@
+"""A database of dicts and lists: the simplest thing that fulfils `SampleSource`.
+
+Two flavours of reading test both paths of the kernels: rows of equal times share an axis, or every
+row has an axis of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import re2
+
+from tsengine.errors import QueryError
+from tsengine.model.frame import FrameBatch
+from tsengine.model.labels import NO_ID, LabelRows
+from tsengine.model.matchers import Matcher, MatchOp
+
+STALE_BITS = 0x7FF0000000000002
+STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]
+
+
+class MemoryDictionary:
+    """Symbols and pairs as Python lists."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._symbols: dict[str, int] = {}
+        self._pairs: dict[tuple[int, int], int] = {}
+        self._names: list[int] = []
+        self._values: list[int] = []
+
+    @property
+    def n_symbols(self) -> int:
+        return len(self._texts)
+
+    @property
+    def pair_names(self) -> np.ndarray:
+        return np.array(self._names, np.uint32)
+
+    @property
+    def pair_values(self) -> np.ndarray:
+        return np.array(self._values, np.uint32)
+
+    def text(self, symbol: int) -> str:
+        return self._texts[symbol]
+
+    def find_symbol(self, text: str) -> int:
+        return self._symbols.get(text, NO_ID)
+
+    def find_pair(self, name: int, value: int) -> int:
+        return self._pairs.get((name, value), NO_ID)
+
+    def symbol(self, text: str) -> int:
+        if text not in self._symbols:
+            self._symbols[text] = len(self._texts)
+            self._texts.append(text)
+        return self._symbols[text]
+
+    def pair(self, name: str, value: str) -> int:
+        key = (self.symbol(name), self.symbol(value))
+        if key not in self._pairs:
+            self._pairs[key] = len(self._names)
+            self._names.append(key[0])
+            self._values.append(key[1])
+        return self._pairs[key]
+
+
+class MemorySource:
+    """Series as dicts of time to value; also its own view, since tests don't write while reading.
+
+    Parameters
+    ----------
+    share_axes
+        Whether rows of equal times share an axis in what `read` gives.
+    """
+
+    def __init__(self, *, share_axes: bool = True) -> None:
+        self.dictionary = MemoryDictionary()
+        self.share_axes = share_axes
+        self._labels: list[dict[str, str]] = []
+        self._samples: list[dict[int, float]] = []
+        self._refs: dict[tuple[tuple[str, str], ...], int] = {}
+
+    def view(self) -> MemorySource:
+        return self
+
+    def append(
+        self, labels: Mapping[str, str], timestamps: Sequence[int], values: Sequence[float]
+    ) -> int:
+        """Store samples of one series; returns its ref."""
+        key = tuple(sorted((k, v) for k, v in labels.items() if v))
+        ref = self._refs.setdefault(key, len(self._labels))
+        if ref == len(self._labels):
+            self._labels.append(dict(sorted(key, key=lambda kv: kv[0].encode())))
+            self._samples.append({})
+            for name, value in key:
+                self.dictionary.pair(name, value)
+        self._samples[ref].update(zip(timestamps, values, strict=True))
+        return ref
+
+    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> np.ndarray:
+        return np.array(
+            [r for r, ls in enumerate(self._labels) if all(_matches(m, ls) for m in matchers)],
+            np.uint32,
+        )
+
+    def labels(self, refs: np.ndarray) -> LabelRows:
+        offsets, pairs = [0], []
+        for ref in refs:
+            for name, value in self._labels[ref].items():
+                pairs.append(self.dictionary.pair(name, value))
+            offsets.append(len(pairs))
+        return LabelRows(np.array(offsets, np.int64), np.array(pairs, np.uint32))
+
+    def count_samples(self, refs: np.ndarray, mint: int, maxt: int) -> int:
+        return sum(sum(mint <= t <= maxt for t in self._samples[ref]) for ref in refs)
+
+    def read(self, refs: np.ndarray, mint: int, maxt: int, *, drop_stale: bool) -> FrameBatch:
+        axes: list[tuple[int, ...]] = []
+        known: dict[tuple[int, ...], int] = {}
+        row_axis, row_offsets, values = [], [0], []
+        for ref in refs:
+            samples = self._samples[ref]
+            times = tuple(
+                t
+                for t in sorted(samples)
+                if mint <= t <= maxt and not (drop_stale and is_stale(samples[t]))
+            )
+            if not self.share_axes or times not in known:
+                known[times] = len(axes)
+                axes.append(times)
+            row_axis.append(known[times])
+            values.extend(samples[t] for t in times)
+            row_offsets.append(len(values))
+        return FrameBatch(
+            t_ms=np.array([t for axis in axes for t in axis], np.int64),
+            axis_offsets=np.cumsum([0] + [len(axis) for axis in axes]).astype(np.int64),
+            row_axis=np.array(row_axis, np.int64),
+            values=np.array(values, np.float64),
+            row_offsets=np.array(row_offsets, np.int64),
+        )
+
+
+def is_stale(value: float) -> bool:
+    return int(np.array([value], np.float64).view(np.uint64)[0]) == STALE_BITS
+
+
+def _matches(matcher: Matcher, labels: Mapping[str, str]) -> bool:
+    value = labels.get(matcher.name, "")
+    if matcher.op is MatchOp.EQUAL:
+        return value == matcher.value
+    if matcher.op is MatchOp.NOT_EQUAL:
+        return value != matcher.value
+    try:
+        found = re2.fullmatch(f"(?s:{matcher.value})", value) is not None
+    except re2.error as error:
+        raise QueryError(f"invalid regular expression {matcher.value!r}: {error}") from error
+    return found == (matcher.op is MatchOp.REGEX)

@@ -1,0 +1,255 @@
+"""Functions of one series over one window, sample by sample, as Prometheus's documentation and
+behaviour describe them. A window is a list of (time in ms, value).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+
+Sample = tuple[int, float]
+Window = list[Sample]
+
+STALE_BITS = 0x7FF0000000000002
+
+
+def is_stale(x: float) -> bool:
+    return struct.unpack("<Q", struct.pack("<d", x))[0] == STALE_BITS
+
+
+def window(samples: Window, end_ms: int, range_ms: int) -> Window:
+    return [(t, v) for t, v in samples if end_ms - range_ms < t <= end_ms]
+
+
+def select_latest(
+    samples: Window, end_ms: int, lookback_ms: int, *, want_time: bool
+) -> float | None:
+    inside = window(samples, end_ms, lookback_ms)
+    if not inside or is_stale(inside[-1][1]):
+        return None
+    return inside[-1][0] / 1000 if want_time else inside[-1][1]
+
+
+def divide(x: float, y: float) -> float:
+    """IEEE division."""
+    if y != 0:
+        return x / y
+    if x == 0 or math.isnan(x):
+        return math.nan
+    return math.copysign(math.inf, x) * math.copysign(1.0, y)
+
+
+def neumaier(xs: list[float]) -> tuple[float, float]:
+    total, error = 0.0, 0.0
+    for x in xs:
+        total, error = neumaier_step(total, error, x)
+    return total, error
+
+
+def neumaier_step(total: float, error: float, x: float) -> tuple[float, float]:
+    grown = total + x
+    if math.isinf(grown):
+        return grown, 0.0
+    if abs(total) >= abs(x):
+        return grown, error + ((total - grown) + x)
+    return grown, error + ((x - grown) + total)
+
+
+# --- counters -----------------------------------------------------------------------------------
+
+
+def extrapolate(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if len(inside) < 2:
+        return None
+    values = [v for _, v in inside]
+    raw = values[-1] - values[0]
+    if op != "delta":
+        for before, after in zip(values, values[1:], strict=False):
+            if after < before:
+                raw += before
+    covered = (inside[-1][0] - inside[0][0]) / 1000
+    gap = covered / (len(inside) - 1)
+    head = (inside[0][0] - (end_ms - range_ms)) / 1000
+    tail = (end_ms - inside[-1][0]) / 1000
+    if head >= gap * 1.1:
+        head = gap / 2
+    if tail >= gap * 1.1:
+        tail = gap / 2
+    if op != "delta" and raw > 0 and values[0] >= 0:
+        to_zero = covered * divide(values[0], raw)
+        if to_zero < head:
+            head = to_zero
+    factor = (covered + head + tail) / covered
+    if op == "rate":
+        factor /= range_ms / 1000
+    return raw * factor
+
+
+def last_difference(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if len(inside) < 2:
+        return None
+    (t0, before), (t1, x) = inside[-2:]
+    if op == "idelta":
+        return x - before
+    return (x if x < before else x - before) / ((t1 - t0) / 1000)
+
+
+def count_steps(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if not inside:
+        return None
+    values = [v for _, v in inside]
+    pairs = list(zip(values, values[1:], strict=False))
+    if op == "resets":
+        return float(sum(after < before for before, after in pairs))
+    return float(
+        sum(a != b and not (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+    )
+
+
+# --- over time ----------------------------------------------------------------------------------
+
+
+def pick_samples(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if not inside:
+        return None
+    return {
+        "count": float(len(inside)),
+        "present": 1.0,
+        "first": inside[0][1],
+        "last": inside[-1][1],
+        "ts_of_first": inside[0][0] / 1000,
+        "ts_of_last": inside[-1][0] / 1000,
+    }[op]
+
+
+def sum_windows(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if not inside:
+        return None
+    values = [v for _, v in inside]
+    if op == "sum":
+        total, error = neumaier(values)
+        return total + error
+    if op == "avg":
+        return mean(values)
+    variance = welford(values)
+    if op == "stdvar":
+        return variance
+    return math.sqrt(variance) if variance >= 0 else math.nan
+
+
+def mean(values: list[float]) -> float:
+    total, error = values[0], 0.0
+    for k, x in enumerate(values[1:], start=2):
+        new_total, new_error = neumaier_step(total, error, x)
+        if math.isinf(new_total):
+            return incremental_mean(values, k - 1, total, error)
+        total, error = new_total, new_error
+    return total / len(values) + error / len(values)
+
+
+def incremental_mean(values: list[float], n_done: int, total: float, error: float) -> float:
+    result, error = total / n_done, error / n_done
+    for k, x in enumerate(values[n_done:], start=n_done + 1):
+        share = (k - 1) / k
+        result, error = neumaier_step(share * result, share * error, x / k)
+    return result + error
+
+
+def welford(values: list[float]) -> float:
+    centre = centre_error = squares = squares_error = 0.0
+    for k, x in enumerate(values, start=1):
+        delta = x - (centre + centre_error)
+        centre, centre_error = neumaier_step(centre, centre_error, delta / k)
+        squares, squares_error = neumaier_step(
+            squares, squares_error, delta * (x - (centre + centre_error))
+        )
+    return (squares + squares_error) / len(values)
+
+
+def extreme_windows(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:
+    if not inside:
+        return None
+    numbers = [(t, v) for t, v in inside if not math.isnan(v)]
+    if not numbers:
+        best_t, best = inside[-1]
+    else:
+        best = (max if op.endswith("max") else min)(v for _, v in numbers)
+        best_t = max(t for t, v in numbers if v == best)
+    return best_t / 1000 if op.startswith("ts_of") else best
+
+
+def quantile(q: float, values: list[float]) -> float:
+    if math.isnan(q):
+        return math.nan
+    if q < 0 or q > 1:
+        return math.copysign(math.inf, q)
+    ordered = sorted(values, key=lambda v: (not math.isnan(v), 0.0 if math.isnan(v) else v))
+    rank = q * (len(ordered) - 1)
+    lower = math.floor(rank)
+    upper = min(lower + 1, len(ordered) - 1)
+    weight = rank - lower
+    return ordered[lower] * (1 - weight) + ordered[upper] * weight
+
+
+def quantile_windows(
+    op: str, inside: Window, end_ms: int, range_ms: int, q: float
+) -> float | None:
+    if not inside:
+        return None
+    values = [v for _, v in inside]
+    if op == "quantile":
+        return quantile(q, values)
+    if any(math.isnan(v) for v in values):
+        return math.nan
+    median = quantile(0.5, values)
+    return quantile(0.5, [abs(v - median) for v in values])
+
+
+def fit_lines(
+    op: str, inside: Window, end_ms: int, range_ms: int, ahead_s: float, origin_ms: int
+) -> float | None:
+    if len(inside) < 2:
+        return None
+    values = [v for _, v in inside]
+    origin = inside[0][0] if op == "deriv" else origin_ms
+    if all(v == values[0] for v in values[1:]):
+        if math.isinf(values[0]):
+            return math.nan
+        return 0.0 if op == "deriv" else 0.0 * ahead_s + values[0]
+    xs = [(t - origin) / 1000 for t, _ in inside]
+    n = float(len(inside))
+    sum_x, sum_y = sum(neumaier(xs)), sum(neumaier(values))
+    sum_xy = sum(neumaier([x * y for x, y in zip(xs, values, strict=True)]))
+    sum_xx = sum(neumaier([x * x for x in xs]))
+    slope = divide(sum_xy - sum_x * sum_y / n, sum_xx - sum_x * sum_x / n)
+    intercept = sum_y / n - slope * sum_x / n
+    return slope if op == "deriv" else slope * ahead_s + intercept
+
+
+def smooth_windows(
+    inside: Window, end_ms: int, range_ms: int, level_factor: float, trend_factor: float
+) -> float | None:
+    if len(inside) < 2:
+        return None
+    values = [v for _, v in inside]
+    levels = [values[0]]
+    trend = values[1] - values[0]
+    for k, x in enumerate(values[1:], start=1):
+        if k > 1:
+            trend = trend_factor * (levels[-1] - levels[-2]) + (1 - trend_factor) * trend
+        levels.append(level_factor * x + (1 - level_factor) * (levels[-1] + trend))
+    return levels[-1]
+
+
+# --- all of it ----------------------------------------------------------------------------------
+
+
+def rolled(
+    samples: Window,
+    ends_ms: list[int],
+    range_ms: int,
+    function: Callable[[Window, int, int], float | None],
+) -> list[float | None]:
+    """A function at every step; None is absence."""
+    return [function(window(samples, end, range_ms), end, range_ms) for end in ends_ms]

@@ -1,0 +1,45 @@
+"""Files written by the first version of each format stay readable, and are written alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.faults.log import read
+from tests.golden import make_storage as made
+from tsengine.storage import filenames, manifest, wal_records
+from tsengine.storage.filesystem import LocalFileSystem
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "storage-v1"
+
+
+def test_manifest():
+    assert manifest.load(LocalFileSystem(), str(GOLDEN)) == made.MANIFEST
+
+
+def test_log():
+    records, report = read(GOLDEN, first_segment=4)
+    assert [(r.type, r.seq, r.segment) for r in records] == [
+        (wal_records.SERIES, 41, 4),
+        (wal_records.FLOATS, 41, 4),
+        (wal_records.FLOATS, 42, 4),
+        (wal_records.FLOATS, 43, 5),
+        (wal_records.METADATA, 43, 5),
+    ]
+    assert records[0].payload == made.SERIES
+    for record, wanted in zip(records[1:4], made.BATCHES, strict=True):
+        batch = wal_records.decode_floats(record.payload)
+        np.testing.assert_array_equal(batch.refs, wanted.refs)
+        np.testing.assert_array_equal(batch.t_ms, wanted.t_ms)
+        np.testing.assert_array_equal(batch.bits, wanted.bits)
+    assert wal_records.decode_metadata(records[4].payload) == made.METADATA
+    assert report.damage == report.torn_tails == []
+    assert report.last_segment == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest", *(f"wal/{filenames.wal_name(number)}" for number in (4, 5))]
+)
+def test_this_version_writes_the_same_bytes(tmp_path, name):
+    made.main(str(tmp_path))
+    assert (tmp_path / name).read_bytes() == (GOLDEN / name).read_bytes()

@@ -1,0 +1,1 @@
+"""Bytes to arrays and back: blocks of values, time axes, framed records. No files."""

@@ -1,0 +1,1 @@
+"""Formats and libraries of other people: OpenMetrics, Parquet, Arrow, pandas."""

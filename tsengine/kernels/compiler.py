@@ -1,0 +1,124 @@
+"""Compiles all kernels ahead of use, in child processes, so that a server's first request is fast.
+
+The work is compilation, which holds the GIL; so it is spread over processes, one per core. Each
+child takes one kernel name per line on its standard input and answers one line when it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from tsengine.kernels import jit
+
+Progress = Callable[[int, int], None]
+"""Called with (kernels done, kernels in all)."""
+
+
+def missing_kernel_count() -> int:
+    """How many kernels have no machine code in the cache yet."""
+    return sum(1 for _ in jit.missing_kernels())
+
+
+def warmup(
+    progress: Progress | None = None, *, cpu: Literal["host", "generic"] = "host"
+) -> int:
+    """Compile the kernels that the cache lacks; returns how many that were.
+
+    Parameters
+    ----------
+    progress
+        Called from this thread's children's readers, one call at a time.
+    cpu
+        ``generic`` makes code for any CPU of this architecture, for images that run elsewhere.
+
+    Raises
+    ------
+    RuntimeError
+        A child could not compile a kernel; its message is in the text.
+    """
+    mark = jit.cache_dir() / jit.GENERIC_MARK
+    if cpu == "generic" and not mark.exists():
+        for stale in jit.cache_dir().glob("*.nb*"):
+            stale.unlink()
+        mark.touch()
+    names = [made.name for made in jit.missing_kernels()]
+    if not names:
+        return 0
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in names:
+        todo.put(name)
+    tally = _Tally(len(names), progress)
+    threads = [
+        threading.Thread(target=_drive_child, args=(todo, tally, cpu), daemon=True)
+        for _ in range(min(os.cpu_count() or 1, len(names)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if tally.failures:
+        raise RuntimeError("; ".join(tally.failures))
+    return len(names)
+
+
+class _Tally:
+    """Counts finished kernels over all children."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._lock = threading.Lock()
+        self._done = 0
+        self._total = total
+        self._progress = progress
+        self.failures: list[str] = []
+
+    def finish(self, name: str, answer: str) -> None:
+        with self._lock:
+            self._done += 1
+            if answer != "ok":
+                self.failures.append(f"{name}: {answer or 'the compiling process died'}")
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _drive_child(todo: queue.SimpleQueue[str], tally: _Tally, cpu: str) -> None:
+    environment = dict(os.environ)
+    if cpu == "generic":
+        environment["NUMBA_CPU_NAME"] = "generic"
+    command = [sys.executable, "-c", "from tsengine.kernels.compiler import serve; serve()"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as child:
+        assert child.stdin is not None, "opened as a pipe"
+        assert child.stdout is not None, "opened as a pipe"
+        while True:
+            try:
+                name = todo.get_nowait()
+            except queue.Empty:
+                child.stdin.close()
+                return
+            try:
+                child.stdin.write(name + "\n")
+                child.stdin.flush()
+            except BrokenPipeError:
+                tally.finish(name, "")
+                continue
+            tally.finish(name, child.stdout.readline().strip())
+
+
+def serve() -> None:
+    """Body of a child: compile each kernel named on standard input."""
+    kernels = {made.name: made for made in jit.import_all_kernels()}
+    for line in sys.stdin:
+        try:
+            kernels[line.strip()].compile()
+            answer = "ok"
+        except Exception as error:  # the parent reports it with the kernel's name
+            answer = " ".join(f"{type(error).__name__}: {error}".split())[:2000]
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,237 @@
+"""How kernels are declared, compiled and cached.
+
+`kernel(signature)` is the only decorator a kernel wears, `device` the only one its helpers wear.
+A kernel compiles on its first call (or in `warmup`), not on import, so that importing a
+module costs nothing and a process loads only the kernels it uses.
+
+Compiled code is cached next to the package, else in the user's cache folder, else in a temporary
+folder. The cache key holds a hash of *all* kernel sources, because numba on its own looks only at
+the kernel's own file and would go on running old code after a helper elsewhere was edited.
+The host program's numba settings are neither read for the place of the cache nor changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import pkgutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.registry import CPUDispatcher
+
+# Types for signatures. *_IN accept read-only arrays (mmap, frombuffer) and writable ones.
+i64 = types.int64
+i32 = types.int32
+u64 = types.uint64
+u32 = types.uint32
+u8 = types.uint8
+f64 = types.float64
+boolean = types.boolean
+
+
+def _array(dtype: Any, readonly: bool) -> Any:
+    return types.Array(dtype, 1, "C", readonly=readonly)
+
+
+U8_IN, U8_OUT = _array(u8, True), _array(u8, False)
+U32_IN, U32_OUT = _array(u32, True), _array(u32, False)
+I32_IN, I32_OUT = _array(i32, True), _array(i32, False)
+U64_IN, U64_OUT = _array(u64, True), _array(u64, False)
+I64_IN, I64_OUT = _array(i64, True), _array(i64, False)
+F64_IN, F64_OUT = _array(f64, True), _array(f64, False)
+BOOL_IN, BOOL_OUT = _array(boolean, True), _array(boolean, False)
+F64_2D_IN = types.Array(f64, 2, "C", readonly=True)
+F64_2D_OUT = types.Array(f64, 2, "C", readonly=False)
+I64_2D_OUT = types.Array(i64, 2, "C", readonly=False)
+I64_2D_IN = types.Array(i64, 2, "C", readonly=True)
+BOOL_2D_IN = types.Array(boolean, 2, "C", readonly=True)
+BOOL_2D_OUT = types.Array(boolean, 2, "C", readonly=False)
+
+# Status codes. A kernel returns a count (>= 0) or one of these; the layer above makes errors of it.
+OK = 0
+ERR_TRUNCATED = -1
+ERR_CORRUPT = -2
+ERR_CAPACITY = -3
+
+_PACKAGE = Path(__file__).parent
+GENERIC_MARK = "cpu-generic"
+
+
+def _sources_hash() -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for path in sorted(_PACKAGE.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    digest.update(f"{numba.__version__} {np.__version__} {int(bool(config.BOUNDSCHECK))}".encode())
+    return digest.hexdigest()
+
+
+SOURCES_HASH = _sources_hash()
+
+
+def _writable(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
+
+
+def _choose_cache_dir() -> Path:
+    package_cache = _PACKAGE / "__pycache__" / "machine-code"
+    if _writable(package_cache):
+        return package_cache
+    user_cache = Path.home() / ".cache" / "tsengine" / "machine-code"
+    if _writable(user_cache):
+        return user_cache
+    folder = Path(tempfile.gettempdir()) / f"tsengine-machine-code-{os.getuid()}"
+    warnings.warn(
+        f"kernels are compiled into {folder}: neither the package folder nor {user_cache} "
+        "can be written",
+        stacklevel=2,
+    )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+_cache_root: Path | None = None
+
+
+def cache_dir() -> Path:
+    """Folder of this source version's machine code; made when it is asked for first."""
+    global _cache_root
+    if _cache_root is None:
+        _cache_root = _choose_cache_dir() / SOURCES_HASH
+        _cache_root.mkdir(exist_ok=True)
+    return _cache_root
+
+
+def _cpu_name() -> str:
+    return "generic" if (cache_dir() / GENERIC_MARK).exists() else "host"
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    """Puts all kernels of one source version into one folder."""
+
+    def __init__(self, py_func: Any, py_file: str) -> None:
+        self._name = Path(py_file).stem
+
+    def get_cache_path(self) -> str:
+        return str(cache_dir())
+
+    def get_source_stamp(self) -> str:
+        return SOURCES_HASH
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
+        return cls(py_func, py_file)
+
+
+class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]  # noqa: RUF012
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _CacheImpl
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        # Code made by `warmup --cpu generic` runs on every CPU of the architecture, so its key
+        # must not name the CPU that made it.
+        if _cpu_name() == "generic":
+            return (sig, "generic", SOURCES_HASH)
+        return super()._index_key(sig, codegen)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if _cpu_name() == "generic" and config.CPU_NAME != "generic":
+            return  # this process makes code for its own CPU; it must not pass for generic code
+        super().save_overload(sig, data)
+
+
+class Kernel:
+    """A compiled-on-first-call function. Thread-safe; releases the GIL while it runs."""
+
+    __slots__ = ("_call", "_dispatcher", "_lock", "py_func", "signature")
+
+    def __init__(self, py_func: Callable[..., Any], signature: Any) -> None:
+        self.py_func = py_func
+        self.signature = signature
+        self._lock = threading.Lock()
+        self._dispatcher: CPUDispatcher | None = None
+        self._call: Callable[..., Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """``module.function``."""
+        return f"{self.py_func.__module__.rsplit('.', 1)[-1]}.{self.py_func.__name__}"
+
+    def compile(self) -> bool:
+        """Load the machine code, or make it. Returns True if it came from the cache."""
+        with self._lock:
+            if self._call is not None:
+                return True
+            dispatcher = numba.njit(nogil=True, error_model="numpy")(self.py_func)
+            dispatcher._cache = _KernelCache(self.py_func)
+            dispatcher.compile(self.signature)
+            dispatcher.disable_compile()
+            hit = bool(dispatcher.stats.cache_hits)
+            self._dispatcher = dispatcher
+            self._call = dispatcher
+            return hit
+
+    def __call__(self, *args: Any) -> Any:
+        call = self._call
+        if call is None:
+            self.compile()
+            call = self._call
+            assert call is not None, "compile() sets the entry point"
+        return call(*args)
+
+
+_kernels: list[Kernel] = []
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Declare a kernel with its one explicit signature: ``@kernel(i64(F64_IN, F64_OUT))``."""
+
+    def declare(py_func: Callable[..., Any]) -> Kernel:
+        made = Kernel(py_func, signature)
+        _kernels.append(made)
+        return made
+
+    return declare
+
+
+def device(py_func: Callable[..., Any]) -> Any:
+    """Declare a helper that only kernels call (of the same file, or of `bits`); it is inlined."""
+    return numba.njit(nogil=True, error_model="numpy", inline="never")(py_func)
+
+
+def import_all_kernels() -> list[Kernel]:
+    """Import every module of this package and return all kernels in a fixed order."""
+    for module in pkgutil.iter_modules([str(_PACKAGE)]):
+        importlib.import_module(f"tsengine.kernels.{module.name}")
+    return sorted(_kernels, key=lambda made: made.name)
+
+
+def missing_kernels() -> Iterator[Kernel]:
+    """Kernels whose machine code is not in the cache (a guess by file name, no compilation)."""
+    folder = cache_dir()
+    for made in import_all_kernels():
+        module, function = made.name.split(".")
+        if not any(folder.glob(f"{module}.{function}-*.nbi")):
+            yield made

@@ -1,0 +1,147 @@
+"""Samples of several sources made into one strictly ascending run per series."""
+
+from __future__ import annotations
+
+from tsengine.kernels.bits import STALE_BITS
+from tsengine.kernels.jit import (
+    I64_IN,
+    I64_OUT,
+    U32_IN,
+    U64_OUT,
+    device,
+    i64,
+    kernel,
+)
+
+
+@device
+def _merge_pass(src_t, src_bits, src_at, dst_t, dst_bits, dst_at, n):
+    """Merge neighbouring ascending runs pairwise, the left one first on ties; runs written."""
+    n_runs = 0
+    start = 0
+    while start < n:
+        mid = start + 1
+        while mid < n and src_t[src_at + mid] >= src_t[src_at + mid - 1]:
+            mid += 1
+        end = mid
+        if mid < n:
+            end = mid + 1
+            while end < n and src_t[src_at + end] >= src_t[src_at + end - 1]:
+                end += 1
+        left = start
+        right = mid
+        for out in range(start, end):
+            if right >= end or (left < mid and src_t[src_at + left] <= src_t[src_at + right]):
+                dst_t[dst_at + out] = src_t[src_at + left]
+                dst_bits[dst_at + out] = src_bits[src_at + left]
+                left += 1
+            else:
+                dst_t[dst_at + out] = src_t[src_at + right]
+                dst_bits[dst_at + out] = src_bits[src_at + right]
+                right += 1
+        n_runs += 1
+        start = end
+    return n_runs
+
+
+@device
+def _sort_row(t, bits, start, n, spare_t, spare_bits):
+    """Stable natural merge sort of one row by time."""
+    in_spare = False
+    while True:
+        if in_spare:
+            n_runs = _merge_pass(spare_t, spare_bits, 0, t, bits, start, n)
+        else:
+            n_runs = _merge_pass(t, bits, start, spare_t, spare_bits, 0, n)
+        in_spare = not in_spare
+        if n_runs <= 1:
+            break
+    if in_spare:
+        for i in range(n):
+            t[start + i] = spare_t[i]
+            bits[start + i] = spare_bits[i]
+
+
+@kernel(i64(I64_IN, I64_OUT, U64_OUT, i64, I64_OUT, U64_OUT, I64_OUT))
+def settle_rows(offsets, t_ms, bits, drop_stale, spare_t, spare_bits, out_offsets):
+    """Make each row strictly ascending, in place: of equal times the last written row stays.
+
+    ``offsets: i64[S + 1]`` ascending, from 0; ``t_ms: i64[N]``, ``bits: u64[N]`` in the order of
+    arrival inside each row; ``spare_*`` at least as long as the longest row. With ``drop_stale``
+    staleness markers go too, after they have replaced what they replace. Rows are packed towards
+    the start of the arrays; ``out_offsets: i64[S + 1]``. Returns the samples left.
+    """
+    kept = 0
+    out_offsets[0] = 0
+    for row in range(offsets.shape[0] - 1):
+        start = offsets[row]
+        end = offsets[row + 1]
+        for i in range(start + 1, end):
+            if t_ms[i] < t_ms[i - 1]:
+                _sort_row(t_ms, bits, start, end - start, spare_t, spare_bits)
+                break
+        for i in range(start, end):
+            if i + 1 < end and t_ms[i + 1] == t_ms[i]:
+                continue
+            if drop_stale != 0 and bits[i] == STALE_BITS:
+                continue
+            t_ms[kept] = t_ms[i]
+            bits[kept] = bits[i]
+            kept += 1
+        out_offsets[row + 1] = kept
+    return kept
+
+
+@device
+def _first_not_below(t_ms, low, high, bound):
+    """Position of the first time >= bound in t_ms[low:high], else high."""
+    while low < high:
+        mid = (low + high) >> 1
+        if t_ms[mid] < bound:
+            low = mid + 1
+        else:
+            high = mid
+    return low
+
+
+@kernel(i64(U32_IN, I64_IN, I64_IN, U32_IN, i64, i64, I64_OUT, I64_OUT))
+def slice_run(run_refs, run_offsets, run_t, refs, mint, maxt, starts, lengths):
+    """Where a sorted run holds the samples of the wanted series in a closed time range.
+
+    ``run_refs: u32[K]`` and ``refs: u32[S]`` strictly ascending; ``run_offsets: i64[K + 1]`` into
+    ``run_t: i64[N]``, ascending inside each series. Fills ``starts, lengths: i64[S]`` (length 0
+    where there is none) and returns the number of samples.
+    """
+    n_run = run_refs.shape[0]
+    total = 0
+    at = 0
+    for row in range(refs.shape[0]):
+        ref = refs[row]
+        # Gallop from the last hit: near for dense requests, logarithmic for sparse ones.
+        step = 1
+        while at + step < n_run and run_refs[at + step] < ref:
+            step <<= 1
+        low = at + (step >> 1)
+        high = min(at + step, n_run)
+        while low < high:
+            mid = (low + high) >> 1
+            if run_refs[mid] < ref:
+                low = mid + 1
+            else:
+                high = mid
+        at = low
+        starts[row] = 0
+        lengths[row] = 0
+        if at == n_run:
+            continue
+        if run_refs[at] == ref:
+            first = run_offsets[at]
+            end = run_offsets[at + 1]
+            if first < end and run_t[first] < mint:
+                first = _first_not_below(run_t, first, end, mint)
+            if first < end and run_t[end - 1] > maxt:
+                end = _first_not_below(run_t, first, end, maxt + 1)
+            starts[row] = first
+            lengths[row] = end - first
+            total += end - first
+    return total

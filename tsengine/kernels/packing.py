@@ -1,0 +1,783 @@
+"""Integer streams: bit packing, patched frame of reference, and the checksum of stored payloads.
+
+Like `bits`, this file holds helpers for kernels of several files (`blockcode`, `axiscode`); its
+kernels serve tests and benches. The stored form is described in docs/format/block.md,
+"Integer streams". Everything counts modulo 2**64: a stream is u64, its values stand for int64
+where an order is needed, and differences wrap, so int64 extremes need no special case.
+
+A full vector of 1024 values is packed in 16 lanes of 64 rows: value 16 * r + l lies at bit r * W of
+lane l, and the words of the lanes are interleaved. The inner loop over lanes has no dependence and
+a run-time width, so that one kernel serves all widths and still vectorises.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tsengine.kernels.bits import bit_length, load_u64, store_u64, trailing_zeros
+from tsengine.kernels.jit import (
+    ERR_CORRUPT,
+    ERR_TRUNCATED,
+    I64_IN,
+    OK,
+    U8_IN,
+    U8_OUT,
+    U32_OUT,
+    U64_OUT,
+    device,
+    i64,
+    kernel,
+)
+
+VECTOR_ROWS = 1024
+"""Values of a full vector; also the raster of axis rows on which vectors are cut."""
+LANES = 16
+HAS_EXCEPTIONS = np.uint64(0x80)
+"""Bit of a stream's width byte: positions and high bits of exceptions follow."""
+SIGNED_EXCEPTIONS = np.uint64(0x80)
+"""Bit of the exceptions' width byte: high bits are zigzag coded, values lie on both sides."""
+STRIPED_BYTES = 128
+"""Ranges at least this long are checksummed by four registers."""
+PIECE_ROWS = 128
+"""Values of a piece, where a vector's pieces have widths of their own."""
+IN_PIECES = 0x7F
+"""Stands in the place of a stream's width byte when it is stored in pieces."""
+
+# Rows of the encoder's scratch, u64[WORK_ROWS, 1024]; the first three are the caller's.
+DIFFERENCES = 3
+SORTED = 4
+SCRATCH = 5
+WORK_ROWS = 6
+# Sections of the encoder's plan, i64[PLAN_SIZE]: (base, width, exceptions) of bodies, digit counts.
+PLAN_TRIAL = 0
+PLAN_WHOLE = 3
+PLAN_PIECES = 6
+PLAN_COUNTS = 32
+PLAN_SIZE = PLAN_COUNTS + 256
+EXCEPTIONS_HEADER_BITS = 16
+PIECES_HOPE = 2
+GUESS_SLACK = 1
+
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_SEVEN = np.uint64(7)
+_BYTE = np.uint64(0xFF)
+_LOW7 = np.uint64(0x7F)
+_WORD = np.uint64(64)
+_CRC_POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
+_CRC_SLICES = 8
+_CRC_START = np.uint64(0xFFFFFFFF)
+
+
+def _crc_tables() -> np.ndarray:
+    """Tables for 8 bytes at a time: entry ``256 * s + b`` is byte b followed by s zero bytes."""
+    tables = np.empty((_CRC_SLICES, 256), dtype=np.uint32)
+    row = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        row = np.where(row & 1, (row >> 1) ^ np.uint32(_CRC_POLYNOMIAL), row >> 1)
+    tables[0] = row
+    for s in range(1, _CRC_SLICES):
+        tables[s] = (tables[s - 1] >> 8) ^ tables[0][tables[s - 1] & 0xFF]
+    return tables.reshape(-1)
+
+
+_CRC = _crc_tables()
+
+
+@device
+def crc_word(crc, word):
+    """CRC-32C register after 8 more bytes (a little-endian word); the register is held in a u64."""
+    a = word ^ crc
+    return np.uint64(
+        _CRC[np.uint64(1792) + (a & _BYTE)]
+        ^ _CRC[np.uint64(1536) + ((a >> np.uint64(8)) & _BYTE)]
+        ^ _CRC[np.uint64(1280) + ((a >> np.uint64(16)) & _BYTE)]
+        ^ _CRC[np.uint64(1024) + ((a >> np.uint64(24)) & _BYTE)]
+        ^ _CRC[np.uint64(768) + ((a >> np.uint64(32)) & _BYTE)]
+        ^ _CRC[np.uint64(512) + ((a >> np.uint64(40)) & _BYTE)]
+        ^ _CRC[np.uint64(256) + ((a >> np.uint64(48)) & _BYTE)]
+        ^ _CRC[a >> np.uint64(56)]
+    )
+
+
+@device
+def crc_bytes(crc, data, pos, end):
+    """CRC-32C register after ``data[pos:end]``."""
+    while pos + 8 <= end:
+        crc = crc_word(crc, load_u64(data, pos))
+        pos += 8
+    while pos < end:
+        crc = np.uint64(_CRC[(crc ^ np.uint64(data[pos])) & _BYTE]) ^ (crc >> np.uint64(8))
+        pos += 1
+    return crc
+
+
+@device
+def checksum(data, pos, end, context):
+    """Checksum of a context word and ``data[pos:end]``: CRC-32C, striped when the range is long.
+
+    One register waits for its look-ups most of the time. From 128 bytes on, words go round
+    robin to four registers, whose values then stand for those words: 6 GB/s instead of 2.
+    """
+    crc = crc_word(_CRC_START, context)
+    if end - pos >= STRIPED_BYTES:
+        a = _CRC_START
+        b = _CRC_START
+        c = _CRC_START
+        d = _CRC_START
+        while pos + 32 <= end:
+            a = crc_word(a, load_u64(data, pos))
+            b = crc_word(b, load_u64(data, pos + 8))
+            c = crc_word(c, load_u64(data, pos + 16))
+            d = crc_word(d, load_u64(data, pos + 24))
+            pos += 32
+        shift = np.uint64(32)
+        crc = crc_word(crc, (a ^ _CRC_START) | ((b ^ _CRC_START) << shift))
+        crc = crc_word(crc, (c ^ _CRC_START) | ((d ^ _CRC_START) << shift))
+    return crc_bytes(crc, data, pos, end) ^ _CRC_START
+
+
+@device
+def seal(out, start, end, context):
+    """Append the checksum of `context` (8 bytes) and ``out[start:end]``; return the new end."""
+    crc = checksum(out, start, end, context)
+    for i in range(4):
+        out[end + i] = np.uint8((crc >> np.uint64(8 * i)) & _BYTE)
+    return end + 4
+
+
+@device
+def is_sealed(data, start, end, context):
+    """Whether the 4 bytes at `end` are the checksum that `seal` writes; the caller proves bounds."""
+    stored = _ZERO
+    for i in range(4):
+        stored |= np.uint64(data[end + i]) << np.uint64(8 * i)
+    return stored == checksum(data, start, end, context)
+
+
+@device
+def zigzag(x):
+    """Map int64 bits to u64 so that small magnitudes are small numbers."""
+    return (x << _ONE) ^ (_ZERO - (x >> np.uint64(63)))
+
+
+@device
+def unzigzag(z):
+    """Inverse of `zigzag`."""
+    return (z >> _ONE) ^ (_ZERO - (z & _ONE))
+
+
+@device
+def write_varint(out, pos, value):
+    """LEB128, at most 10 bytes; returns the position behind."""
+    while value >= np.uint64(128):
+        out[pos] = np.uint8((value & _LOW7) | np.uint64(128))
+        value >>= _SEVEN
+        pos += 1
+    out[pos] = np.uint8(value)
+    return pos + 1
+
+
+@device
+def read_varint(data, pos, end):
+    """Return (value, position behind); the position is ERR_TRUNCATED or ERR_CORRUPT on bad input."""
+    value = _ZERO
+    shift = _ZERO
+    while pos < end:
+        byte = np.uint64(data[pos])
+        pos += 1
+        value |= (byte & _LOW7) << shift
+        if byte < np.uint64(128):
+            return value, pos
+        shift += _SEVEN
+        if shift > np.uint64(63):
+            return value, np.int64(ERR_CORRUPT)
+    return value, np.int64(ERR_TRUNCATED)
+
+
+@device
+def varint_bits(value):
+    """Size of a varint in bits."""
+    n = bit_length(value)
+    return np.int64(8) if n == 0 else 8 * ((n + 6) // 7)
+
+
+@device
+def put_bits(out, bit, value, width):
+    """Write `width` bits at bit position `bit` of `out`, which holds zeros there."""
+    pos = bit >> 3
+    shift = np.uint64(bit & 7)
+    store_u64(out, pos, load_u64(out, pos) | (value << shift))
+    if width + (bit & 7) > 64:
+        out[pos + 8] |= np.uint8(value >> (_WORD - shift))
+
+
+@device
+def get_word(data, pos, limit):
+    """Load 8 bytes at `pos`; what lies at or behind `limit` reads as zero."""
+    if pos + 8 <= limit:
+        return load_u64(data, pos)
+    word = _ZERO
+    shift = _ZERO
+    while pos < limit:
+        word |= np.uint64(data[pos]) << shift
+        shift += np.uint64(8)
+        pos += 1
+    return word
+
+
+@device
+def get_bits(data, bit, width, limit):
+    """Read `width` (0..64) bits at bit position `bit`; bytes at or behind `limit` read as zero."""
+    pos = bit >> 3
+    shift = np.uint64(bit & 7)
+    value = get_word(data, pos, limit) >> shift
+    if width + (bit & 7) > 64 and pos + 8 < limit:
+        value |= np.uint64(data[pos + 8]) << (_WORD - shift)
+    return value & low_mask(width)
+
+
+@device
+def low_mask(width):
+    """`width` (0..64) ones."""
+    if width >= 64:
+        return _ALL
+    return (_ONE << np.uint64(width)) - _ONE
+
+
+@device
+def clear(out, pos, size):
+    """Zero ``out[pos:pos+size]``."""
+    for i in range(pos, pos + size):
+        out[i] = np.uint8(0)
+
+
+@device
+def pack_lanes(x, width, out, pos):
+    """Pack 1024 values below 2**width; writes 128 * width bytes and returns the position behind."""
+    clear(out, pos, 128 * width)
+    for row in range(64):
+        bit = row * width
+        at = pos + (bit >> 6) * 128
+        shift = np.uint64(bit & 63)
+        first = row * LANES
+        for lane in range(LANES):
+            place = at + 8 * lane
+            store_u64(out, place, load_u64(out, place) | (x[first + lane] << shift))
+        if (bit & 63) + width > 64:
+            rest = _WORD - shift
+            for lane in range(LANES):
+                store_u64(out, at + 128 + 8 * lane, x[first + lane] >> rest)
+    return pos + 128 * width
+
+
+@device
+def unpack_lanes(data, pos, width, base, x):
+    """Fill ``x[0:1024]`` with base + packed value; the caller proves 128 * width bytes at `pos`."""
+    if width == 0:
+        for i in range(VECTOR_ROWS):
+            x[i] = base
+        return
+    mask = low_mask(width)
+    for row in range(64):
+        bit = row * width
+        at = pos + (bit >> 6) * 128
+        shift = np.uint64(bit & 63)
+        first = row * LANES
+        if (bit & 63) + width > 64:
+            rest = _WORD - shift
+            for lane in range(LANES):
+                place = at + 8 * lane
+                word = (load_u64(data, place) >> shift) | (load_u64(data, place + 128) << rest)
+                x[first + lane] = (word & mask) + base
+        else:
+            for lane in range(LANES):
+                x[first + lane] = ((load_u64(data, at + 8 * lane) >> shift) & mask) + base
+
+
+@device
+def unpack_tail(data, pos, width, count, base, x, start):
+    """Fill ``x[start:start+count]`` from a sequential bit run of ceil(count * width / 8) bytes."""
+    mask = low_mask(width)
+    fast = 0
+    if width <= 56:
+        # One load holds all bits of a value as long as it does not reach behind the array.
+        room = data.shape[0] - pos - 8
+        fast = count if width == 0 else min(count, max(0, (room << 3) // width))
+        for i in range(fast):
+            bit = i * width
+            word = load_u64(data, pos + (bit >> 3)) >> np.uint64(bit & 7)
+            x[start + i] = (word & mask) + base
+    limit = pos + ((count * width + 7) >> 3)
+    for i in range(fast, count):
+        x[start + i] = get_bits(data, (pos << 3) + i * width, width, limit) + base
+
+
+@device
+def low_bits(n, count):
+    """Elias-Fano: low bits kept per position for `count` positions below n."""
+    bits = 0
+    while (n >> (bits + 1)) >= count:
+        bits += 1
+    return bits
+
+
+@device
+def exception_bits(n, count, width):
+    """Bits of `count` exceptions of `width` bits each, their positions included."""
+    if count == 0:
+        return 0
+    low = low_bits(n, count)
+    return EXCEPTIONS_HEADER_BITS + count * (low + 1 + width) + (n >> low) + 1
+
+
+@device
+def sort_u64(x, n, spread, scratch, counts):
+    """Sort ``x[0:n]``, values at most `spread`, in place: radix sort by bytes, insertion when short.
+
+    scratch: u64[n]; counts: i64[256].
+    """
+    if n <= 24:
+        for i in range(1, n):
+            value = x[i]
+            j = i
+            while j > 0 and x[j - 1] > value:
+                x[j] = x[j - 1]
+                j -= 1
+            x[j] = value
+        return
+    shift = _ZERO
+    flipped = False
+    while shift < _WORD and (spread >> shift) != _ZERO:
+        source, target = (scratch, x) if flipped else (x, scratch)
+        digits = min(_BYTE, spread >> shift)
+        for b in range(digits + _ONE):
+            counts[b] = 0
+        for i in range(n):
+            counts[(source[i] >> shift) & _BYTE] += 1
+        total = 0
+        for b in range(digits + _ONE):
+            count = counts[b]
+            counts[b] = total
+            total += count
+        for i in range(n):
+            digit = (source[i] >> shift) & _BYTE
+            target[counts[digit]] = source[i]
+            counts[digit] += 1
+        flipped = not flipped
+        shift += np.uint64(8)
+    if flipped:
+        for i in range(n):
+            x[i] = scratch[i]
+
+
+@device
+def sparse_width(x, count, slots, full, least):
+    """Width below `least` that looks cheapest by every eighth of the sorted x; `least` if none does."""
+    best = slots * full
+    best_width = least
+    steps = (count - 1) >> 3
+    inside = 0
+    for width in range(least):
+        span = _ONE << np.uint64(width)
+        i = 0
+        while i + inside < steps:
+            while i + inside < steps and x[(i + inside + 1) << 3] - x[i << 3] < span:
+                inside += 1
+            i += 1
+        outside = count - min(count, inside << 3)
+        bits = slots * width + exception_bits(count, outside, full - width)
+        if inside > 0 and bits < best:
+            best = bits
+            best_width = width
+    return best_width
+
+
+@device
+def plan_body(d, start, stop, near, work, plan, at):
+    """Choose base and width of ``d[start:stop]``, read as int64, with the fewest bits; return them.
+
+    Puts (base, width, exceptions) into ``plan[at:at+3]``. `near` is what the base is written relative
+    to. Every width is tried with the window of that width that holds most values: in the sorted
+    values it only grows with the width, so one pass over all widths is nearly linear.
+    """
+    count = stop - start
+    smallest = np.int64(d[start])
+    largest = smallest
+    for i in range(start, stop):
+        value = np.int64(d[i])
+        smallest = min(smallest, value)
+        largest = max(largest, value)
+    low = np.uint64(smallest)
+    spread = np.uint64(largest) - low
+    full = bit_length(spread)
+    # A full vector is packed with all its slots, those of the lost first differences included.
+    slots = VECTOR_ROWS if stop == VECTOR_ROWS else count
+    best = slots * full
+    best_width = full
+    best_first = 0
+    best_inside = count
+    if full > 0 and count > 2:
+        x = work[SORTED]
+        for i in range(count):
+            x[i] = d[start + i] - low
+        sort_u64(x, count, spread, work[SCRATCH], plan[PLAN_COUNTS:])
+        # Below the width that holds half of the values, every eighth value shows the best width.
+        middle = x[(3 * count) >> 2] - x[count >> 2]
+        least = max(0, bit_length(middle) - 1)
+        width = sparse_width(x, count, slots, full, least)
+        first = 0
+        inside = 1
+        while width < full:
+            span = _ONE << np.uint64(width)
+            i = 0
+            while i + inside < count:
+                while i + inside < count and x[i + inside] - x[i] < span:
+                    inside += 1
+                    first = i
+                i += 1
+            outside = count - inside
+            two_sided = 1 if first > 0 else 0
+            bits = slots * width + exception_bits(count, outside, full + two_sided - width)
+            if bits < best:
+                best = bits
+                best_width = width
+                best_first = first
+                best_inside = inside
+            width = max(width + 1, least)
+        if best_inside < count:
+            low += x[best_first]
+    plan[at] = np.int64(low)
+    plan[at + 1] = best_width
+    plan[at + 2] = count - best_inside
+    return best + 8 + varint_bits(zigzag(low - near))
+
+
+@device
+def plan_pieces(d, start, n, limit, work, plan):
+    """Plan ``d[start:n]`` in pieces of 128; return the bits, or `limit` if they can't be fewer."""
+    bits = np.int64(8)
+    for at in range(start, n, PIECE_ROWS):
+        stop = min(at + PIECE_ROWS, n)
+        smallest = np.int64(d[at])
+        largest = smallest
+        for i in range(at, stop):
+            value = np.int64(d[i])
+            smallest = min(smallest, value)
+            largest = max(largest, value)
+        bits += 16 + (stop - at) * bit_length(np.uint64(largest) - np.uint64(smallest))
+    # Exceptions seldom win more than this fraction of what plain widths need.
+    if bits - (bits >> PIECES_HOPE) >= limit:
+        return limit
+    bits = np.int64(8)
+    near = _ZERO
+    at = PLAN_PIECES
+    for first in range(start, n, PIECE_ROWS):
+        bits += plan_body(d, first, min(first + PIECE_ROWS, n), near, work, plan, at)
+        near = np.uint64(plan[at])
+        at += 3
+    return min(bits, limit)
+
+
+@device
+def write_exceptions(d, start, n, base, width, n_exceptions, out, pos):
+    """Write positions and high bits of the values outside [base, base + 2**width)."""
+    count = n - start
+    signed = False
+    for i in range(start, n):
+        if np.int64(d[i]) < np.int64(base):
+            signed = True
+    largest = _ZERO
+    for i in range(start, n):
+        high = high_part(d[i] - base, width, signed)
+        if high != _ZERO:
+            largest = max(largest, high - _ONE)
+    bits = bit_length(largest)
+    pos = write_varint(out, pos, np.uint64(n_exceptions))
+    out[pos] = np.uint8(np.uint64(bits) | (SIGNED_EXCEPTIONS if signed else _ZERO))
+    pos += 1
+    low = low_bits(count, n_exceptions)
+    size = (n_exceptions * (low + 1 + bits) + (count >> low) + 1 + 7) >> 3
+    clear(out, pos, size + 8)
+    low_at = pos << 3
+    unary_at = low_at + n_exceptions * low
+    high_at = unary_at + n_exceptions + (count >> low) + 1
+    k = 0
+    for i in range(start, n):
+        high = high_part(d[i] - base, width, signed)
+        if high != _ZERO:
+            idx = i - start
+            put_bits(out, low_at + k * low, np.uint64(idx) & low_mask(low), low)
+            put_bits(out, unary_at + (idx >> low) + k, _ONE, 1)
+            put_bits(out, high_at + k * bits, high - _ONE, bits)
+            k += 1
+    return pos + size
+
+
+@device
+def high_part(y, width, signed):
+    """What of ``y = value - base`` does not fit in `width` bits; zigzag coded if `signed`."""
+    if width >= 64:
+        return _ZERO
+    if signed:
+        return zigzag(np.uint64(np.int64(y) >> np.int64(width)))
+    return y >> np.uint64(width)
+
+
+@device
+def read_exceptions(data, pos, end, width, x, start, count):
+    """Add the high bits of exceptions to ``x[start:start+count]``; return the position behind."""
+    wide, pos = read_varint(data, pos, end)
+    if pos < 0:
+        return pos
+    if wide == _ZERO or wide > np.uint64(count) or width >= 64:
+        return np.int64(ERR_CORRUPT)
+    if pos >= end:
+        return np.int64(ERR_TRUNCATED)
+    n_exceptions = np.int64(wide)
+    signed = (np.uint64(data[pos]) & SIGNED_EXCEPTIONS) != _ZERO
+    bits = np.int64(np.uint64(data[pos]) & _LOW7)
+    pos += 1
+    low = low_bits(count, n_exceptions)
+    size = (n_exceptions * (low + 1 + bits) + (count >> low) + 1 + 7) >> 3
+    if bits > 64 or pos + size > end:
+        return np.int64(ERR_CORRUPT)
+    limit = pos + size
+    low_at = pos << 3
+    unary_at = low_at + n_exceptions * low
+    high_at = unary_at + n_exceptions + (count >> low) + 1
+    shift = np.uint64(width)
+    at = unary_at
+    word = get_bits(data, at, 32, limit)
+    for k in range(n_exceptions):
+        while word == _ZERO:
+            at += 32
+            if at >= high_at:
+                return np.int64(ERR_CORRUPT)
+            word = get_bits(data, at, 32, limit)
+        one = at + trailing_zeros(word)
+        word &= word - _ONE
+        idx = ((one - unary_at - k) << low) + np.int64(get_bits(data, low_at + k * low, low, limit))
+        if one >= high_at or idx >= count:
+            return np.int64(ERR_CORRUPT)
+        high = get_bits(data, high_at + k * bits, bits, limit) + _ONE
+        x[start + idx] += (unzigzag(high) if signed else high) << shift
+    return limit
+
+
+@device
+def difference(x, n, order, d):
+    """Fill ``d[order:n]`` with the differences of `order` 0, 1 or 2 of ``x[0:n]``."""
+    if order == 0:
+        for i in range(n):
+            d[i] = x[i]
+    elif order == 1:
+        for i in range(1, n):
+            d[i] = x[i] - x[i - 1]
+    else:
+        for i in range(2, n):
+            d[i] = x[i] - x[i - 1] - (x[i - 1] - x[i - 2])
+
+
+@device
+def integrate(x, n, order, head, step):
+    """Undo `difference` in place: `head` is ``x[0]``, `step` the first difference (order 2)."""
+    value = head
+    if order == 1:
+        x[0] = head
+        for i in range(1, n):
+            value += x[i]
+            x[i] = value
+    elif order == 2:
+        x[0] = head
+        if n > 1:
+            value += step
+            x[1] = value
+        for i in range(2, n):
+            step += x[i]
+            value += step
+            x[i] = value
+
+
+@device
+def guess_width(x, n, order, sample):
+    """Bits that hold the middle 90 % of the differences of `order`, from up to 32 positions."""
+    stride = max(1, (n - order) // 32)
+    count = 0
+    i = order
+    smallest = np.int64(0x7FFFFFFFFFFFFFFF)
+    while i < n and count < 32:
+        if order == 0:
+            value = x[i]
+        elif order == 1:
+            value = x[i] - x[i - 1]
+        else:
+            value = x[i] - x[i - 1] - (x[i - 1] - x[i - 2])
+        sample[count] = value
+        smallest = min(smallest, np.int64(value))
+        count += 1
+        i += stride
+    # Insertion sort; moving the smallest to zero makes signed order the order of u64.
+    for j in range(count):
+        value = sample[j] - np.uint64(smallest)
+        k = j
+        while k > 0 and sample[k - 1] > value:
+            sample[k] = sample[k - 1]
+            k -= 1
+        sample[k] = value
+    cut = count // 20
+    return bit_length(sample[count - 1 - cut] - sample[cut])
+
+
+@device
+def write_stream(x, n, max_order, out, pos, work, plan):
+    """Encode ``x[0:n]`` at `pos`; return (position behind, order of differences).
+
+    x: u64[1024], left as it was; work: u64[WORK_ROWS, 1024], of which x may be one of the first three
+    rows; plan: i64[PLAN_SIZE]. Orders are compared by a sample first; only those within a bit of
+    the best guess are planned exactly.
+    """
+    top = min(max_order, n - 1)
+    sample = work[SORTED]
+    guesses = (
+        guess_width(x, n, 0, sample),
+        guess_width(x, n, 1, sample) if top >= 1 else np.int64(99),
+        guess_width(x, n, 2, sample) if top >= 2 else np.int64(99),
+    )
+    guess = min(guesses[0], guesses[1], guesses[2])
+    best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
+    best_order = 0
+    d = work[DIFFERENCES]
+    for order in range(top + 1):
+        if guesses[order] > guess + GUESS_SLACK:
+            continue
+        difference(x, n, order, d)
+        bits = plan_body(d, order, n, _ZERO, work, plan, PLAN_TRIAL)
+        if order >= 1:
+            bits += varint_bits(zigzag(x[0]))
+        if order >= 2:
+            bits += varint_bits(zigzag(x[1] - x[0]))
+        if bits < best_bits:
+            best_bits = bits
+            best_order = order
+            for i in range(3):
+                plan[PLAN_WHOLE + i] = plan[PLAN_TRIAL + i]
+    difference(x, n, best_order, d)
+    if best_order >= 1:
+        pos = write_varint(out, pos, zigzag(x[0]))
+    if best_order >= 2:
+        pos = write_varint(out, pos, zigzag(x[1] - x[0]))
+    near = _ZERO
+    if n - best_order > PIECE_ROWS and (
+        plan_pieces(d, best_order, n, best_bits, work, plan) < best_bits
+    ):
+        out[pos] = np.uint8(IN_PIECES)
+        pos += 1
+        at = PLAN_PIECES
+        for first in range(best_order, n, PIECE_ROWS):
+            stop = min(first + PIECE_ROWS, n)
+            pos = write_body(d, first, stop, near, False, out, pos, work, plan, at)
+            near = np.uint64(plan[at])
+            at += 3
+    else:
+        pos = write_body(
+            d, best_order, n, near, n == VECTOR_ROWS, out, pos, work, plan, PLAN_WHOLE
+        )
+    return pos, np.int64(best_order)
+
+
+@device
+def write_body(d, start, stop, near, in_lanes, out, pos, work, plan, at):
+    """Write width byte, base, packed values and exceptions of ``d[start:stop]`` as planned."""
+    base = np.uint64(plan[at])
+    width = plan[at + 1]
+    n_exceptions = plan[at + 2]
+    out[pos] = np.uint8(np.uint64(width) | (HAS_EXCEPTIONS if n_exceptions > 0 else _ZERO))
+    pos = write_varint(out, pos + 1, zigzag(base - near))
+    mask = low_mask(width)
+    packed = work[SCRATCH]
+    for i in range(start, stop):
+        packed[i] = (d[i] - base) & mask
+    if in_lanes:
+        for i in range(start):
+            packed[i] = _ZERO
+        pos = pack_lanes(packed, width, out, pos)
+    else:
+        size = ((stop - start) * width + 7) >> 3
+        clear(out, pos, size + 8)
+        for i in range(start, stop):
+            put_bits(out, (pos << 3) + (i - start) * width, packed[i], width)
+        pos += size
+    if n_exceptions > 0:
+        pos = write_exceptions(d, start, stop, base, width, n_exceptions, out, pos)
+    return pos
+
+
+@device
+def read_body(data, pos, end, near, in_lanes, x, start, count):
+    """Decode a body into ``x[start:start+count]``; return (position behind or error, base)."""
+    if pos >= end:
+        return np.int64(ERR_TRUNCATED), near
+    has_exceptions = (np.uint64(data[pos]) & HAS_EXCEPTIONS) != _ZERO
+    width = np.int64(np.uint64(data[pos]) & _LOW7)
+    coded, pos = read_varint(data, pos + 1, end)
+    base = near + unzigzag(coded)
+    if pos < 0:
+        return pos, base
+    if width > 64:
+        return np.int64(ERR_CORRUPT), base
+    size = 128 * width if in_lanes else (count * width + 7) >> 3
+    if pos + size > end:
+        return np.int64(ERR_TRUNCATED), base
+    if in_lanes:
+        unpack_lanes(data, pos, width, base, x)
+    else:
+        unpack_tail(data, pos, width, count, base, x, start)
+    pos += size
+    if has_exceptions:
+        pos = read_exceptions(data, pos, end, width, x, start, count)
+    return pos, base
+
+
+@device
+def read_stream(data, pos, end, n, order, x):
+    """Decode n values into ``x[0:n]`` (x: u64[1024]); return the position behind or an error."""
+    head = _ZERO
+    step = _ZERO
+    if order >= 1:
+        head, pos = read_varint(data, pos, end)
+        if pos < 0:
+            return pos
+        head = unzigzag(head)
+    if order >= 2:
+        step, pos = read_varint(data, pos, end)
+        if pos < 0:
+            return pos
+        step = unzigzag(step)
+    if pos >= end:
+        return np.int64(ERR_TRUNCATED)
+    if order > 2 or order > n - 1:
+        return np.int64(ERR_CORRUPT)
+    near = _ZERO
+    if data[pos] == IN_PIECES:
+        pos += 1
+        for first in range(order, n, PIECE_ROWS):
+            count = min(np.int64(PIECE_ROWS), n - first)
+            pos, near = read_body(data, pos, end, near, False, x, first, count)
+            if pos < 0:
+                return pos
+    else:
+        pos, near = read_body(data, pos, end, near, n == VECTOR_ROWS, x, order, n - order)
+        if pos < 0:
+            return pos
+    integrate(x, n, order, head, step)
+    return pos
+
+
+@kernel(i64(U8_IN, I64_IN, I64_IN, U32_OUT))
+def checksum_ranges(data, starts, ends, out):
+    """CRC-32C of ``data[starts[i]:ends[i]]`` for each i; the caller proves the bounds."""
+    for i in range(starts.shape[0]):
+        out[i] = np.uint32(crc_bytes(_CRC_START, data, starts[i], ends[i]) ^ _CRC_START)
+    return OK

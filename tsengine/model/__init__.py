@@ -1,0 +1,1 @@
+"""Plain values that layers hand to each other: labels, matchers, batches, frames, results."""

@@ -1,0 +1,81 @@
+"""Label sets as columns: rows of pair ids over a dictionary of (name, value) pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+NO_ID = -1
+
+
+class LabelDictionary(Protocol):
+    """Texts of symbols and pairs. Ids are dense from 0, never reused, never change meaning."""
+
+    @property
+    def n_symbols(self) -> int:
+        """Number of symbols."""
+
+    @property
+    def pair_names(self) -> npt.NDArray[np.uint32]:
+        """Symbol id of each pair's label name: u32[P], read-only."""
+
+    @property
+    def pair_values(self) -> npt.NDArray[np.uint32]:
+        """Symbol id of each pair's value: u32[P], read-only."""
+
+    def text(self, symbol: int) -> str:
+        """Text of a symbol."""
+
+    def find_symbol(self, text: str) -> int:
+        """Id of a symbol, NO_ID if there is none."""
+
+    def find_pair(self, name: int, value: int) -> int:
+        """Id of the pair of two symbol ids, NO_ID if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRows:
+    """Label sets of S series in CSR form.
+
+    ``pairs[offsets[s]:offsets[s + 1]]`` are the pair ids of row s, in bytewise order of the label
+    *names*; so equal label sets have equal runs of ids. Empty values do not occur.
+    Shapes: ``offsets: i64[S + 1]``, ``pairs: u32[...]``.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def label_dicts(dictionary: LabelDictionary, rows: LabelRows) -> list[dict[str, str]]:
+    """Label sets as dicts in the order of the rows: for answers, not for hot paths."""
+    distinct, inverse = np.unique(rows.pairs, return_inverse=True)
+    names, values = dictionary.pair_names, dictionary.pair_values
+    texts = [
+        (dictionary.text(int(names[pair])), dictionary.text(int(values[pair])))
+        for pair in distinct.tolist()
+    ]
+    codes = inverse.tolist()
+    bounds = rows.offsets.tolist()
+    return [
+        dict([texts[code] for code in codes[start:end]])
+        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def format_series(labels: dict[str, str]) -> str:
+    """A label set as people write it: ``name{a="b"}``."""
+    rest = ", ".join(
+        f'{name}="{_escape(value)}"' for name, value in labels.items() if name != "__name__"
+    )
+    name = labels.get("__name__", "")
+    return f"{name}{{{rest}}}" if rest or not name else name
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,1 @@
+"""PromQL on columns: plan, operators, engine. Reads samples through `source`."""

@@ -1,0 +1,134 @@
+"""Syntax tree to logical plan: parentheses go, times are resolved, functions find their family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tsengine.errors import QueryError
+from tsengine.promql import ast
+from tsengine.query import plan as p
+
+DEFAULT_SUBQUERY_STEP_MS = 60_000
+"""Step of a subquery without one: Prometheus's default evaluation interval."""
+
+_UNSUPPORTED_FUNCTIONS = ("info", "start_timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTimes:
+    """First and last time of the outermost query: what `@ start()` and `@ end()` mean."""
+
+    start_ms: int
+    end_ms: int
+
+
+def build(expr: ast.Expr, times: QueryTimes) -> p.Plan:
+    """Make the plan of a typechecked tree whose duration expressions are resolved.
+
+    Raises
+    ------
+    QueryError
+        The expression uses something that is not supported yet.
+
+    """
+    match expr:
+        case ast.Paren(expr=inner):
+            return build(inner, times)
+        case ast.NumberLiteral():
+            return p.NumberPlan(expr)
+        case ast.StringLiteral():
+            return p.StringPlan(expr)
+        case ast.VectorSelector():
+            return p.SelectPlan(_supported(expr), _shift(expr.shift, times))
+        case ast.MatrixSelector():
+            shift = _shift(_supported(expr.selector).shift, times)
+            return p.MatrixPlan(expr, shift, expr.range_ms)
+        case ast.Subquery():
+            step_ms = DEFAULT_SUBQUERY_STEP_MS if expr.step_ms is None else expr.step_ms
+            inner_plan = build(expr.expr, times)
+            return p.SubqueryPlan(
+                expr, inner_plan, _shift(expr.shift, times), expr.range_ms, step_ms
+            )
+        case ast.Call():
+            return _build_call(expr, times)
+        case ast.Aggregate():
+            return _build_aggregate(expr, times)
+        case ast.Binary():
+            return _build_binary(expr, times)
+        case ast.Unary(expr=inner):
+            return p.UnaryPlan(expr, build(inner, times))
+    raise QueryError(f"{type(expr).__name__} is not an expression")
+
+
+def without_parens(expr: ast.Expr) -> ast.Expr:
+    """The expression inside any parentheses."""
+    while isinstance(expr, ast.Paren):
+        expr = expr.expr
+    return expr
+
+
+def _shift(shift: ast.TimeShift, times: QueryTimes) -> p.Shift:
+    at_ms = shift.at_ms
+    if shift.at_edge is ast.Edge.START:
+        at_ms = times.start_ms
+    elif shift.at_edge is ast.Edge.END:
+        at_ms = times.end_ms
+    return p.Shift(shift.offset_ms, at_ms)
+
+
+def _supported(selector: ast.VectorSelector) -> ast.VectorSelector:
+    for modifier in ("anchored", "smoothed"):
+        if getattr(selector, modifier):
+            raise QueryError(f"the modifier {modifier!r} is not supported yet")
+    return selector
+
+
+def _build_call(call: ast.Call, times: QueryTimes) -> p.Plan:
+    if call.name in _UNSUPPORTED_FUNCTIONS:
+        raise QueryError(f"function {call.name}() is not supported yet")
+    _check_range_modifiers(call)
+    args = [build(arg, times) for arg in call.args]
+    for idx, arg in enumerate(args):
+        if isinstance(arg, p.MatrixPlan | p.SubqueryPlan):
+            return p.RollupPlan(call, arg, tuple(args[:idx] + args[idx + 1 :]))
+    if call.name == "timestamp" and isinstance(without_parens(call.args[0]), ast.VectorSelector):
+        assert isinstance(args[0], p.SelectPlan), "a selector becomes a selection"
+        return p.SelectPlan(args[0].node, args[0].shift, want_time=True)
+    return p.CallPlan(call, tuple(args))
+
+
+_MODIFIER_FUNCTIONS = {
+    "anchored": ("changes", "delta", "increase", "rate", "resets"),
+    "smoothed": ("delta", "increase", "rate"),
+}
+
+
+def _check_range_modifiers(call: ast.Call) -> None:
+    """Refuse `anchored` and `smoothed` where they never work, in Prometheus's words."""
+    for arg in call.args:
+        inner = without_parens(arg)
+        if not isinstance(inner, ast.MatrixSelector):
+            continue
+        for modifier, names in _MODIFIER_FUNCTIONS.items():
+            if getattr(inner.selector, modifier) and call.name not in names:
+                raise QueryError(
+                    f"{modifier} modifier can only be used with: {', '.join(names)}"
+                    f" - not with {call.name}"
+                )
+
+
+def _build_aggregate(node: ast.Aggregate, times: QueryTimes) -> p.Plan:
+    operand = build(node.expr, times)
+    if node.param is None:
+        return p.AggregatePlan(node, operand)
+    param = without_parens(node.param)
+    if isinstance(param, ast.StringLiteral):
+        return p.AggregatePlan(node, operand, label=param.value)
+    return p.AggregatePlan(node, operand, build(param, times))
+
+
+def _build_binary(node: ast.Binary, times: QueryTimes) -> p.Plan:
+    matching = node.matching
+    if matching is not None and (matching.fill_left is not None or matching.fill_right is not None):
+        raise QueryError("fill modifiers are not supported yet")
+    return p.BinaryPlan(node, build(node.lhs, times), build(node.rhs, times))

@@ -1,0 +1,1 @@
+"""Physical operators: labels first, numbers second."""

@@ -1,0 +1,260 @@
+"""Aggregation operators: sum by (...), topk, quantile, count_values and their like.
+
+Groups are found from the labels alone, before any number is touched; then kernels move numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import QueryError
+from tsengine.kernels.aggregate import BLOCK, select_extreme, take_first
+from tsengine.kernels.quantiles import group_quantiles
+from tsengine.model.labels import LabelRows
+from tsengine.model.matchers import METRIC_NAME
+from tsengine.promql import ast
+from tsengine.promql.lexer import quote
+from tsengine.query.context import QueryContext
+from tsengine.query.labelspace import LabelSpace
+from tsengine.query.operators import gotext
+from tsengine.query.operators.ratio import sampling_offsets
+from tsengine.query.partials import PARTIAL_OPS, make_partial, valid_or_dummy
+from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, take_rows
+
+_F64 = npt.NDArray[np.float64]
+_I64 = npt.NDArray[np.int64]
+_BOOL = npt.NDArray[np.bool_]
+
+_INT64_MIN = -9223372036854775808.0
+_INT64_MAX = 9223372036854774784.0  # the largest double below 2^63, as Prometheus compares
+
+
+def aggregate(
+    ctx: QueryContext,
+    node: ast.Aggregate,
+    operand: StepMatrix,
+    param: ScalarSteps | str | None,
+) -> StepMatrix:
+    """Evaluate an aggregation.
+
+    `param` is the first argument: numbers per step, the label name of `count_values`, or None.
+
+    Raises
+    ------
+    QueryError
+        The parameter is NaN, no int64 or no label name, depending on the operator.
+
+    """
+    ctx.check()
+    if node.op == "count_values":
+        assert isinstance(param, str), "the type check lets only a string through"
+        return _count_values(ctx, node, operand, param)
+    if node.op in PARTIAL_OPS:
+        return _fold(ctx, node, operand)
+    assert isinstance(param, ScalarSteps), "the type check lets only a scalar through"
+    match node.op:
+        case "quantile":
+            return _quantile(ctx, node, operand, param.values)
+        case "topk" | "bottomk":
+            return _select_k(ctx, node, operand, param.values)
+        case "limitk":
+            return _limit_k(ctx, node, operand, param.values)
+        case "limit_ratio":
+            return _limit_ratio(ctx, node, operand, param.values)
+    raise AssertionError(f"unknown aggregation {node.op}")
+
+
+def group_rows(
+    space: LabelSpace, rows: LabelRows, grouping: tuple[str, ...], *, without: bool
+) -> tuple[_I64, LabelRows]:
+    """Groups of rows: ``group_of_row: i64[S]`` and the groups' labels, by first appearance."""
+    if without:
+        reduced = space.drop(rows, (*grouping, METRIC_NAME))
+    else:
+        reduced = space.keep(rows, grouping)
+    group_of_row, first_row = space.group(reduced)
+    return group_of_row, space.take(reduced, first_row)
+
+
+def _grouped(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> tuple[_I64, LabelRows]:
+    return group_rows(ctx.space, operand.labels, node.grouping, without=node.without)
+
+
+def _marks_of_groups(operand: StepMatrix, group_of_row: _I64, n_groups: int) -> _BOOL | None:
+    """A group takes the mark of a lost name if any of its rows has it."""
+    if operand.drop_name is None:
+        return None
+    return np.bincount(group_of_row, weights=operand.drop_name, minlength=n_groups) > 0
+
+
+def _all_or_mask(valid: _BOOL) -> _BOOL | None:
+    return None if valid.all() else valid
+
+
+def _fold(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> StepMatrix:
+    group_of_row, labels = _grouped(ctx, node, operand)
+    partial = make_partial(node.op, len(labels), operand.n_steps)
+    partial.add(operand.values, operand.valid, group_of_row)
+    values, valid = partial.finish()
+    marks = _marks_of_groups(operand, group_of_row, len(labels))
+    return StepMatrix(labels, values, _all_or_mask(valid), marks)
+
+
+def rows_by_group(group_of_row: _I64, n_groups: int) -> tuple[_I64, _I64, int]:
+    """Rows group after group, the groups' bounds, and the size of the largest group."""
+    order = np.argsort(group_of_row, kind="stable")
+    sizes = np.bincount(group_of_row, minlength=n_groups)
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    return order, offsets, int(sizes.max(initial=0))
+
+
+def _quantile(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, q: _F64) -> StepMatrix:
+    assert node.param is not None, "quantile has a parameter"
+    if len(q):
+        doubtful = [np.nan] if np.isnan(q).any() else []
+        numbers = q[~np.isnan(q)]
+        doubtful += [x for x in (numbers.max(initial=0.0),) if x > 1.0]
+        doubtful += [x for x in (numbers.min(initial=0.0),) if x < 0.0]
+        for value in doubtful:
+            warn_quantile(ctx, value, node.param.span)
+    group_of_row, labels = _grouped(ctx, node, operand)
+    order, offsets, largest = rows_by_group(group_of_row, len(labels))
+    shape = (len(labels), operand.n_steps)
+    values, valid = np.empty(shape), np.empty(shape, np.bool_)
+    cells, all_valid = valid_or_dummy(operand.valid)
+    counters = np.empty((2, BLOCK), np.int64)
+    group_quantiles(
+        operand.values, cells, all_valid, order, offsets, q,
+        np.empty(BLOCK * largest), counters[0], counters[1], values, valid,
+    )  # fmt: skip
+    marks = _marks_of_groups(operand, group_of_row, len(labels))
+    return StepMatrix(labels, values, _all_or_mask(valid), marks)
+
+
+def warn_quantile(ctx: QueryContext, q: float, span: ast.Span) -> None:
+    """Warn that a quantile is outside 0..1."""
+    ctx.add_warning(
+        f"quantile value should be between 0 and 1, got {gotext.general(float(q))}", span
+    )
+
+
+# --- a choice of rows, which keep their labels ------------------------------------------------
+
+
+def _nothing(ctx: QueryContext, operand: StepMatrix) -> StepMatrix:
+    return take_rows(ctx.space, operand, np.empty(0, np.int64))
+
+
+def _chosen(ctx: QueryContext, operand: StepMatrix, chosen: _BOOL) -> StepMatrix:
+    """Rows of which some step was chosen: ``chosen: bool[S, T]``."""
+    rows = np.flatnonzero(chosen.any(axis=1))
+    result = take_rows(ctx.space, operand, rows)
+    result.valid = _all_or_mask(chosen[rows])
+    return result
+
+
+def _whole_k(k: _F64) -> _I64 | None:
+    """The parameter of topk and its like as i64[T]; None if it asks for nothing anywhere."""
+    if np.isnan(k).any():
+        raise QueryError("Parameter value is NaN")
+    if not (k >= 1).any():
+        return None
+    if k.min() <= _INT64_MIN:
+        raise QueryError(f"Scalar value {gotext.general(float(k.min()))} underflows int64")
+    if k.max() >= _INT64_MAX:
+        raise QueryError(f"Scalar value {gotext.general(float(k.max()))} overflows int64")
+    return k.astype(np.int64)
+
+
+def _select_k(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, k: _F64) -> StepMatrix:
+    whole = _whole_k(k)
+    if whole is None or operand.n_series == 0:
+        return _nothing(ctx, operand)
+    if operand.n_steps == 1 and operand.valid is not None:
+        # Absent rows must not decide which group comes first in the answer.
+        operand = take_rows(ctx.space, operand, np.flatnonzero(operand.valid[:, 0]))
+        operand.valid = None
+    group_of_row, labels = _grouped(ctx, node, operand)
+    order, offsets, largest = rows_by_group(group_of_row, len(labels))
+    room = BLOCK * min(int(whole.max()), largest)
+    chosen = np.zeros(operand.values.shape, np.bool_)
+    cells, all_valid = valid_or_dummy(operand.valid)
+    select_extreme(
+        operand.values, cells, all_valid, order, offsets, whole, node.op == "topk",
+        np.empty(room), np.empty(room, np.int64), np.empty(BLOCK, np.int64), chosen,
+    )  # fmt: skip
+    if operand.n_steps != 1:
+        return _chosen(ctx, operand, chosen)
+    # An instant query shows each group from its best value on; NaN comes last either way.
+    rows = np.flatnonzero(chosen[:, 0])
+    keys = operand.values[rows, 0]
+    if node.op == "topk":
+        keys = -keys
+    rows = rows[np.lexsort((keys, np.isnan(keys), group_of_row[rows]))]
+    result = take_rows(ctx.space, operand, rows)
+    result.valid = None
+    return result
+
+
+def _limit_k(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, k: _F64) -> StepMatrix:
+    whole = _whole_k(k)
+    if whole is None or operand.n_series == 0:
+        return _nothing(ctx, operand)
+    group_of_row, labels = _grouped(ctx, node, operand)
+    chosen = np.empty(operand.values.shape, np.bool_)
+    cells, all_valid = valid_or_dummy(operand.valid)
+    taken = np.zeros((len(labels), operand.n_steps), np.int64)
+    take_first(cells, all_valid, group_of_row, whole, taken, chosen)
+    return _chosen(ctx, operand, chosen)
+
+
+def _limit_ratio(
+    ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, ratio: _F64
+) -> StepMatrix:
+    assert node.param is not None, "limit_ratio has a parameter"
+    if np.isnan(ratio).any():
+        raise QueryError("Ratio value is NaN")
+    for value, bound in ((ratio.max(initial=0.0), 1), (ratio.min(initial=0.0), -1)):
+        if abs(value) > 1:
+            text = f"ratio value should be between -1 and 1, got {gotext.general(float(value))}"
+            ctx.add_warning(f"{text}, capping to {bound}", node.param.span)
+    capped = np.clip(ratio, -1.0, 1.0)
+    offsets = sampling_offsets(ctx.space, operand.labels)[:, None]
+    chosen = np.where(capped >= 0, offsets < capped, offsets >= 1.0 + capped)
+    if operand.valid is not None:
+        chosen &= operand.valid
+    return _chosen(ctx, operand, chosen)
+
+
+# --- count_values -----------------------------------------------------------------------------
+
+
+def _count_values(
+    ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, label: str
+) -> StepMatrix:
+    """One series per group and distinct value; the value is the text of `label`."""
+    if not gotext.is_label_name(label):
+        raise QueryError(f"invalid label name {quote(label)}")
+    space = ctx.space
+    # The label is replaced before grouping: whatever the rows carry under it does not matter.
+    others = space.drop(operand.labels, (label,))
+    grouping = tuple(name for name in node.grouping if name != label)
+    group_of_row, group_labels = group_rows(space, others, grouping, without=node.without)
+    rows, steps = np.nonzero(operand.present())
+    bits = operand.values[rows, steps].view(np.uint64)
+    bits[np.isnan(bits.view(np.float64))] = np.array([np.nan]).view(np.uint64)[0]
+    distinct, code = np.unique(bits, return_inverse=True)
+    vanishes = node.without and label in (*node.grouping, METRIC_NAME)
+    if vanishes:
+        distinct, code = distinct[:1], np.zeros_like(code)
+    cell_key = group_of_row[rows] * max(len(distinct), 1) + code
+    keys, series = np.unique(cell_key, return_inverse=True)
+    counts = np.bincount(series * operand.n_steps + steps, minlength=len(keys) * operand.n_steps)
+    values = counts.reshape(len(keys), operand.n_steps).astype(np.float64)
+    labels = space.take(group_labels, keys // max(len(distinct), 1))
+    if not vanishes:
+        texts = [gotext.positional(float(v)) for v in distinct.view(np.float64)]
+        pairs = space.intern_values(label, texts)
+        labels = space.set_column(labels, label, pairs[keys % max(len(distinct), 1)])
+    return StepMatrix(labels, values, _all_or_mask(values > 0), None)

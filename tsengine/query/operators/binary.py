@@ -1,0 +1,274 @@
+"""Binary and unary operators: arithmetic, comparisons and set operators, scalars and vectors.
+
+Labels are joined first (`matching`), then blocks of numbers go through numpy's operators, which
+follow C (`fmod`, `pow`, `atan2`) and IEEE 754.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import QueryError
+from tsengine.promql import ast
+from tsengine.query.context import QueryContext
+from tsengine.query.operators import matching
+from tsengine.query.stepmatrix import (
+    EvalValue,
+    ScalarSteps,
+    StepMatrix,
+    merge_same_labels,
+    remove_names,
+    take_rows,
+)
+
+_F64 = npt.NDArray[np.float64]
+_I64 = npt.NDArray[np.int64]
+_BOOL = npt.NDArray[np.bool_]
+_Ufunc = Callable[..., Any]
+
+_ARITHMETIC: dict[str, _Ufunc] = {
+    "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.fmod,
+    "^": np.power, "atan2": np.arctan2,
+}  # fmt: skip
+_COMPARISON: dict[str, _Ufunc] = {
+    "==": np.equal, "!=": np.not_equal, ">": np.greater, "<": np.less, ">=": np.greater_equal,
+    "<=": np.less_equal,
+}  # fmt: skip
+_SET = frozenset({"and", "or", "unless"})
+_TRIM = frozenset({"</", ">/"})
+
+_CELLS_PER_BLOCK = 1 << 15
+"""Temporaries of this many doubles stay in the cache."""
+
+
+def binary(
+    ctx: QueryContext, node: ast.Binary, lhs: EvalValue, rhs: EvalValue
+) -> StepMatrix | ScalarSteps:
+    """Evaluate a binary operator on scalars and vectors.
+
+    Raises
+    ------
+    QueryError
+        Vectors don't match as they have to, or `fill` was asked for.
+
+    """
+    ctx.check()
+    if isinstance(lhs, ScalarSteps) and isinstance(rhs, ScalarSteps):
+        ufunc = _ARITHMETIC.get(node.op) or _COMPARISON[node.op]
+        with np.errstate(all="ignore"):
+            return ScalarSteps(ufunc(lhs.values, rhs.values).astype(np.float64))
+    if isinstance(lhs, StepMatrix) and isinstance(rhs, StepMatrix):
+        assert node.matching is not None, "two vectors always have a matching"
+        if node.op in _SET:
+            return _set_operator(ctx, node.op, node.matching, lhs, rhs)
+        return _vectors(ctx, node, node.matching, lhs, rhs)
+    if isinstance(lhs, StepMatrix):
+        assert isinstance(rhs, ScalarSteps), "the type check refuses strings"
+        return _vector_and_scalar(ctx, node, lhs, rhs, swapped=False)
+    assert isinstance(rhs, StepMatrix), "the type check refuses strings"
+    assert isinstance(lhs, ScalarSteps), "the type check refuses strings"
+    return _vector_and_scalar(ctx, node, rhs, lhs, swapped=True)
+
+
+def unary(ctx: QueryContext, node: ast.Unary, operand: EvalValue) -> StepMatrix | ScalarSteps:
+    """Evaluate a sign; a minus drops the name."""
+    assert isinstance(operand, StepMatrix | ScalarSteps), "the type check refuses strings"
+    if node.op == "+":
+        return operand
+    if isinstance(operand, ScalarSteps):
+        return ScalarSteps(-operand.values)
+    negated = replace(operand, values=-operand.values)
+    return remove_names(ctx.space, negated, delayed=ctx.delayed_name_removal)
+
+
+def _info_floats_have_no_result(ctx: QueryContext, node: ast.Binary) -> None:
+    ctx.add_info(
+        "incompatible sample types encountered for binary operator "
+        f'"{node.op}": float {node.op} float',
+        node.span,
+    )
+
+
+def _empty(ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:
+    return take_rows(ctx.space, matrix, np.empty(0, np.int64))
+
+
+# --- vector and scalar ------------------------------------------------------------------------
+
+
+def _vector_and_scalar(
+    ctx: QueryContext, node: ast.Binary, vector: StepMatrix, scalar: ScalarSteps, *, swapped: bool
+) -> StepMatrix:
+    if node.op in _TRIM:
+        if vector.n_samples():
+            _info_floats_have_no_result(ctx, node)
+        return _empty(ctx, vector)
+    cells, numbers = vector.values, scalar.values
+    sides = (numbers, cells) if swapped else (cells, numbers)
+    with np.errstate(all="ignore"):
+        if node.op in _ARITHMETIC:
+            result = replace(vector, values=_ARITHMETIC[node.op](*sides))
+        else:
+            holds = _COMPARISON[node.op](*sides)
+            if not node.returns_bool:
+                return _filtered(vector, holds)
+            result = replace(vector, values=holds.astype(np.float64))
+    return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)
+
+
+def _filtered(vector: StepMatrix, holds: _BOOL) -> StepMatrix:
+    """The vector where a comparison holds; rows stay where they are."""
+    if vector.valid is None:
+        return vector if holds.all() else replace(vector, valid=holds)
+    return replace(vector, valid=holds & vector.valid)
+
+
+# --- two vectors ------------------------------------------------------------------------------
+
+
+def _vectors(
+    ctx: QueryContext, node: ast.Binary, rules: ast.VectorMatching, lhs: StepMatrix, rhs: StepMatrix
+) -> StepMatrix:
+    if rules.fill_left is not None or rules.fill_right is not None:
+        raise QueryError("fill modifiers (fill, fill_left, fill_right) are not supported yet")
+    is_swapped = rules.cardinality is ast.Cardinality.ONE_TO_MANY
+    many, one = (rhs, lhs) if is_swapped else (lhs, rhs)
+    is_arithmetic = node.op in _ARITHMETIC
+    drops_name = is_arithmetic or (node.returns_bool and not ctx.delayed_name_removal)
+    made = matching.join(ctx, many, one, rules, drops_name=drops_name)
+    if node.op in _TRIM:
+        if len(made.many) and (made.valid is None or made.valid.any()):
+            _info_floats_have_no_result(ctx, node)
+        return _empty(ctx, many)
+    lhs_rows, rhs_rows = (made.one, made.many) if is_swapped else (made.many, made.one)
+    valid = made.valid
+    if is_arithmetic:
+        values = np.empty((len(made.many), many.n_steps))
+        _apply(_ARITHMETIC[node.op], lhs.values, lhs_rows, rhs.values, rhs_rows, values)
+    else:
+        holds = np.empty((len(made.many), many.n_steps), np.bool_)
+        _apply(_COMPARISON[node.op], lhs.values, lhs_rows, rhs.values, rhs_rows, holds)
+        if node.returns_bool:
+            values = holds.astype(np.float64)
+        else:
+            values = _rows(lhs.values, lhs_rows)
+            if valid is not None:
+                holds &= valid
+            valid = holds
+    if valid is not None and valid.all():
+        valid = None
+    marks = _marks(ctx, node, many, made.many)
+    return merge_same_labels(ctx.space, StepMatrix(made.labels, values, valid, marks))
+
+
+def _marks(
+    ctx: QueryContext, node: ast.Binary, many: StepMatrix, rows: _I64
+) -> npt.NDArray[np.bool_] | None:
+    """Marks of lost names: kept by filters, set by `bool`; arithmetic has dropped the name."""
+    if not ctx.delayed_name_removal or node.op in _ARITHMETIC:
+        return None
+    if node.returns_bool:
+        return np.ones(len(rows), np.bool_)
+    return None if many.drop_name is None else many.drop_name[rows]
+
+
+def _is_identity(rows: _I64, n_rows: int) -> bool:
+    return len(rows) == n_rows and bool((rows == np.arange(n_rows)).all())
+
+
+def _rows(values: _F64, rows: _I64) -> _F64:
+    """Rows of a matrix; the matrix itself if that is the same."""
+    return values if _is_identity(rows, len(values)) else values[rows]
+
+
+def _apply(
+    ufunc: _Ufunc,
+    left: _F64,
+    left_rows: _I64,
+    right: _F64,
+    right_rows: _I64,
+    out: npt.NDArray[Any],
+) -> None:
+    """``out[p] = ufunc(left[left_rows[p]], right[right_rows[p]])``, block by block."""
+    n_rows, n_steps = out.shape
+    left_as_is = _is_identity(left_rows, len(left))
+    right_as_is = _is_identity(right_rows, len(right))
+    height = max(1, _CELLS_PER_BLOCK // max(1, n_steps))
+    with np.errstate(all="ignore"):
+        for start in range(0, n_rows, height):
+            part = slice(start, start + height)
+            a = left[part] if left_as_is else left[left_rows[part]]
+            b = right[part] if right_as_is else right[right_rows[part]]
+            ufunc(a, b, out=out[part])
+
+
+# --- set operators ----------------------------------------------------------------------------
+
+
+def _set_operator(
+    ctx: QueryContext, op: str, rules: ast.VectorMatching, lhs: StepMatrix, rhs: StepMatrix
+) -> StepMatrix:
+    groups = matching.match_groups(ctx.space, lhs.labels, rhs.labels, rules)
+    if op == "or":
+        here = matching.present_groups(lhs.valid, groups.left, groups.n, lhs.n_steps)
+        return _union(ctx, lhs, _restricted(ctx, rhs, ~here, groups.right))
+    here = matching.present_groups(rhs.valid, groups.right, groups.n, rhs.n_steps)
+    return _restricted(ctx, lhs, here if op == "and" else ~here, groups.left)
+
+
+def _restricted(ctx: QueryContext, matrix: StepMatrix, allowed: _BOOL, groups: _I64) -> StepMatrix:
+    """The matrix where its group is allowed: ``allowed: bool[n, T]`` or ``bool[n, 1]``.
+
+    Rows without any allowed step are left out.
+    """
+    rows = np.flatnonzero(np.any(allowed, axis=1)[groups])
+    kept = matrix if len(rows) == matrix.n_series else take_rows(ctx.space, matrix, rows)
+    if allowed.shape[1] == 1:
+        return kept
+    valid = allowed[groups[rows]]
+    if kept.valid is not None:
+        valid &= kept.valid
+    return replace(kept, valid=None if valid.all() else valid)
+
+
+def _union(ctx: QueryContext, lhs: StepMatrix, rhs: StepMatrix) -> StepMatrix:
+    """Rows of both; a label set that both have becomes one row (they never meet at a step)."""
+    if rhs.n_series == 0:
+        return lhs
+    if lhs.n_series == 0:
+        return rhs
+    space = ctx.space
+    labels = space.concat([lhs.labels, rhs.labels])
+    group_of_row, first_row = space.group(labels)
+    n_left = lhs.n_series
+    values = np.concatenate([lhs.values, rhs.values])
+    valid = None
+    if lhs.valid is not None or rhs.valid is not None:
+        valid = np.concatenate([lhs.present(), rhs.present()])
+    marks = None
+    if lhs.drop_name is not None or rhs.drop_name is not None:
+        marks = np.concatenate(
+            [
+                np.zeros(m.n_series, np.bool_) if m.drop_name is None else m.drop_name
+                for m in (lhs, rhs)
+            ]
+        )
+    if len(first_row) == len(labels):
+        return StepMatrix(labels, values, valid, marks)
+    assert valid is not None, "equal label sets on both sides share a group, so a side is masked"
+    partner = first_row[group_of_row[n_left:]]
+    shared = np.flatnonzero(partner < n_left)
+    target = partner[shared]
+    fill = valid[n_left + shared]
+    rows = values[target]
+    rows[fill] = values[n_left + shared][fill]
+    values[target] = rows
+    valid[target] |= fill
+    kept = np.concatenate([np.arange(n_left), n_left + np.flatnonzero(partner >= n_left)])
+    united = StepMatrix(labels, values, valid, marks)
+    return merge_same_labels(space, take_rows(space, united, kept))

@@ -1,0 +1,161 @@
+"""Functions of labels: `label_replace`, `label_join`, and the labels of `absent`.
+
+They work on whole series and on distinct label values, never on samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import re2
+
+from tsengine.errors import QueryError
+from tsengine.model.labels import NO_ID
+from tsengine.model.matchers import METRIC_NAME, MatchOp
+from tsengine.promql import ast
+from tsengine.promql.literals import check_regex
+from tsengine.query.context import QueryContext
+from tsengine.query.operators import gotext
+from tsengine.query.stepmatrix import EvalValue, StepMatrix, StringValue, merge_same_labels
+
+_I64 = npt.NDArray[np.int64]
+_BOOL = npt.NDArray[np.bool_]
+
+# A reference in a replacement: $$, $name, ${name}. A name is a run of letters, digits and
+# underscores, as long as possible; any other $ stands for itself.
+_REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
+_RE2_OPTIONS = re2.Options()
+_RE2_OPTIONS.log_errors = False
+
+
+def _operands(args: Sequence[EvalValue]) -> tuple[StepMatrix, list[str]]:
+    """The vector and the strings after it."""
+    vector, *texts = args
+    assert isinstance(vector, StepMatrix), "the type check lets only a vector through"
+    assert all(isinstance(t, StringValue) for t in texts), (
+        "the type check lets only strings through"
+    )
+    return vector, [t.text for t in texts if isinstance(t, StringValue)]
+
+
+# --- label_replace ----------------------------------------------------------------------------
+
+
+class _Replacement:
+    """A regular expression and the text its matches turn into, by the rules of Go's Expand."""
+
+    def __init__(self, pattern: str, template: str) -> None:
+        if check_regex(pattern) is not None:
+            raise QueryError(f"invalid regular expression in label_replace(): {pattern}")
+        self._regex = re2.compile(f"^(?s:{pattern})$", _RE2_OPTIONS)
+        names = self._regex.groupindex
+        self._pieces: list[str | int] = []  # text, or the number of a group
+        end = 0
+        for found in _REFERENCE.finditer(template):
+            self._pieces.append(template[end : found.start()])
+            end = found.end()
+            if found[1]:
+                self._pieces.append("$")
+                continue
+            name = found[2] or found[3]
+            group = int(name) if name.isascii() and name.isdigit() else names.get(name, NO_ID)
+            if 0 <= group <= self._regex.groups:
+                self._pieces.append(group)
+        self._pieces.append(template[end:])
+
+    def apply(self, text: str) -> str | None:
+        """The replacement for a value, None if it does not match."""
+        match = self._regex.search(text)
+        if match is None:
+            return None
+        return "".join(
+            piece if isinstance(piece, str) else match[piece] or "" for piece in self._pieces
+        )
+
+
+def label_replace(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
+    """Set a label to a text made of another label's value, where that matches."""
+    operand, (target, template, source, pattern) = _operands(args)
+    replacement = _Replacement(pattern, template)
+    if not gotext.is_label_name(target):
+        raise QueryError(f"invalid destination label name in label_replace(): {target}")
+    space = ctx.space
+    distinct, code = np.unique(space.column(operand.labels, source), return_inverse=True)
+    texts = [
+        replacement.apply("" if pair == NO_ID else space.value_of(pair))
+        for pair in distinct.tolist()
+    ]
+    matches = np.array([text is not None for text in texts], np.bool_)[code]
+    pairs = space.intern_values(target, [text or "" for text in texts])[code]
+    column = np.where(matches, pairs, space.column(operand.labels, target))
+    return _with_column(ctx, operand, target, column, matches)
+
+
+def _with_column(
+    ctx: QueryContext, operand: StepMatrix, target: str, column: _I64, written: _BOOL
+) -> StepMatrix:
+    """Replace a label; writing the metric name takes back that it is to be dropped."""
+    marks = operand.drop_name
+    if marks is not None and target == METRIC_NAME:
+        marks = marks & ~written
+    labels = ctx.space.set_column(operand.labels, target, column)
+    return merge_same_labels(ctx.space, replace(operand, labels=labels, drop_name=marks))
+
+
+# --- label_join -------------------------------------------------------------------------------
+
+
+def label_join(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
+    """Set a label to the joined values of others."""
+    operand, (target, separator, *sources) = _operands(args)
+    for name in sources:
+        if not gotext.is_label_name(name):
+            raise QueryError(f"invalid source label name in label_join(): {name}")
+    if not gotext.is_label_name(target):
+        raise QueryError(f"invalid destination label name in label_join(): {target}")
+    space = ctx.space
+    n_rows = operand.n_series
+    columns = np.empty((n_rows, len(sources)), np.int64)
+    for idx, name in enumerate(sources):
+        columns[:, idx] = space.column(operand.labels, name)
+    if columns.size:
+        distinct, code = np.unique(columns, axis=0, return_inverse=True)
+    else:
+        distinct, code = columns[:1], np.zeros(n_rows, np.int64)
+    texts = [
+        separator.join("" if pair == NO_ID else space.value_of(pair) for pair in row)
+        for row in distinct.tolist()
+    ]
+    column = space.intern_values(target, texts)[code.reshape(-1)]
+    return _with_column(ctx, operand, target, column, np.ones(n_rows, np.bool_))
+
+
+# --- absent -----------------------------------------------------------------------------------
+
+
+def labels_of_absent(argument: ast.Expr) -> dict[str, str]:
+    """Labels of `absent` and `absent_over_time`: those a selector asks for with ``=``, once.
+
+    Any other expression has none.
+    """
+    while isinstance(argument, ast.Paren):
+        argument = argument.expr
+    if isinstance(argument, ast.MatrixSelector):
+        argument = argument.selector
+    if not isinstance(argument, ast.VectorSelector):
+        return {}
+    labels: dict[str, str] = {}
+    seen: set[str] = set()
+    for matcher in argument.matchers:
+        if matcher.name == METRIC_NAME:
+            continue
+        if matcher.op is MatchOp.EQUAL and matcher.name not in seen:
+            seen.add(matcher.name)
+            labels[matcher.name] = matcher.value
+        else:
+            labels.pop(matcher.name, None)
+    return labels

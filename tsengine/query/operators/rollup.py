@@ -1,0 +1,201 @@
+"""Functions of range vectors: one kernel family each, over samples or over a subquery's results."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import QueryError
+from tsengine.kernels import counters, rollups
+from tsengine.kernels.jit import Kernel
+from tsengine.model.frame import FrameBatch
+from tsengine.model.labels import LabelRows
+from tsengine.model.matchers import METRIC_NAME, MatchOp
+from tsengine.promql import ast
+from tsengine.query.build import without_parens
+from tsengine.query.context import QueryContext
+from tsengine.query.operators.aggregate import warn_quantile
+from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_series
+from tsengine.query.plan import MatrixPlan
+from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, remove_names
+
+_F64 = npt.NDArray[np.float64]
+_I64 = npt.NDArray[np.int64]
+_BOOL = npt.NDArray[np.bool_]
+
+_SIMPLE: dict[str, tuple[Kernel, int]] = {
+    "rate": (counters.extrapolate, counters.RATE),
+    "increase": (counters.extrapolate, counters.INCREASE),
+    "delta": (counters.extrapolate, counters.DELTA),
+    "irate": (counters.last_difference, counters.IRATE),
+    "idelta": (counters.last_difference, counters.IDELTA),
+    "changes": (counters.count_steps, counters.CHANGES),
+    "resets": (counters.count_steps, counters.RESETS),
+    "count_over_time": (rollups.pick_samples, rollups.COUNT),
+    "present_over_time": (rollups.pick_samples, rollups.PRESENT),
+    "absent_over_time": (rollups.pick_samples, rollups.PRESENT),
+    "first_over_time": (rollups.pick_samples, rollups.FIRST),
+    "last_over_time": (rollups.pick_samples, rollups.LAST),
+    "ts_of_first_over_time": (rollups.pick_samples, rollups.TS_OF_FIRST),
+    "ts_of_last_over_time": (rollups.pick_samples, rollups.TS_OF_LAST),
+    "sum_over_time": (rollups.sum_windows, rollups.SUM),
+    "avg_over_time": (rollups.sum_windows, rollups.AVG),
+    "stddev_over_time": (rollups.sum_windows, rollups.STDDEV),
+    "stdvar_over_time": (rollups.sum_windows, rollups.STDVAR),
+    "min_over_time": (rollups.extreme_windows, rollups.MIN),
+    "max_over_time": (rollups.extreme_windows, rollups.MAX),
+    "ts_of_min_over_time": (rollups.extreme_windows, rollups.TS_OF_MIN),
+    "ts_of_max_over_time": (rollups.extreme_windows, rollups.TS_OF_MAX),
+}
+"""Functions whose only argument is the range: kernel and op code."""
+
+_KEEP_NAME = frozenset({"first_over_time", "last_over_time"})
+_COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
+
+
+def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> WindowKernel:
+    """The kernel of a function, bound to its parameters (f64[T] each).
+
+    Raises
+    ------
+    QueryError
+        The function is not one of range vectors.
+
+    """
+    name = node.name
+    if name in _SIMPLE:
+        kernel, op = _SIMPLE[name]
+        return _bind(kernel, op)
+    match name:
+        case "quantile_over_time":
+            return _bind(rollups.quantile_windows, rollups.QUANTILE, params[0])
+        case "mad_over_time":
+            return _bind(rollups.quantile_windows, rollups.MAD, np.zeros(ctx.n_steps))
+        case "deriv":
+            no_seconds = np.zeros(ctx.n_steps)
+            return _bind(rollups.fit_lines, rollups.DERIV, no_seconds, ctx.steps_ms)
+        case "predict_linear":
+            return _bind(rollups.fit_lines, rollups.PREDICT, params[0], ctx.steps_ms)
+        case "double_exponential_smoothing":
+            return _bind(rollups.smooth_windows, params[0], params[1])
+    raise QueryError(f"function {name}() of a range vector is not supported yet")
+
+
+def _bind(kernel: Kernel, *first: int | _F64 | _I64) -> WindowKernel:
+    def call(
+        batch: FrameBatch, order: _I64, ends_ms: _I64, range_ms: int,
+        out: _F64, valid: _BOOL, n_present: _I64,
+    ) -> None:  # fmt: skip
+        kernel(
+            *first, batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
+            batch.row_offsets, ends_ms, range_ms, out, valid, n_present,
+        )  # fmt: skip
+
+    return call
+
+
+def check_parameters(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> None:
+    """Refuse or warn of parameters; only where there is a series to use them on.
+
+    Raises
+    ------
+    QueryError
+        A smoothing factor is outside (0, 1).
+
+    """
+    if node.name == "quantile_over_time":
+        for q in np.unique(params[0]):
+            if not 0.0 <= q <= 1.0:
+                warn_quantile(ctx, q, node.args[0].span)
+    if node.name == "double_exponential_smoothing":
+        for factor, name in zip(params, ("smoothing", "trend"), strict=True):
+            bad = ~((factor > 0.0) & (factor < 1.0))
+            if bad.any():
+                raise QueryError(
+                    f"invalid {name} factor. Expected: 0 < {name[0]}f < 1, got: {factor[bad][0]:f}"
+                )
+
+
+def parameter_steps(params: list[ScalarSteps]) -> list[_F64]:
+    """Scalar arguments as arrays for kernels: f64[T] each."""
+    return [np.ascontiguousarray(param.values) for param in params]
+
+
+def keeps_name(node: ast.Call) -> bool:
+    """Whether a function of a range vector leaves the metric name alone."""
+    return node.name in _KEEP_NAME
+
+
+def evaluate_rollup(
+    node: ast.Call, source: MatrixPlan, ctx: QueryContext, params: list[ScalarSteps]
+) -> StepMatrix:
+    """A function of a range selector at every step."""
+    series, kernel = prepare_rollup(node, source, ctx, params)
+    matrix = collect(ctx, series, kernel, drop_stale=True)
+    return finish_rollup(node, ctx, matrix)
+
+
+def prepare_rollup(
+    node: ast.Call, source: MatrixPlan, ctx: QueryContext, params: list[ScalarSteps]
+) -> tuple[SeriesSet, WindowKernel]:
+    """Series and kernel of a function of a range selector; everything that may be refused is."""
+    steps = parameter_steps(params)
+    series = find_series(ctx, source.node.selector, source.shift, source.range_ms)
+    if len(series.refs):
+        check_parameters(node, ctx, steps)
+    note_counter_names(node, ctx, series.labels)
+    return series, window_kernel(node, ctx, steps)
+
+
+def finish_rollup(
+    node: ast.Call,
+    ctx: QueryContext,
+    matrix: StepMatrix,
+    marks: npt.NDArray[np.bool_] | None = None,
+) -> StepMatrix:
+    """Take the names, or turn presence into absence; `marks` of the operand's series: bool[S]."""
+    if node.name == "absent_over_time":
+        return _absence(node, ctx, matrix)
+    if keeps_name(node):
+        return StepMatrix(matrix.labels, matrix.values, matrix.valid, marks)
+    return remove_names(ctx.space, matrix, delayed=ctx.delayed_name_removal, merge=False)
+
+
+def note_counter_names(node: ast.Call, ctx: QueryContext, labels: LabelRows) -> None:
+    """Tell that a rate is taken of something whose name is not a counter's."""
+    if node.name not in ("rate", "increase"):
+        return
+    pairs = np.unique(ctx.space.column(labels, METRIC_NAME))
+    for pair in pairs[pairs >= 0].tolist():
+        name = ctx.space.value_of(pair)
+        if not name.endswith(_COUNTER_SUFFIXES):
+            ctx.add_info(
+                "metric might not be a counter, name does not end in "
+                f'_total/_sum/_count/_bucket: "{name}"',
+                node.args[0].span,
+            )
+
+
+def _absence(node: ast.Call, ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:
+    """1 at the steps at which no series has a sample."""
+    absent: _BOOL = np.logical_not(matrix.present().any(axis=0, keepdims=True))
+    if not absent.any():
+        return StepMatrix(ctx.space.empty_rows(0), np.empty((0, ctx.n_steps)), None)
+    labels = ctx.space.from_dicts([absent_labels(node.args[0])])
+    return StepMatrix(labels, np.ones((1, ctx.n_steps)), None if absent.all() else absent)
+
+
+def absent_labels(arg: ast.Expr) -> dict[str, str]:
+    """Labels of what is absent: those that the selector fixes by exactly one equality matcher."""
+    inner = without_parens(arg)
+    selector = inner.selector if isinstance(inner, ast.MatrixSelector) else inner
+    if not isinstance(selector, ast.VectorSelector):
+        return {}
+    names = [matcher.name for matcher in selector.matchers]
+    return {
+        matcher.name: matcher.value
+        for matcher in selector.matchers
+        if matcher.op is MatchOp.EQUAL
+        and matcher.name != METRIC_NAME
+        and names.count(matcher.name) == 1
+    }

@@ -1,0 +1,204 @@
+"""Selectors: which series, which samples, and what of them at every step.
+
+Labels first: series are found and their labels known before a sample is read. Samples are read and
+evaluated slice by slice; a kernel sees one ragged batch of frames at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.kernels import windows
+from tsengine.model.frame import FrameBatch
+from tsengine.model.labels import LabelRows
+from tsengine.promql import ast
+from tsengine.query.context import QueryContext
+from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
+from tsengine.query.scheduler import plan_slices, run_slices
+from tsengine.query.stepmatrix import RangeVector, StepMatrix, cost, cost_of_cells
+
+_F64 = npt.NDArray[np.float64]
+_I64 = npt.NDArray[np.int64]
+_BOOL = npt.NDArray[np.bool_]
+
+_FAR_MS = 1 << 61
+"""Times are clamped to this, so that a range can be subtracted from any of them."""
+
+WindowKernel = Callable[[FrameBatch, _I64, _I64, int, _F64, _BOOL, _I64], None]
+"""``(batch, order, ends_ms, range_ms, out[S, T], valid[S, T], n_present[S])``."""
+
+Sink = Callable[[int, range, _F64, _BOOL | None], None]
+"""``(slice number, rows, values[R, T], valid[R, T] or None)``: takes what a slice computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSet:
+    """Series that a selector found, and where their samples have to be looked for.
+
+    ``refs: u32[S]``; `mint`, `maxt` closed; ``ends_ms: i64[T]`` right ends of the windows.
+    """
+
+    refs: npt.NDArray[np.uint32]
+    labels: LabelRows
+    mint: int
+    maxt: int
+    ends_ms: _I64
+    range_ms: int
+
+
+def window_ends(ctx: QueryContext, shift: Shift) -> _I64:
+    """Right ends of the windows at all steps: i64[T], ascending."""
+    ends = ctx.steps_ms if shift.at_ms is None else np.full(ctx.n_steps, shift.at_ms, np.int64)
+    ends = np.clip(ends, -_FAR_MS, _FAR_MS)
+    return ends - min(max(shift.offset_ms, -_FAR_MS), _FAR_MS)
+
+
+def find_series(
+    ctx: QueryContext, selector: ast.VectorSelector, shift: Shift, range_ms: int
+) -> SeriesSet:
+    """Find the series of a selector; equal selectors over equal times are looked up once."""
+    ends_ms = window_ends(ctx, shift)
+    range_ms = min(range_ms, _FAR_MS)
+    mint = int(ends_ms[0]) - range_ms + 1
+    maxt = int(ends_ms[-1])
+    key = ("series", selector.matchers, mint, maxt)
+    known = ctx.memo.get(key)
+    if known is None:
+        refs = ctx.view.find(selector.matchers, mint, maxt)
+        known = (refs, ctx.view.labels(refs))
+        ctx.memo[key] = known
+    refs, labels = known
+    return SeriesSet(refs, labels, mint, maxt, ends_ms, range_ms)
+
+
+def evaluate_select(plan: SelectPlan, ctx: QueryContext) -> StepMatrix:
+    """An instant vector selector at every step; the metric name stays unless times were asked."""
+    series = select_series(plan, ctx)
+    return collect(ctx, series, latest(want_time=plan.want_time), drop_stale=False)
+
+
+def select_series(plan: SelectPlan, ctx: QueryContext) -> SeriesSet:
+    """The series of an instant selector."""
+    return find_series(ctx, plan.node, plan.shift, ctx.lookback_ms)
+
+
+def latest(*, want_time: bool) -> WindowKernel:
+    """The kernel of instant selectors."""
+    op = windows.TIME_S if want_time else windows.VALUE
+
+    def call(
+        batch: FrameBatch, order: _I64, ends_ms: _I64, range_ms: int,
+        out: _F64, valid: _BOOL, n_present: _I64,
+    ) -> None:  # fmt: skip
+        windows.select_latest(
+            op, batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
+            batch.row_offsets, ends_ms, range_ms, out, valid, n_present,
+        )  # fmt: skip
+
+    return call
+
+
+def collect(
+    ctx: QueryContext, series: SeriesSet, kernel: WindowKernel, *, drop_stale: bool
+) -> StepMatrix:
+    """Run a kernel over all series and keep the rows that hold anything.
+
+    The result is on the query's account.
+    """
+    n_rows, n_steps = len(series.refs), ctx.n_steps
+    ctx.account(cost_of_cells(n_rows * n_steps))
+    values = np.empty((n_rows, n_steps), np.float64)
+    valid = np.empty((n_rows, n_steps), np.bool_)
+    n_present = np.zeros(n_rows, np.int64)
+
+    def work(number: int, rows: range) -> None:
+        window = slice(rows.start, rows.stop)
+        with held_slice(ctx, series, rows, drop_stale=drop_stale) as batch:
+            run_kernel(kernel, batch, series, values[window], valid[window], n_present[window])
+
+    if n_rows > 0:
+        run_slices(ctx, slices_of(ctx, series), work)
+    matrix = trimmed(ctx, series.labels, values, valid, n_present)
+    ctx.account(cost(matrix) - cost_of_cells(n_rows * n_steps))
+    return matrix
+
+
+def run_kernel(
+    kernel: WindowKernel,
+    batch: FrameBatch,
+    series: SeriesSet,
+    values: _F64,
+    valid: _BOOL,
+    n_present: _I64,
+) -> None:
+    """Check what a kernel takes on trust, and call it."""
+    assert batch.n_rows == len(values) == len(valid) == len(n_present), "one row per series"
+    kernel(batch, axis_order(batch), series.ends_ms, series.range_ms, values, valid, n_present)
+
+
+def slices_of(ctx: QueryContext, series: SeriesSet) -> list[range]:
+    """Slices of the series, by the samples that will be read."""
+    n_samples = ctx.view.count_samples(series.refs, series.mint, series.maxt)
+    return plan_slices(
+        len(series.refs), n_samples=n_samples, n_steps=ctx.n_steps, n_threads=ctx.n_threads
+    )
+
+
+@contextmanager
+def held_slice(
+    ctx: QueryContext, series: SeriesSet, rows: range, *, drop_stale: bool
+) -> Iterator[FrameBatch]:
+    """Samples of some of the series, on the query's account as long as they are in use."""
+    refs = series.refs[rows.start : rows.stop]
+    batch = ctx.view.read(refs, series.mint, series.maxt, drop_stale=drop_stale)
+    n_samples = len(batch.values)
+    ctx.limits.note_read(n_samples)
+    ctx.account(n_samples)
+    try:
+        yield batch
+    finally:
+        ctx.account(-n_samples)
+
+
+def axis_order(batch: FrameBatch) -> _I64:
+    """Rows with those of one axis side by side: i64[S]."""
+    row_axis = batch.row_axis
+    if len(row_axis) < 2 or bool(np.all(row_axis[1:] >= row_axis[:-1])):
+        return np.arange(len(row_axis))
+    return np.argsort(row_axis, kind="stable")
+
+
+def trimmed(
+    ctx: QueryContext, labels: LabelRows, values: _F64, valid: _BOOL, n_present: _I64
+) -> StepMatrix:
+    """A matrix without the rows that hold nothing, and without validity if nothing is absent."""
+    used = n_present > 0
+    if not used.all():
+        rows = np.flatnonzero(used)
+        labels = ctx.space.take(labels, rows)
+        values, valid, n_present = values[rows], valid[rows], n_present[rows]
+    is_full = int(n_present.sum()) == values.size
+    return StepMatrix(labels, values, None if is_full else valid)
+
+
+def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
+    """A range selector as the answer of an instant query: its samples, without stale markers."""
+    series = find_series(ctx, plan.node.selector, plan.shift, plan.range_ms)
+    ctx.account(ctx.view.count_samples(series.refs, series.mint, series.maxt))
+    batch = ctx.view.read(series.refs, series.mint, series.maxt, drop_stale=True)
+    ctx.limits.note_read(len(batch.values))
+    lengths = np.diff(batch.row_offsets)
+    used = np.flatnonzero(lengths > 0)
+    starts = batch.axis_offsets[batch.row_axis]
+    at = np.repeat(starts - batch.row_offsets[:-1], lengths) + np.arange(len(batch.values))
+    return RangeVector(
+        labels=ctx.space.take(series.labels, used),
+        offsets=np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths[used]))),
+        t_ms=batch.t_ms[at],
+        values=batch.values,
+    )

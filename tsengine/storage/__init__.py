@@ -1,0 +1,1 @@
+"""Log, head, catalog, parts, compaction. Arrays in, frames out."""

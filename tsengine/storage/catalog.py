@@ -1,0 +1,292 @@
+"""The series catalog: labels to series refs and back.
+
+This file is the writer's side: scan bodies, find or insert series, hand series to the log. Reading
+is `CatalogView`, an immutable state. Identity is exact: a series is a row of pair ids in bytewise
+order of label names, a pair two symbol ids, a symbol its bytes; each is compared when looked up.
+Only the senders' memo trusts a fingerprint (see `tsengine.kernels.hashing` for its bound).
+
+Writer methods: one thread at a time (the caller holds the lane's lock). `view`: any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import AppendLimitExceeded, InvalidLabels, MalformedRequest
+from tsengine.kernels import catalog as kernels
+from tsengine.kernels import protowire
+from tsengine.model.batch import SampleBatch
+from tsengine.model.metadata import METRIC_TYPES, MetadataEntry, family_name
+from tsengine.options import LabelLimits
+from tsengine.storage import catalog_payload, rejects
+from tsengine.storage.catalog_view import CatalogView
+from tsengine.storage.index import PostingsBuilder
+from tsengine.storage.interning import NONE, HashKeys, Interner, metric_symbols
+from tsengine.storage.label_sets import LabelSets, label_sets_of_mappings
+from tsengine.storage.memo import SenderMemo
+from tsengine.storage.rejects import Reject
+from tsengine.storage.remote_write import RemoteWriteScanner, Rows
+
+__all__ = ["Catalog", "CatalogView", "Reject", "ScanResult"]
+
+MEMO_SIZE_BYTES_MAX = 64 * 1024 * 1024
+METADATA_SEEN_MAX = 200_000
+_LIMIT_ROUNDS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What one body brought.
+
+    ``batch`` holds the samples of all series that were not refused, in the body's order; new
+    series have refs ``first_new_ref <= ref < first_new_ref + n_new``. ``metadata`` holds only
+    what differs from what was last said about a metric. Of histograms and exemplars there are
+    only the numbers.
+    """
+
+    batch: SampleBatch
+    first_new_ref: int
+    n_new: int
+    rejected: tuple[Reject, ...]
+    metadata: tuple[MetadataEntry, ...]
+    n_histograms: int
+    n_exemplars: int
+
+
+class Catalog:
+    """All series of one database.
+
+    Parameters
+    ----------
+    secret
+        32 random bytes, made once per database; keys all hashes.
+    limits
+        What a label set may be.
+    max_series
+        Series that may exist.
+
+    """
+
+    def __init__(self, *, secret: bytes, limits: LabelLimits, max_series: int) -> None:
+        assert len(secret) == 32, "the manifest keeps 32 bytes"
+        self._limits = limits
+        self._max_series = min(max_series, NONE - 1)
+        self._keys = HashKeys.derive(secret)
+        self._interner = Interner(self._keys)
+        self._memo = SenderMemo(MEMO_SIZE_BYTES_MAX)
+        self._scanner = RemoteWriteScanner(self._keys.spans)
+        self._postings = PostingsBuilder()
+        self._metadata: dict[str, MetadataEntry] = {}
+        self._view = CatalogView.of(self._interner.state(), self._keys, self._postings, {})
+
+    @property
+    def next_ref(self) -> int:
+        """The ref of the next new series; the number of series, published or not."""
+        return self._interner.n_series
+
+    def view(self) -> CatalogView:
+        """The published series. Any thread."""
+        return self._view
+
+    def publish(self) -> None:
+        """Make all series so far visible to `view`; called when they are durable."""
+        if self.next_ref != self._view.n_series:
+            state = self._interner.state()
+            self._postings.advance(state)
+            self._view = CatalogView.of(state, self._keys, self._postings, self._view.regex_cache)
+
+    def scan_remote_write(
+        self, body: bytes | memoryview, *, version: int, sender: str = ""
+    ) -> ScanResult:
+        """Take a decompressed body of remote write 1.0 or 2.0 apart, inserting new series.
+
+        Parameters
+        ----------
+        body
+            Protobuf bytes; not kept.
+        version
+            1 or 2.
+        sender
+            Named in the error's text.
+
+        Raises
+        ------
+        MalformedRequest
+            The body as a whole is refused; nothing was inserted.
+
+        """
+        first_new_ref = self.next_ref
+        try:
+            rows = self._scanner.scan(body, version)
+            listed = rows.listed_metadata()
+            refs, refused, metadata = self._resolve(rows)
+        except MalformedRequest as error:
+            if not sender:
+                raise
+            raise MalformedRequest(f"{sender}: {error}") from None
+        return ScanResult(
+            _batch(rows, refs),
+            first_new_ref,
+            self.next_ref - first_new_ref,
+            refused,
+            (*self._news(listed), *metadata),
+            int(rows.totals[protowire.N_HISTOGRAMS]),
+            int(rows.totals[protowire.N_EXEMPLARS]),
+        )
+
+    def series_refs(
+        self, label_sets: Sequence[Mapping[str, str]]
+    ) -> tuple[npt.NDArray[np.uint32], int, int]:
+        """Refs u32[S] of label sets, inserting new ones; the first new ref and how many are new.
+
+        Raises
+        ------
+        InvalidLabels, AppendLimitExceeded
+            Nothing was inserted.
+
+        """
+        first_new_ref = self.next_ref
+        given = label_sets_of_mappings(label_sets)
+        canonical, statuses = given.checked(self._limits)
+        if statuses.any():
+            row = int(np.flatnonzero(statuses)[0])
+            reason = rejects.label_reason(int(statuses[row]), self._limits)
+            raise InvalidLabels(f"{given.text(row)}: {reason}")
+        room = self._max_series - first_new_ref
+        if len(canonical) > room:
+            known = canonical.intern(self._interner, insert=False)
+            rows = np.flatnonzero(known == NONE).tolist()
+            unknown = {frozenset(label_sets[row].items()) for row in rows}
+            if len(unknown) > room:
+                raise AppendLimitExceeded(
+                    f"{len(unknown)} new series would exceed the limit of {self._max_series}"
+                )
+        refs = canonical.intern(self._interner, insert=True)
+        return refs, first_new_ref, self.next_ref - first_new_ref
+
+    def encode_series(self, first_ref: int, n: int) -> bytes:
+        """Series ``first_ref <= ref < first_ref + n``, self-contained (docs/format/catalog.md)."""
+        return catalog_payload.encode(self._interner.state(), first_ref, n)
+
+    def decode_series(self, payload: bytes | memoryview) -> None:
+        """Take over what `encode_series` made; series already there must be the same.
+
+        Raises
+        ------
+        CorruptionError
+            The payload breaks the format, leaves a gap, or contradicts a known series.
+
+        """
+        catalog_payload.decode(self._interner, payload)
+
+    def _resolve(
+        self, rows: Rows
+    ) -> tuple[npt.NDArray[np.uint32], tuple[Reject, ...], tuple[MetadataEntry, ...]]:
+        """Refs u32[n] of all rows, NONE where nothing is stored; refusals; news about metrics.
+
+        Labels of everything not found in the memo are parsed before the first insert, so that a
+        malformed body leaves nothing behind.
+        """
+        refs, misses = self._memo.find(rows.hashes, rows.n)
+        if rows.is_plain and not len(misses):
+            return refs, (), ()
+        fine = (rows.statuses == protowire.ROW_OK) & (rows.sample_counts() > 0)
+        refs[~fine] = NONE
+        asked = np.flatnonzero((refs == NONE) | (rows.n_histograms > 0))
+        given = rows.label_sets(asked)
+        new = np.flatnonzero((refs[asked] == NONE) & fine[asked])
+        missed = asked[new]
+        canonical, broken = (given if len(new) == len(asked) else given.take(new)).checked(
+            self._limits
+        )
+        found = self._insert_within_limit(canonical)
+        refs[missed] = found
+        self._memo.insert(rows.hashes.reshape(-1, 2)[missed].ravel(), found)
+        reasons = rejects.of_row_statuses(rows.statuses)
+        broken[(broken == kernels.LABELS_OK) & (found == NONE)] = rejects.SERIES_LIMIT
+        reasons[missed] = broken
+        refused = rejects.describe(
+            rows, asked, given, reasons, limits=self._limits, max_series=self._max_series
+        )
+        stored = found != NONE
+        return refs, refused, self._series_metadata(rows, missed[stored], found[stored])
+
+    def _insert_within_limit(self, label_sets: LabelSets) -> npt.NDArray[np.uint32]:
+        """Refs u32[R] of checked rows; NONE for empty rows and what the limit keeps out.
+
+        Near the limit series are looked up before any of their symbols is kept.
+        """
+        if len(label_sets) <= self._max_series - self.next_ref:
+            return label_sets.intern(self._interner, insert=True)
+        refs = label_sets.intern(self._interner, insert=False)
+        sizes = np.diff(label_sets.row_ends, prepend=0)
+        for _ in range(_LIMIT_ROUNDS_MAX):
+            room = self._max_series - self.next_ref
+            unknown = np.flatnonzero((refs == NONE) & (sizes > 0))[: max(room, 0)]
+            if not len(unknown):
+                break
+            label_sets.take(unknown).intern(self._interner, insert=True)
+            refs = label_sets.intern(self._interner, insert=False)
+        return refs
+
+    def _series_metadata(
+        self, rows: Rows, which: npt.NDArray[np.int64], refs: npt.NDArray[np.uint32]
+    ) -> tuple[MetadataEntry, ...]:
+        """News in the series' own metadata (2.0) of rows that were not in the memo.
+
+        A row's metadata is part of its fingerprint there, so a change is always a miss.
+        """
+        columns = rows.metadata_columns(which)
+        if columns is None:
+            return ()
+        types, helps, units = columns
+        given = types > 0
+        if not given.any():
+            return ()
+        state = self._interner.state()
+        metrics = metric_symbols(state, refs[given], self._keys)
+        combined = np.stack((metrics, types[given] - 1, helps[given], units[given]))
+        combined = combined[:, np.lexsort(combined)]
+        first = np.ones(combined.shape[1], np.bool_)
+        first[1:] = (combined[:, 1:] != combined[:, :-1]).any(axis=0)
+        entries = []
+        for metric, kind, help_symbol, unit in combined[:, first].T.tolist():
+            start, end = state.text_offsets[metric : metric + 2]
+            name = state.text[start:end].tobytes().decode()
+            entries.append(
+                MetadataEntry(
+                    family_name(name, METRIC_TYPES[kind]),
+                    METRIC_TYPES[kind],
+                    rows.symbol_text(help_symbol),
+                    rows.symbol_text(unit),
+                )
+            )
+        return self._news(entries)
+
+    def _news(self, entries: Sequence[MetadataEntry]) -> tuple[MetadataEntry, ...]:
+        """Entries that differ from what was last said about their metric."""
+        if len(self._metadata) > METADATA_SEEN_MAX:
+            self._metadata.clear()
+        news = []
+        for entry in entries:
+            if self._metadata.get(entry.metric) != entry:
+                self._metadata[entry.metric] = entry
+                news.append(entry)
+        return tuple(news)
+
+
+def _batch(rows: Rows, refs: npt.NDArray[np.uint32]) -> SampleBatch:
+    """Samples of rows that have a ref, in the body's order; owned by the receiver."""
+    if rows.is_plain and rows.n_samples == rows.n:
+        # One sample a row.
+        sample_refs = refs
+    else:
+        sample_refs = np.repeat(refs, rows.sample_counts())
+    stored = sample_refs != NONE
+    if stored.all():
+        return SampleBatch(sample_refs, rows.t_ms.copy(), rows.bits.copy())
+    return SampleBatch(sample_refs[stored], rows.t_ms[stored], rows.bits[stored])

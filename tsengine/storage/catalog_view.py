@@ -1,0 +1,194 @@
+"""Reading the catalog: one immutable state, from any thread, without locks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.kernels import postings as kernels
+from tsengine.model.labels import NO_ID, LabelRows
+from tsengine.model.matchers import METRIC_NAME, Matcher
+from tsengine.storage import matching
+from tsengine.storage.index import Postings, PostingsBuilder
+from tsengine.storage.interning import HashKeys, InternedState, find_pair, find_symbol
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogView:
+    """The series published at one moment. Implements `tsengine.model.labels.LabelDictionary`.
+
+    ``refs`` arguments are u32 arrays of refs below ``n_series``.
+    """
+
+    state: InternedState
+    keys: HashKeys
+    series_of_pairs: Postings
+    pairs_of_names: Postings
+    regex_cache: matching.RegexCache
+
+    @classmethod
+    def of(
+        cls,
+        state: InternedState,
+        keys: HashKeys,
+        postings: PostingsBuilder,
+        regex_cache: matching.RegexCache,
+    ) -> CatalogView:
+        """View of a state whose rows the builder has been advanced to."""
+        series_of_pairs = postings.series_of_pairs(state)
+        return cls(state, keys, series_of_pairs, postings.pairs_of_names(state), regex_cache)
+
+    @property
+    def n_series(self) -> int:
+        """Number of series; refs are below it."""
+        return self.state.n_series
+
+    @property
+    def n_symbols(self) -> int:
+        """Number of symbols."""
+        return self.state.n_symbols
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of label pairs."""
+        return self.state.n_pairs
+
+    @property
+    def pair_names(self) -> npt.NDArray[np.uint32]:
+        """Symbol id of each pair's label name: u32[P], read-only."""
+        return _read_only(self.state.pair_names[: self.state.n_pairs])
+
+    @property
+    def pair_values(self) -> npt.NDArray[np.uint32]:
+        """Symbol id of each pair's value: u32[P], read-only."""
+        return _read_only(self.state.pair_values[: self.state.n_pairs])
+
+    def text(self, symbol: int) -> str:
+        """Text of a symbol."""
+        return self.text_bytes(symbol).decode()
+
+    def text_bytes(self, symbol: int) -> bytes:
+        """UTF-8 of a symbol."""
+        start, end = self.state.text_offsets[symbol : symbol + 2]
+        return self.state.text[start:end].tobytes()
+
+    def find_symbol(self, text: str) -> int:
+        """Id of a symbol, NO_ID if there is none."""
+        return find_symbol(self.state, self.keys, text.encode("utf-8", "surrogatepass"))
+
+    def find_pair(self, name: int, value: int) -> int:
+        """Id of the pair of two symbol ids, NO_ID if there is none."""
+        return find_pair(self.state, self.keys, name, value)
+
+    def find(self, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
+        """Refs of the series that fulfil all matchers, ascending: u32[S].
+
+        Raises QueryError for an invalid regular expression.
+        """
+        return matching.find_series(self, matchers)
+
+    def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
+        """Label sets of series, sorted by name bytewise; arrays are the caller's."""
+        refs = self._checked(refs)
+        starts = self.state.row_offsets[refs]
+        n_entries = int((self.state.row_offsets[refs.astype(np.int64) + 1] - starts).sum())
+        offsets = np.empty(len(refs) + 1, np.int64)
+        pairs = np.empty(n_entries, np.uint32)
+        kernels.gather_rows(refs, self.state.row_offsets, self.state.row_pairs, offsets, pairs)
+        return LabelRows(offsets, pairs)
+
+    def pair_column(self, refs: npt.NDArray[np.uint32], name: str) -> npt.NDArray[np.int64]:
+        """Pair id of one label of each series, -1 where it is absent: i64[S]."""
+        symbol = self.find_symbol(name)
+        if symbol == NO_ID:
+            return np.full(len(refs), NO_ID, np.int64)
+        return self.pair_column_of_symbol(refs, symbol)
+
+    def pair_column_of_symbol(
+        self, refs: npt.NDArray[np.uint32], name: int
+    ) -> npt.NDArray[np.int64]:
+        """As `pair_column`, for the symbol of a label name."""
+        state = self.state
+        out = np.empty(len(refs), np.int64)
+        kernels.find_in_rows(
+            self._checked(refs), state.row_offsets, state.row_pairs, state.pair_names, name, out
+        )
+        return out
+
+    def label_names(self, refs: npt.NDArray[np.uint32] | None) -> list[str]:
+        """Names of all labels of the series, sorted; None asks for all series."""
+        symbols = np.unique(self.pair_names[self._pairs_in(refs)])
+        return sorted(self.text(symbol) for symbol in symbols.tolist())
+
+    def label_values(self, name: str, refs: npt.NDArray[np.uint32] | None) -> list[str]:
+        """Values of one label in the series, sorted; None asks for all series."""
+        symbol = self.find_symbol(name)
+        if symbol == NO_ID:
+            return []
+        if refs is None:
+            pairs = self.pairs_of_names.rows(symbol).astype(np.int64)
+        else:
+            column = self.pair_column_of_symbol(refs, symbol)
+            used = np.zeros(self.n_pairs, np.bool_)
+            used[column[column >= 0]] = True
+            pairs = np.flatnonzero(used)
+        return sorted(self.text(value) for value in self.pair_values[pairs].tolist())
+
+    def cardinality(self, limit: int) -> dict[str, int | list[tuple[str, int]]]:
+        """What takes the room, largest first, at most ``limit`` of each kind.
+
+        The keys are those of Prometheus's /status/tsdb: memoryInBytesByLabelName sums the values'
+        sizes over all series.
+        """
+        names, values = self.pair_names, self.pair_values
+        series_of_pair = self.series_of_pairs.counts(self.n_pairs)
+        sizes = np.diff(self.state.text_offsets[: self.n_symbols + 1])
+        n_symbols = self.n_symbols
+        n_values = np.bincount(names, minlength=n_symbols)
+        n_bytes = np.bincount(names, series_of_pair * sizes[values], minlength=n_symbols)
+        metrics = np.flatnonzero(names == self.find_symbol(METRIC_NAME))
+        largest_metrics = metrics[_largest(series_of_pair[metrics], limit)]
+        return {
+            "seriesCountByMetricName": [
+                (self.text(values[pair]), int(series_of_pair[pair])) for pair in largest_metrics
+            ],
+            "labelValueCountByLabelName": self._by_name(n_values, limit),
+            "memoryInBytesByLabelName": self._by_name(n_bytes, limit),
+            "seriesCountByLabelValuePair": [
+                (f"{self.text(names[pair])}={self.text(values[pair])}", int(series_of_pair[pair]))
+                for pair in _largest(series_of_pair, limit)
+            ],
+            "numLabelPairs": self.n_pairs,
+        }
+
+    def _by_name(self, counts: npt.NDArray[np.number], limit: int) -> list[tuple[str, int]]:
+        largest = _largest(counts, limit)
+        return [(self.text(symbol), int(counts[symbol])) for symbol in largest if counts[symbol]]
+
+    def _pairs_in(self, refs: npt.NDArray[np.uint32] | None) -> npt.NDArray[np.int64]:
+        """Pairs that occur in the series, ascending."""
+        if refs is None:
+            return np.arange(self.n_pairs)
+        used = np.zeros(self.n_pairs, np.bool_)
+        used[self.labels(refs).pairs] = True
+        return np.flatnonzero(used)
+
+    def _checked(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """The refs as a contiguous array, all below n_series: kernels rely on it."""
+        refs = np.ascontiguousarray(refs, np.uint32)
+        if len(refs) and int(refs.max()) >= self.n_series:
+            raise IndexError(f"series ref {int(refs.max())} is not below {self.n_series}")
+        return refs
+
+
+def _largest(counts: npt.NDArray[np.number], limit: int) -> npt.NDArray[np.int64]:
+    """Positions of the largest counts, descending, ties in order of position."""
+    return np.argsort(-counts, kind="stable")[:limit]
+
+
+def _read_only(array: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    array.flags.writeable = False
+    return array

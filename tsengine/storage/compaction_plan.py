@@ -1,0 +1,142 @@
+"""What to merge next. Pure: entries in, merges out; nothing here touches a file.
+
+Flushes write level 0, parts of any time span. A merge of level-0 parts splits them by partition (a
+UTC day, left-open and right-closed); merges of higher levels stay inside one partition. Eight
+parts of a level make one of the next, so a sample is rewritten about once per factor of eight.
+A partition that no new data is expected for is made one part as soon as that is cheap.
+
+Two parts that overlap in time are ordered by their sequences: the later wins where times are equal.
+So a merge may not jump over a part that lies between its inputs in sequence and overlaps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tsengine.storage.manifest import PartEntry
+
+FAN_IN = 8
+PARTITION_MS = 86_400_000
+SETTLED_SHARE = 4
+"""A closed partition is made one part when all but its largest part make up 1/4 of that one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Parts to be replaced by one part per partition they touch.
+
+    ``inputs`` ascend in sequence; ``level`` is that of the new parts.
+    """
+
+    inputs: tuple[PartEntry, ...]
+    level: int
+
+
+def partition_of(t_ms: int, partition_ms: int = PARTITION_MS) -> int:
+    """Number of the partition that holds a time: left-open, right-closed."""
+    return (t_ms - 1) // partition_ms
+
+
+def partition_range(partition: int, partition_ms: int = PARTITION_MS) -> tuple[int, int]:
+    """First and last time of a partition, ms, both inside."""
+    return partition * partition_ms + 1, (partition + 1) * partition_ms
+
+
+def plan_compaction(
+    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS, fan_in: int = FAN_IN
+) -> list[Merge]:
+    """Merges that are due, most useful first; run one, then plan again.
+
+    Merges of one plan share no part. Every merge may be run on its own: it jumps over no part
+    that overlaps it.
+    """
+    ordered = sorted(parts, key=lambda part: (part.seq_min, part.mint))
+    spanning = [part for part in ordered if _is_unsplit(part, partition_ms)]
+    merges = []
+    if len(spanning) >= fan_in:
+        merges.append(_merge(spanning[:fan_in], ordered))
+    by_partition: dict[int, list[PartEntry]] = {}
+    for part in ordered:
+        if not _is_unsplit(part, partition_ms):
+            by_partition.setdefault(partition_of(part.mint, partition_ms), []).append(part)
+    newest = max((partition_of(part.maxt, partition_ms) for part in ordered), default=0)
+    for partition, members in sorted(by_partition.items(), reverse=True):
+        run = _full_level(members, fan_in)
+        # The day before the newest one still receives what was late by minutes.
+        if run is None and partition < newest - 1 and _is_settling_cheap(members):
+            run = members
+        if run is not None:
+            merges.append(_merge(run, ordered))
+    return [merge for merge in merges if merge is not None]
+
+
+def plan_full_merge(
+    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS
+) -> list[Merge]:
+    """Merges after which every partition is one part.
+
+    Parts that touch a common partition are merged together, so nothing can be jumped over.
+    """
+    merges = []
+    for low, high, members in _connected(parts, partition_ms):
+        if len(members) > 1 or low != high:
+            ordered = sorted(members, key=lambda part: (part.seq_min, part.mint))
+            merges.append(Merge(tuple(ordered), max(part.level for part in members) + 1))
+    return merges
+
+
+def _is_unsplit(part: PartEntry, partition_ms: int) -> bool:
+    """Whether the part has not been through a splitting merge."""
+    return part.level == 0 or (
+        partition_of(part.mint, partition_ms) != partition_of(part.maxt, partition_ms)
+    )
+
+
+def _full_level(members: Sequence[PartEntry], fan_in: int) -> list[PartEntry] | None:
+    """The first ``fan_in`` neighbours (in sequence) of a partition that are of one level."""
+    run: list[PartEntry] = []
+    for part in members:
+        if run and part.level != run[-1].level:
+            run = []
+        run.append(part)
+        if len(run) == fan_in:
+            return run
+    return None
+
+
+def _is_settling_cheap(members: Sequence[PartEntry]) -> bool:
+    """Whether making one part of a closed partition rewrites little for what it joins."""
+    if len(members) < 2:
+        return False
+    largest = max(part.n_samples for part in members)
+    return SETTLED_SHARE * (sum(part.n_samples for part in members) - largest) >= largest
+
+
+def _merge(inputs: Sequence[PartEntry], everything: Iterable[PartEntry]) -> Merge | None:
+    """A merge of these inputs, or None if it would jump over a part that overlaps it."""
+    names = {part.name for part in inputs}
+    low, high = min(p.seq_min for p in inputs), max(p.seq_max for p in inputs)
+    mint, maxt = min(p.mint for p in inputs), max(p.maxt for p in inputs)
+    for other in everything:
+        if other.name in names or other.maxt < mint or other.mint > maxt:
+            continue
+        if other.seq_min <= high and other.seq_max >= low:
+            return None
+    return Merge(tuple(inputs), max(part.level for part in inputs) + 1)
+
+
+def _connected(
+    parts: Iterable[PartEntry], partition_ms: int
+) -> list[tuple[int, int, list[PartEntry]]]:
+    """Parts joined where their spans of partitions overlap: ``(first, last, parts)``."""
+    joined: list[tuple[int, int, list[PartEntry]]] = []
+    for part in sorted(parts, key=lambda part: part.mint):
+        low = partition_of(part.mint, partition_ms)
+        high = partition_of(part.maxt, partition_ms)
+        if joined and low <= joined[-1][1]:
+            first, last, members = joined[-1]
+            joined[-1] = (first, max(last, high), [*members, part])
+        else:
+            joined.append((low, high, [part]))
+    return joined

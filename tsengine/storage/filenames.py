@@ -1,0 +1,144 @@
+"""Every name a database has on disk, and how to read one back. Nothing else spells them.
+
+    manifest            what is live (docs/format/manifest.md)
+    manifest.tmp        the next manifest while it is written
+    lock                held by the one writer
+    wal/0000000001.wal  segments of the log (docs/format/wal.md)
+    parts/0000000002/   one part: immutable, a folder
+    catalog/0000000003.cat
+    metadata/0000000004.meta
+
+Numbers have ten digits, are never reused, and come from the manifest's next_file_number; those of
+log segments are counted by the log. A name may end in `.damaged`: kept for a human, never read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+MANIFEST = "manifest"
+MANIFEST_TMP = "manifest.tmp"
+LOCK = "lock"
+WAL_DIR = "wal"
+PARTS_DIR = "parts"
+CATALOG_DIR = "catalog"
+METADATA_DIR = "metadata"
+DIRS = (WAL_DIR, PARTS_DIR, CATALOG_DIR, METADATA_DIR)
+"""Folders that every database has."""
+
+WAL_SUFFIX = ".wal"
+CATALOG_SUFFIX = ".cat"
+METADATA_SUFFIX = ".meta"
+TMP_SUFFIX = ".tmp"
+DAMAGED_SUFFIX = ".damaged"
+
+_NUMBER = re.compile(r"[0-9]{10,20}")
+
+
+def manifest_path(directory: str) -> str:
+    """The manifest of a database."""
+    return os.path.join(directory, MANIFEST)
+
+
+def manifest_tmp_path(directory: str) -> str:
+    """The next manifest while it is written."""
+    return os.path.join(directory, MANIFEST_TMP)
+
+
+def lock_path(directory: str) -> str:
+    """The file whose lock makes a process the writer."""
+    return os.path.join(directory, LOCK)
+
+
+def wal_dir(directory: str) -> str:
+    """Folder of the log's segments."""
+    return os.path.join(directory, WAL_DIR)
+
+
+def wal_path(directory: str, segment: int) -> str:
+    """One segment of the log."""
+    return os.path.join(directory, WAL_DIR, wal_name(segment))
+
+
+def wal_name(segment: int) -> str:
+    """Name of a segment inside the log's folder."""
+    return f"{segment:010d}{WAL_SUFFIX}"
+
+
+def part_name(number: int) -> str:
+    """Name of a part inside the parts' folder."""
+    return f"{number:010d}"
+
+
+def parts_dir(directory: str) -> str:
+    """Folder of the parts."""
+    return os.path.join(directory, PARTS_DIR)
+
+
+def part_dir(directory: str, name: str) -> str:
+    """Folder of the part ``name``."""
+    return os.path.join(directory, PARTS_DIR, name)
+
+
+def catalog_dir(directory: str) -> str:
+    """Folder of the catalog's segments."""
+    return os.path.join(directory, CATALOG_DIR)
+
+
+def catalog_name(number: int) -> str:
+    """Name of a catalog segment inside the catalog's folder."""
+    return f"{number:010d}{CATALOG_SUFFIX}"
+
+
+def catalog_path(directory: str, name: str) -> str:
+    """The catalog segment ``name``."""
+    return os.path.join(directory, CATALOG_DIR, name)
+
+
+def metadata_dir(directory: str) -> str:
+    """Folder of the metadata file."""
+    return os.path.join(directory, METADATA_DIR)
+
+
+def metadata_name(number: int) -> str:
+    """Name of a metadata file inside its folder."""
+    return f"{number:010d}{METADATA_SUFFIX}"
+
+
+def metadata_path(directory: str, name: str) -> str:
+    """The metadata file ``name``."""
+    return os.path.join(directory, METADATA_DIR, name)
+
+
+def damaged_path(path: str) -> str:
+    """Where a damaged file is kept for a human."""
+    return path + DAMAGED_SUFFIX
+
+
+def parse_wal_name(name: str) -> int | None:
+    """Segment number of a name made by `wal_name`, else None."""
+    return _parse(name, WAL_SUFFIX)
+
+
+def parse_part_name(name: str) -> int | None:
+    """Number of a name made by `part_name`, else None."""
+    return _parse(name, "")
+
+
+def parse_catalog_name(name: str) -> int | None:
+    """Number of a name made by `catalog_name`, else None."""
+    return _parse(name, CATALOG_SUFFIX)
+
+
+def parse_metadata_name(name: str) -> int | None:
+    """Number of a name made by `metadata_name`, else None."""
+    return _parse(name, METADATA_SUFFIX)
+
+
+def _parse(name: str, suffix: str) -> int | None:
+    stem = name.removesuffix(suffix)
+    if not name.endswith(suffix) or _NUMBER.fullmatch(stem) is None:
+        return None
+    number = int(stem)
+    return number if f"{number:010d}" == stem else None

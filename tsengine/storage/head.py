@@ -1,0 +1,185 @@
+"""The head: recent samples in append-only columns, not yet in a part.
+
+Rows go to an open run of 256 Ki rows; a full run is sorted once by (series, time) and never
+touched again. Memory follows the samples, not the series: nothing is kept per series.
+
+Threads: `append` and `freeze` belong to one writer (the log's thread); `view` and the counters may
+be used by any thread. Publication is one attribute swap after the rows were written; a view sees
+only rows that were there when it was taken, and its arrays are never written again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.model.batch import SampleBatch
+from tsengine.storage.head_read import HeadView, RefCache, Run, sort_run
+
+__all__ = ["RUN_ROWS_MAX", "Head", "HeadView"]
+
+RUN_ROWS_MAX = 256 * 1024
+_ROW_SIZE_BYTES = 4 + 8 + 8
+_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What readers may see."""
+
+    sealed: tuple[Run, ...]
+    n_open: int
+    n_samples: int
+    mint: int
+    maxt: int
+    seq_min: int
+    seq_max: int
+
+
+class Head:
+    """Samples since the last freeze.
+
+    ``n_samples`` counts rows as appended; rows that a later one of equal series and time replaced
+    are not counted once their run was sorted. ``mint > maxt`` while it is empty.
+    """
+
+    def __init__(self) -> None:
+        self._cache = RefCache()
+        self._frozen = False
+        self._open = _OpenRun()
+        self._publish(_Published((), 0, 0, _I64_MAX, _I64_MIN, 0, 0))
+
+    def append(self, batch: SampleBatch, seq: int) -> None:
+        """Add a batch's rows; they are visible to views taken afterwards.
+
+        ``seq`` is the log sequence of the batch, never smaller than that of the batch before.
+        """
+        assert not self._frozen, "a frozen head takes no more samples"
+        n = len(batch)
+        if n == 0:
+            return
+        state = self._state
+        sealed, n_open = state.sealed, state.n_open
+        n_samples = state.n_samples + n
+        done = 0
+        while done < n:
+            size = min(RUN_ROWS_MAX - n_open, n - done)
+            self._open.put(batch, done, n_open, size)
+            done += size
+            n_open += size
+            if n_open == RUN_ROWS_MAX:
+                run = self._open.sort(n_open)
+                n_samples -= n_open - len(run.t_ms)
+                sealed = (*sealed, run)
+                # A view may still hold the old columns: they stay as they are.
+                self._open = _OpenRun()
+                n_open = 0
+        self._publish(
+            _Published(
+                sealed,
+                n_open,
+                n_samples,
+                min(state.mint, int(batch.t_ms.min())),
+                max(state.maxt, int(batch.t_ms.max())),
+                state.seq_min if state.n_samples else seq,
+                seq,
+            )
+        )
+
+    def freeze(self) -> None:
+        """Take no more samples, and sort the open run so that reading it is cheap."""
+        self._frozen = True
+        state = self._state
+        if state.n_open == 0:
+            return
+        run = self._open.sort(state.n_open)
+        n_samples = state.n_samples - (state.n_open - len(run.t_ms))
+        self._open = _OpenRun()
+        self._publish(
+            _Published(
+                (*state.sealed, run),
+                0,
+                n_samples,
+                state.mint,
+                state.maxt,
+                state.seq_min,
+                state.seq_max,
+            )
+        )
+
+    def view(self) -> HeadView:
+        """An immutable snapshot of everything appended so far."""
+        return self._view
+
+    @property
+    def n_samples(self) -> int:
+        """Rows held."""
+        return self._state.n_samples
+
+    @property
+    def n_series(self) -> int:
+        """Different series seen; costs a look at all runs, for metrics and limits."""
+        return len(self.view().refs())
+
+    @property
+    def mint(self) -> int:
+        """Earliest time, ms."""
+        return self._state.mint
+
+    @property
+    def maxt(self) -> int:
+        """Latest time, ms."""
+        return self._state.maxt
+
+    @property
+    def seq_min(self) -> int:
+        """Sequence of the first batch; 0 while empty."""
+        return self._state.seq_min
+
+    @property
+    def seq_max(self) -> int:
+        """Sequence of the last batch; 0 while empty."""
+        return self._state.seq_max
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held by columns."""
+        state = self._state
+        return RUN_ROWS_MAX * _ROW_SIZE_BYTES + sum(run.n_bytes for run in state.sealed)
+
+    def _publish(self, state: _Published) -> None:
+        view = HeadView(
+            state.sealed,
+            self._open.refs[: state.n_open],
+            self._open.t_ms[: state.n_open],
+            self._open.bits[: state.n_open],
+            mint=state.mint,
+            maxt=state.maxt,
+            n_samples=state.n_samples,
+            cache=self._cache,
+        )
+        self._view = view
+        self._state = state
+
+
+class _OpenRun:
+    """Columns that still take rows."""
+
+    __slots__ = ("bits", "refs", "t_ms")
+
+    def __init__(self) -> None:
+        self.refs: npt.NDArray[np.uint32] = np.empty(RUN_ROWS_MAX, np.uint32)
+        self.t_ms: npt.NDArray[np.int64] = np.empty(RUN_ROWS_MAX, np.int64)
+        self.bits: npt.NDArray[np.uint64] = np.empty(RUN_ROWS_MAX, np.uint64)
+
+    def put(self, batch: SampleBatch, start: int, at: int, size: int) -> None:
+        """Copy rows start:start + size of the batch to position ``at``."""
+        self.refs[at : at + size] = batch.refs[start : start + size]
+        self.t_ms[at : at + size] = batch.t_ms[start : start + size]
+        self.bits[at : at + size] = batch.bits[start : start + size]
+
+    def sort(self, n: int) -> Run:
+        """The first ``n`` rows as a sorted run of its own arrays."""
+        return sort_run(self.refs[:n], self.t_ms[:n], self.bits[:n])

@@ -1,0 +1,220 @@
+"""Reading the head: sorted runs, snapshots, and the samples of wanted series.
+
+A view is immutable and may be used by any thread; what it computes lazily may be computed twice by
+two threads at once, with the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsengine.kernels.axes import copy_rows
+from tsengine.kernels.bits import STALE_BITS
+from tsengine.kernels.merge import slice_run
+from tsengine.kernels.sorting import N_DIGITS, order_by_key
+from tsengine.model.batch import SeriesColumns
+from tsengine.storage.pieces import (
+    I64Array,
+    U32Array,
+    U64Array,
+    group_equal_runs,
+    offsets_of,
+    settle,
+)
+
+_FILTER_BITS = 16
+
+_NO_PATTERN = np.zeros(2, np.int64)
+_NO_RUNS = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows sorted by (series, time), strictly ascending in both.
+
+    ``refs: u32[K]``, ``offsets: i64[K + 1]``, ``t_ms: i64[N]``, ``bits: u64[N]``.
+    """
+
+    refs: U32Array
+    offsets: I64Array
+    t_ms: I64Array
+    bits: U64Array
+    mint: int
+    maxt: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the arrays."""
+        return self.refs.nbytes + self.offsets.nbytes + self.t_ms.nbytes + self.bits.nbytes
+
+
+class RefCache:
+    """The union of the refs of the first sealed runs; shared by the views of one head."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: tuple[int, U32Array] = (0, np.zeros(0, np.uint32))
+
+
+def sort_run(refs: U32Array, t_ms: I64Array, bits: U64Array) -> Run:
+    """Copies of rows in any order as a run; of equal (series, time) the last row stays."""
+    n = len(refs)
+    assert n > 0, "runs have rows"
+    order = np.empty(n, np.uint32)
+    order_by_key(refs, order, np.empty(n, np.uint32), np.empty(N_DIGITS, np.int64))
+    sorted_refs = refs[order]
+    starts = np.concatenate(([0], np.flatnonzero(sorted_refs[1:] != sorted_refs[:-1]) + 1))
+    offsets = np.append(starts, n)
+    offsets, times, values = settle(offsets, t_ms[order], bits[order], drop_stale=False)
+    return Run(sorted_refs[starts], offsets, times, values, int(times.min()), int(times.max()))
+
+
+class HeadView:
+    """An immutable snapshot of a head: sealed runs and the rows of the open one."""
+
+    __slots__ = (
+        "_bits", "_cache", "_refs", "_refs_union", "_sealed", "_t_ms", "maxt", "mint", "n_samples"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sealed: tuple[Run, ...],
+        refs: U32Array,
+        t_ms: I64Array,
+        bits: U64Array,
+        *,
+        mint: int,
+        maxt: int,
+        n_samples: int,
+        cache: RefCache,
+    ) -> None:
+        self._sealed = sealed
+        self._refs = refs
+        self._t_ms = t_ms
+        self._bits = bits
+        self._cache = cache
+        self._refs_union: U32Array | None = None
+        self.mint = mint
+        self.maxt = maxt
+        self.n_samples = n_samples
+
+    def refs(self) -> U32Array:
+        """Series with samples: ``u32[S]`` ascending, shared, not to be written."""
+        union = self._refs_union
+        if union is None:
+            n_known, union = self._cache.known
+            if n_known > len(self._sealed):
+                n_known, union = 0, union[:0]
+            if n_known < len(self._sealed):
+                new = [run.refs for run in self._sealed[n_known:]]
+                union = np.unique(np.concatenate([union, *new]))
+                self._cache.known = (len(self._sealed), union)
+            if len(self._refs):
+                union = np.unique(np.concatenate([union, np.unique(self._refs)]))
+            self._refs_union = union
+        return union
+
+    def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
+        """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).
+
+        Times are strictly ascending per series, of equal times the last appended is kept. Series
+        without samples in the range are left out. The arrays are copies.
+        """
+        if refs is None:
+            refs = self.refs()
+        counts = np.zeros(len(refs), np.int64)
+        slices: list[tuple[Run, I64Array, I64Array, I64Array]] = []
+        for run in self._runs(refs):
+            if run.mint > maxt or run.maxt < mint:
+                continue
+            starts = np.empty(len(refs), np.int64)
+            lengths = np.empty(len(refs), np.int64)
+            if slice_run(run.refs, run.offsets, run.t_ms, refs, mint, maxt, starts, lengths):
+                rows = np.flatnonzero(lengths)
+                counts[rows] += lengths[rows]
+                slices.append((run, rows, starts[rows], lengths[rows]))
+        found = np.flatnonzero(counts)
+        offsets = offsets_of(counts)
+        t_ms = np.empty(offsets[-1], np.int64)
+        bits = np.empty(offsets[-1], np.uint64)
+        cursor = offsets[:-1].copy()
+        for run, rows, starts, lengths in slices:
+            copy_plain(run.t_ms, starts, lengths, cursor[rows], t_ms)
+            copy_plain(run.bits.view(np.int64), starts, lengths, cursor[rows], bits.view(np.int64))
+            cursor[rows] += lengths
+        offsets = offsets_of(counts[found])
+        if len(slices) > 1:
+            offsets, t_ms, bits = settle(offsets, t_ms, bits, drop_stale=False)
+        return SeriesColumns(refs[found], offsets, t_ms, bits)
+
+    def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
+        """Rows of the series ``refs`` (ascending) in a closed range; replaced ones count too."""
+        n_samples = 0
+        starts, lengths = np.empty(len(refs), np.int64), np.empty(len(refs), np.int64)
+        for run in self._runs(refs):
+            if run.mint <= maxt and run.maxt >= mint:
+                n_samples += slice_run(
+                    run.refs, run.offsets, run.t_ms, refs, mint, maxt, starts, lengths
+                )
+        return n_samples
+
+    def _runs(self, refs: U32Array) -> tuple[Run, ...]:
+        """Sealed runs, then the open rows that may belong to ``refs`` as a run of their own."""
+        if len(self._refs) == 0 or len(refs) == 0:
+            return self._sealed
+        # A small table of the refs' low bits passes over most rows of other series at the speed
+        # of memory; what slips through does no harm, slice_run compares whole refs.
+        wanted = np.zeros(1 << _FILTER_BITS, np.bool_)
+        wanted[refs & (2**_FILTER_BITS - 1)] = True
+        rows = np.flatnonzero(wanted[self._refs & (2**_FILTER_BITS - 1)])
+        if len(rows) == 0:
+            return self._sealed
+        if len(rows) == len(self._refs):
+            return (*self._sealed, sort_run(self._refs, self._t_ms, self._bits))
+        return (*self._sealed, sort_run(self._refs[rows], self._t_ms[rows], self._bits[rows]))
+
+
+def copy_plain(
+    source: I64Array, starts: I64Array, sizes: I64Array, positions: I64Array, out: I64Array
+) -> None:
+    """Copy ranges of ``source`` to positions of ``out``; the caller proves the bounds."""
+    zeros = np.zeros(len(starts), np.int64)
+    copy_rows(source, starts, zeros, sizes, zeros, _NO_PATTERN, _NO_RUNS, _NO_RUNS, positions, out)
+
+
+class HeadPieces:
+    """A head's samples as pieces, one per series; see `pieces.Pieces`."""
+
+    __slots__ = (
+        "_columns", "first_t", "keys", "last_t", "may_be_stale", "rows", "sizes"
+    )  # fmt: skip
+
+    def __init__(self, view: HeadView, refs: U32Array, mint: int, maxt: int) -> None:
+        columns = view.collect(refs, mint, maxt)
+        self._columns = columns
+        starts, ends = columns.offsets[:-1], columns.offsets[1:]
+        self.rows = np.searchsorted(refs, columns.refs).astype(np.int64)
+        self.sizes = ends - starts
+        self.first_t = columns.t_ms[starts]
+        self.last_t = columns.t_ms[ends - 1]
+        is_stale = columns.bits == STALE_BITS
+        if is_stale.any():
+            self.may_be_stale = np.logical_or.reduceat(is_stale, starts)
+        else:
+            self.may_be_stale = np.zeros(len(starts), np.bool_)
+        self.keys = np.zeros((len(starts), 3), np.int64)
+        self.keys[:, 0] = group_equal_runs(columns.t_ms, columns.offsets)[0]
+
+    def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
+        """See `pieces.Pieces.copy_times`."""
+        starts = self._columns.offsets[which]
+        copy_plain(self._columns.t_ms, starts, self.sizes[which], positions, out)
+
+    def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
+        """See `pieces.Pieces.copy_values`."""
+        starts = self._columns.offsets[which]
+        source = self._columns.bits.view(np.int64)
+        copy_plain(source, starts, self.sizes[which], positions, out.view(np.int64))

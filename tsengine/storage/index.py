@@ -1,0 +1,189 @@
+"""Postings: key to ascending numbers, as immutable segments over ranges of rows.
+
+Used twice: label pair -> series refs, and label name -> pairs. The rows themselves are the log of
+entries (they are append-only), so a segment can be built, or several be merged, from them at any
+time. The writer builds segments of at least 64 Ki entries when it publishes and merges eight of a
+kind; what is newer, a reader's `Postings` sorts for itself when first asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.kernels import postings as kernels
+from tsengine.storage.interning import InternedState
+
+_ENTRIES_MIN = 64 * 1024
+_ENTRIES_MAX = 64 * _ENTRIES_MIN
+_MERGED_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Entries of rows ``first <= row < last``: ``rows[offsets[k]:offsets[k + 1]]`` have keys[k].
+
+    Shapes: ``keys: u32[K]`` ascending, ``offsets: i64[K + 1]``, ``rows: u32[E]``.
+    """
+
+    first: int
+    last: int
+    keys: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.uint32]
+
+
+class Postings:
+    """All entries of the first n_rows rows. Immutable to its users; any thread."""
+
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        row_offsets: npt.NDArray[np.int64] | None,
+        row_keys: npt.NDArray[np.uint32],
+        n_rows: int,
+    ) -> None:
+        self._segments = segments
+        self._row_offsets = row_offsets
+        self._row_keys = row_keys
+        self._n_rows = n_rows
+        self._complete: tuple[Segment, ...] | None = None
+
+    def rows(self, key: int) -> npt.NDArray[np.uint32]:
+        """Rows u32[n] that have a key, ascending; a copy or a view that must not be written."""
+        parts = [rows[starts[0] : ends[0]] for rows, starts, ends in self._runs(_one(key))]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, np.uint32)
+
+    def count(self, keys: npt.NDArray[np.uint32]) -> int:
+        """Entries with any of the keys (u32[K], distinct)."""
+        return sum(int((ends - starts).sum()) for _, starts, ends in self._runs(keys))
+
+    def mark(self, keys: npt.NDArray[np.uint32], marks: npt.NDArray[np.bool_], value: bool) -> None:
+        """Set the marks bool[n_rows] of all rows that have any of the keys (u32[K], distinct)."""
+        for rows, starts, ends in self._runs(keys):
+            kernels.mark_runs(rows, starts, ends, value, marks)
+
+    def counts(self, n_keys: int) -> npt.NDArray[np.int64]:
+        """Entries per key: i64[n_keys]."""
+        counts = np.zeros(n_keys, np.int64)
+        for segment in self._all():
+            counts[segment.keys] += np.diff(segment.offsets)
+        return counts
+
+    def _runs(
+        self, keys: npt.NDArray[np.uint32]
+    ) -> Iterator[tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        for segment in self._all():
+            places = np.searchsorted(segment.keys, keys)
+            places = places[segment.keys[np.minimum(places, len(segment.keys) - 1)] == keys]
+            if len(places):
+                yield segment.rows, segment.offsets[places], segment.offsets[places + 1]
+
+    def _all(self) -> tuple[Segment, ...]:
+        """Segments of all rows. Two threads may both build the tail; either result will do."""
+        complete = self._complete
+        if complete is None:
+            first = self._segments[-1].last if self._segments else 0
+            complete = self._segments
+            if first < self._n_rows:
+                tail = _build(self._row_offsets, self._row_keys, first, self._n_rows)
+                complete = (*complete, tail)
+            self._complete = complete
+        return complete
+
+
+class PostingsBuilder:
+    """The writer's side: segments over what is published. Writer lane only."""
+
+    def __init__(self) -> None:
+        self._of_pairs: tuple[Segment, ...] = ()
+        self._of_names: tuple[Segment, ...] = ()
+
+    def advance(self, state: InternedState) -> None:
+        """Cover the state's rows but for a small tail."""
+        self._of_pairs = _advanced(
+            self._of_pairs, state.row_offsets, state.row_pairs, state.n_series
+        )
+        self._of_names = _advanced(self._of_names, None, state.pair_names, state.n_pairs)
+
+    def series_of_pairs(self, state: InternedState) -> Postings:
+        """Label pair -> series refs."""
+        return Postings(self._of_pairs, state.row_offsets, state.row_pairs, state.n_series)
+
+    def pairs_of_names(self, state: InternedState) -> Postings:
+        """Label name (symbol) -> pairs."""
+        return Postings(self._of_names, None, state.pair_names, state.n_pairs)
+
+
+def _advanced(
+    segments: tuple[Segment, ...],
+    row_offsets: npt.NDArray[np.int64] | None,
+    row_keys: npt.NDArray[np.uint32],
+    n_rows: int,
+) -> tuple[Segment, ...]:
+    """Segments that leave fewer than 64 Ki entries uncovered. Without offsets rows have one key."""
+    made = list(segments)
+    first = made[-1].last if made else 0
+    while first < n_rows:
+        if row_offsets is None:
+            last, n_entries = min(n_rows, first + _ENTRIES_MAX), n_rows - first
+        else:
+            base = int(row_offsets[first])
+            n_entries = int(row_offsets[n_rows]) - base
+            last = int(np.searchsorted(row_offsets[: n_rows + 1], base + _ENTRIES_MAX))
+            last = max(first + 1, min(n_rows, last))
+        if n_entries < _ENTRIES_MIN:
+            break
+        made.append(_build(row_offsets, row_keys, first, last))
+        first = last
+        while (level := _mergeable_level(made)) is not None:
+            merged = _build(row_offsets, row_keys, made[-_MERGED_AT_ONCE].first, last)
+            assert level < _level(merged), "eight of a level make one of the next"
+            made[-_MERGED_AT_ONCE:] = [merged]
+    return tuple(made)
+
+
+def _mergeable_level(segments: list[Segment]) -> int | None:
+    """Level of the last eight segments if it is the same and not the highest."""
+    levels = {_level(segment) for segment in segments[-_MERGED_AT_ONCE:]}
+    if len(segments) < _MERGED_AT_ONCE or len(levels) > 1:
+        return None
+    level = levels.pop()
+    return level if level < 2 else None
+
+
+def _level(segment: Segment) -> int:
+    size = len(segment.rows)
+    return int(size >= _MERGED_AT_ONCE * _ENTRIES_MIN) + int(size >= _ENTRIES_MAX)
+
+
+def _build(
+    row_offsets: npt.NDArray[np.int64] | None,
+    row_keys: npt.NDArray[np.uint32],
+    first: int,
+    last: int,
+) -> Segment:
+    if row_offsets is None:
+        row_keys = row_keys[first:last]
+        offsets = np.arange(last - first + 1)
+        n = last - first
+        begin, end, shift = 0, n, np.uint32(first)
+    else:
+        n = int(row_offsets[last] - row_offsets[first])
+        offsets, begin, end, shift = row_offsets, first, last, np.uint32(0)
+    arrays = np.empty((4, n), np.uint32)
+    counts = np.empty(kernels.DIGIT_BUCKETS, np.int64)
+    where = kernels.sort_postings(offsets, row_keys, begin, end, *arrays, counts)
+    keys, rows = arrays[2 * where], arrays[2 * where + 1] + shift
+    starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    starts = np.concatenate((np.zeros(min(n, 1), np.int64), starts))
+    return Segment(first, last, keys[starts], np.append(starts, n), rows)
+
+
+def _one(key: int) -> npt.NDArray[np.uint32]:
+    return np.array([key], np.uint32)

@@ -1,0 +1,141 @@
+"""Label sets on their way in: spans of text, checked and brought into canonical order.
+
+Every source of labels (remote write 1.0, 2.0, mappings) becomes `LabelSets`; from there on there
+is one way to check, describe and intern them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import InvalidLabels
+from tsengine.kernels import catalog as kernels
+from tsengine.options import LabelLimits
+from tsengine.storage.interning import Interner
+
+_TEXT_SIZE_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSets:
+    """R label sets over K texts; label l is the pair of texts ``names[l], values[l]``.
+
+    Shapes: ``data: u8[.]``, ``starts, ends: i64[K]``, ``hashes: u64[2K]`` or None if not computed
+    yet, ``names, values: i64[L]``, ``row_ends: i64[R]``.
+    """
+
+    data: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64] | None
+    names: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
+    row_ends: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row_ends)
+
+    def checked(self, limits: LabelLimits) -> tuple[LabelSets, npt.NDArray[np.int64]]:
+        """Labels sorted by name, those without a value dropped; and a status i64[R] per row.
+
+        An invalid row loses all its labels; its status is one of `tsengine.kernels.catalog`.
+        """
+        order = np.empty(len(self.names), np.int64)
+        row_ends = np.empty(len(self), np.int64)
+        statuses = np.empty(len(self), np.int64)
+        n_kept = kernels.check_labels(
+            self.data, self.row_ends, self.starts[self.names], self.ends[self.names],
+            self.starts[self.values], self.ends[self.values], limits.n_labels_max,
+            limits.name_size_max, limits.value_size_max, limits.series_size_max, len(self), order,
+            row_ends, statuses,
+        )  # fmt: skip
+        kept = order[:n_kept]
+        canonical = replace(
+            self, names=self.names[kept], values=self.values[kept], row_ends=row_ends
+        )
+        return canonical, statuses
+
+    def take(self, rows: npt.NDArray[np.int64]) -> LabelSets:
+        """Some of the rows."""
+        row_starts = np.concatenate((np.zeros(1, np.int64), self.row_ends[:-1]))[rows]
+        counts = self.row_ends[rows] - row_starts
+        labels = ragged_positions(row_starts, counts)
+        return replace(
+            self, names=self.names[labels], values=self.values[labels], row_ends=np.cumsum(counts)
+        )
+
+    def intern(self, interner: Interner, *, insert: bool) -> npt.NDArray[np.uint32]:
+        """Series refs u32[R]; NONE for rows without labels and, if not inserted, unknown ones."""
+        used = np.zeros(len(self.starts), np.bool_)
+        used[self.names] = True
+        used[self.values] = True
+        starts, ends = self.starts[used], self.ends[used]
+        if self.hashes is None:
+            hashes = interner.hash_spans(self.data, starts, ends)
+        else:
+            hashes = self.hashes.reshape(-1, 2)[used].ravel()
+        ids = np.empty(len(self.starts), np.uint32)
+        ids[used] = interner.symbols(self.data, starts, ends, hashes, insert=insert)
+        pairs = interner.pairs(ids[self.names], ids[self.values], insert=insert)
+        return interner.series(self.row_ends, pairs, insert=insert)
+
+    def text(self, row: int) -> str:
+        """A row as ``name{a="b"}``, shortened, with what is not UTF-8 replaced."""
+        start = int(self.row_ends[row - 1]) if row else 0
+        metric = ""
+        parts = []
+        size = 0
+        for label in range(start, int(self.row_ends[row])):
+            name, value = self._text(self.names[label]), self._text(self.values[label])
+            if name == "__name__" and not metric:
+                metric = value
+                continue
+            parts.append(f'{name}="{value}"')
+            size += len(parts[-1])
+            if size > _TEXT_SIZE_MAX:
+                parts.append("...")
+                break
+        return f"{metric}{{{', '.join(parts)}}}"
+
+    def _text(self, idx: int) -> str:
+        start, end = int(self.starts[idx]), int(self.ends[idx])
+        shown = self.data[start : min(end, start + _TEXT_SIZE_MAX)].tobytes()
+        text = shown.decode(errors="replace")
+        return text + "..." if end - start > _TEXT_SIZE_MAX else text
+
+
+def label_sets_of_mappings(label_sets: Sequence[Mapping[str, str]]) -> LabelSets:
+    """Label sets of plain mappings; raises InvalidLabels for names or values that are no text."""
+    texts: dict[str, int] = {}
+    names: list[int] = []
+    values: list[int] = []
+    row_ends: list[int] = []
+    for labels in label_sets:
+        for name, value in labels.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise InvalidLabels(f"labels must be text, got {name!r}: {value!r}")
+            names.append(texts.setdefault(name, len(texts)))
+            values.append(texts.setdefault(value, len(texts)))
+        row_ends.append(len(names))
+    # Lone surrogates become bytes that the check refuses by name.
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+    starts = np.concatenate((np.zeros(1, np.int64), ends))[: len(ends)]
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    return LabelSets(
+        data, starts, ends, None, np.array(names, np.int64), np.array(values, np.int64),
+        np.array(row_ends, np.int64),
+    )  # fmt: skip
+
+
+def ragged_positions(
+    starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """``starts[i], starts[i] + 1, ...`` for ``counts[i]`` positions, rows one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - counts), counts) + np.arange(total, dtype=np.int64)

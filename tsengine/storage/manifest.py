@@ -1,0 +1,293 @@
+"""The manifest: which files are the database. An immutable value, replaced by one rename.
+
+A file that the manifest does not name is not part of the database (`orphans`). The file is text,
+so that a human can read it: docs/format/manifest.md. Swapping is for the writer (who holds the
+directory's lock) and one thread at a time; loading is for anybody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from tsengine.codecs.records import crc32c
+from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
+from tsengine.storage import filenames
+from tsengine.storage.filesystem import FileSystem, storage_error
+
+FORMAT_VERSION = 1
+_FIRST_LINE = "tsengine manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class PartEntry:
+    """A live part. ``mint``, ``maxt`` (ms) and ``seq_min``, ``seq_max`` are closed."""
+
+    name: str
+    level: int
+    mint: int
+    maxt: int
+    n_samples: int
+    n_series: int
+    seq_min: int
+    seq_max: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is live.
+
+    Parameters
+    ----------
+    format_version
+        Of the whole directory; a larger one than FORMAT_VERSION is refused.
+    database_id, secret
+        Hex of 16 and 32 random bytes, made once. The secret keys the fingerprints of series.
+    generation
+        Grows by one with each swap.
+    parts
+        In the order of their sequences, as the writer keeps it.
+    catalog_segments, metadata_file
+        Names inside their folders.
+    wal_floor
+        First segment of the log that is not in parts yet.
+    next_ref, next_seq, next_file_number
+        First numbers that no sealed file uses.
+    tombstones, tiers
+        Reserved: empty in this version, and a manifest that has some is refused.
+
+    """
+
+    database_id: str
+    secret: str
+    format_version: int = FORMAT_VERSION
+    generation: int = 1
+    parts: tuple[PartEntry, ...] = ()
+    catalog_segments: tuple[str, ...] = ()
+    metadata_file: str | None = None
+    wal_floor: int = 1
+    next_ref: int = 0
+    next_seq: int = 0
+    next_file_number: int = 1
+    tombstones: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+
+    def with_changes(self, **changes: Any) -> Manifest:
+        """The next generation, with fields replaced."""
+        return dataclasses.replace(self, generation=self.generation + 1, **changes)
+
+    def encode(self) -> bytes:
+        """The file's bytes: a line with the version, JSON, a line with the checksum."""
+        self._check()
+        fields = {
+            name: getattr(self, name)
+            for name in self.__slots__
+            if name not in ("format_version", "parts")
+        }
+        parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
+        head = json.dumps(fields, indent=2)[:-2]
+        listed = f"[\n{parts}\n  ]" if parts else "[]"
+        text = f'{_FIRST_LINE} {self.format_version}\n{head},\n  "parts": {listed}\n}}\n'
+        body = text.encode()
+        return body + f"crc32c {crc32c(body):08x}\n".encode()
+
+    def _check(self) -> None:
+        """Assert what every manifest fulfils: a bug must not reach the disk."""
+        names = [part.name for part in self.parts]
+        assert len(set(names)) == len(names), "a part is named once"
+        assert all(filenames.parse_part_name(name) is not None for name in names), names
+        assert all(part.mint <= part.maxt for part in self.parts), "closed time ranges"
+        assert all(part.seq_min <= part.seq_max for part in self.parts), "closed sequence ranges"
+        assert all(name == os.path.basename(name) for name in self.catalog_segments), "bare names"
+        numbers = (self.wal_floor, self.next_ref, self.next_seq, self.next_file_number)
+        assert min(numbers) >= 0, "numbers only grow, from 0"
+
+
+def decode(data: bytes, path: str = filenames.MANIFEST) -> Manifest:
+    """A manifest from its file's bytes.
+
+    Raises
+    ------
+    CorruptionError
+        The checksum or the structure is wrong.
+    UnsupportedFormat
+        A newer version wrote it.
+
+    """
+    first, _, _ = data.partition(b"\n")
+    words = first.decode("ascii", "replace").rpartition(" ")
+    if words[0] != _FIRST_LINE or not words[2].isdecimal():
+        raise CorruptionError("not a manifest", path=path, offset=0)
+    # Newer versions keep the first line, whatever the rest becomes.
+    if int(words[2]) > FORMAT_VERSION:
+        raise UnsupportedFormat(
+            f"{path}: format {words[2]}, written by a newer version; this one knows "
+            f"{FORMAT_VERSION}"
+        )
+    end = data.rfind(b"crc32c ")
+    body, last = data[:end], data[end:]
+    if end < 0 or last != f"crc32c {crc32c(body):08x}\n".encode():
+        raise CorruptionError("wrong checksum", path=path, offset=max(end, 0))
+    try:
+        fields = json.loads(body[len(first) :])
+        return _from_fields(fields, int(words[2]), path)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptionError(f"malformed: {error}", path=path) from error
+
+
+def load(fs: FileSystem, directory: str) -> Manifest:
+    """The manifest of a directory; `manifest.tmp`, left by a crash, is ignored.
+
+    Raises
+    ------
+    StorageError
+        There is none, or it can't be read; CorruptionError and UnsupportedFormat as in `decode`.
+
+    """
+    path = filenames.manifest_path(directory)
+    try:
+        data = fs.read_file(path)
+    except FileNotFoundError:
+        raise StorageError(f"{directory} is not a tsengine database: it has no manifest") from None
+    except OSError as error:
+        raise storage_error(error, f"reading {path}") from error
+    return decode(data, path)
+
+
+def create(fs: FileSystem, directory: str) -> Manifest:
+    """Make folders and first manifest of an empty directory, and return that.
+
+    Raises
+    ------
+    StorageError
+        There is a manifest, or there are data without one: a new manifest would declare them
+        orphans.
+
+    """
+    try:
+        fs.mkdir(directory)
+        if fs.exists(filenames.manifest_path(directory)):
+            raise StorageError(f"{directory} has a manifest already")
+        for folder in filenames.DIRS:
+            path = os.path.join(directory, folder)
+            fs.mkdir(path)
+            if fs.listdir(path):
+                raise StorageError(f"{directory} has data in {folder}/ but no manifest")
+        fs.sync_dir(os.path.dirname(os.path.abspath(directory)))
+    except OSError as error:
+        raise storage_error(error, f"creating {directory}") from error
+    manifest = Manifest(database_id=secrets.token_hex(16), secret=secrets.token_hex(32))
+    swap(fs, directory, manifest)
+    return manifest
+
+
+def swap(fs: FileSystem, directory: str, manifest: Manifest) -> None:
+    """Commit ``manifest``: after the return it is what every load sees.
+
+    Files it names must be durable, names included, before. After an error either the old or the
+    new manifest holds (the rename may have happened, its fsync not): the caller keeps the files of
+    both and may swap again.
+
+    Raises
+    ------
+    Full, StorageError
+
+    """
+    path = filenames.manifest_path(directory)
+    temporary = filenames.manifest_tmp_path(directory)
+    data = manifest.encode()
+    try:
+        fs.write_file(temporary, data)
+        fs.rename(temporary, path)
+        fs.sync_dir(directory)
+    except OSError as error:
+        raise storage_error(error, "committing the manifest") from error
+
+
+def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
+    """Paths of the database's own files and part folders that ``manifest`` does not name.
+
+    Left by a crash between writing and committing, or between committing and deleting. Names that
+    tsengine does not give (a user's notes, `*.damaged`) are never listed.
+    """
+    known: dict[str, tuple[Callable[[str], int | None], set[str | None]]] = {
+        filenames.PARTS_DIR: (filenames.parse_part_name, {p.name for p in manifest.parts}),
+        filenames.CATALOG_DIR: (filenames.parse_catalog_name, set(manifest.catalog_segments)),
+        filenames.METADATA_DIR: (filenames.parse_metadata_name, {manifest.metadata_file}),
+    }
+    found: list[str] = []
+    try:
+        for folder, (parse, live) in known.items():
+            for name in _names(fs, os.path.join(directory, folder)):
+                stem = name.removesuffix(filenames.TMP_SUFFIX)
+                if name not in live and parse(stem) is not None:
+                    found.append(os.path.join(directory, folder, name))
+        for name in _names(fs, filenames.wal_dir(directory)):
+            segment = filenames.parse_wal_name(name)
+            if segment is not None and segment < manifest.wal_floor:
+                found.append(filenames.wal_path(directory, segment))
+        if fs.exists(filenames.manifest_tmp_path(directory)):
+            found.append(filenames.manifest_tmp_path(directory))
+    except OSError as error:
+        raise storage_error(error, f"listing {directory}") from error
+    return found
+
+
+def _names(fs: FileSystem, path: str) -> list[str]:
+    try:
+        return fs.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
+    part_names = PartEntry.__dataclass_fields__.keys()
+    fields = dict(fields)
+    parts = fields.pop("parts")
+    names = set(Manifest.__slots__) - {"format_version", "parts"}
+    _refuse_unknown(fields.keys() - names, path)
+    if names - fields.keys():
+        raise ValueError(f"fields {sorted(names - fields.keys())} are missing")
+    made: list[PartEntry] = []
+    for part in parts:
+        _refuse_unknown(part.keys() - part_names, path)
+        made.append(PartEntry(**part))
+    for name in ("catalog_segments", "tombstones", "tiers"):
+        fields[name] = tuple(fields[name])
+    for name in ("tombstones", "tiers"):
+        if fields[name]:
+            raise UnsupportedFormat(f"{path}: has {name}, written by a newer version")
+    manifest = Manifest(format_version=version, parts=tuple(made), **fields)
+    _check_types(manifest)
+    return manifest
+
+
+def _refuse_unknown(names: Collection[str], path: str) -> None:
+    # Ignoring a field would lose it with the next swap.
+    if names:
+        raise UnsupportedFormat(f"{path}: unknown fields {sorted(names)}, from a newer version")
+
+
+def _check_types(manifest: Manifest) -> None:
+    for name, size in (("database_id", 16), ("secret", 32)):
+        if len(bytes.fromhex(getattr(manifest, name))) != size:
+            raise ValueError(f"{name} is not {size} bytes")
+    for name in ("generation", "wal_floor", "next_ref", "next_seq", "next_file_number"):
+        if type(getattr(manifest, name)) is not int or getattr(manifest, name) < 0:
+            raise ValueError(f"{name} is not a number")
+    texts = [*manifest.catalog_segments, *(part.name for part in manifest.parts)]
+    if manifest.metadata_file is not None:
+        texts.append(manifest.metadata_file)
+    for text in texts:
+        if type(text) is not str or text != os.path.basename(text) or not text:
+            raise ValueError(f"{text!r} is not a file name")
+    for part in manifest.parts:
+        numbers = dataclasses.astuple(part)[1:]
+        if any(type(number) is not int for number in numbers):
+            raise ValueError(f"part {part.name} has a field that is not a number")

@@ -1,0 +1,165 @@
+"""Matchers to series refs.
+
+A matcher becomes a `PairCondition`: a set of pairs of its label, which a series must have one of
+or must have none of. An absent label has the empty value; stored values are never empty. So a
+matcher that refuses "" asks for one of the pairs it accepts, and a matcher that accepts "" asks for
+none of the pairs it refuses.
+
+The cheapest positive condition gives the candidates; every other one is then tested on the
+candidates' own labels, or, where it covers few series, by its postings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.kernels import postings as kernels
+from tsengine.model.labels import NO_ID
+from tsengine.model.matchers import Matcher, MatchOp
+from tsengine.storage.value_patterns import Affix, Anything, Literals, Pattern, RePattern, parse
+
+if TYPE_CHECKING:
+    from tsengine.storage.catalog_view import CatalogView
+
+RegexCache = dict[tuple[int, str], tuple[int, npt.NDArray[np.uint32]]]
+"""(name symbol, expression) -> (number of pairs looked at, those of them that match)."""
+
+_CACHE_ENTRIES_MAX = 512
+_ROW_TEST_COST = 4
+"""A test on a candidate's labels costs about as much as marking this many postings."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairCondition:
+    """A series has one of the pairs (u32[K], ascending), or none of them if negated."""
+
+    name: int
+    pairs: npt.NDArray[np.uint32]
+    negated: bool
+
+
+def find_series(view: CatalogView, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
+    """Refs of the view's series that fulfil all matchers, ascending: u32[S].
+
+    Raises QueryError for an invalid regular expression.
+    """
+    # All are compiled before the first is answered: an invalid one must not hide behind an
+    # empty result.
+    patterns = [_pattern(matcher) for matcher in matchers]
+    conditions = []
+    for matcher, pattern in zip(matchers, patterns, strict=True):
+        condition = _condition(view, matcher, pattern)
+        if condition.negated and not len(condition.pairs):
+            continue
+        if not condition.negated and not len(condition.pairs):
+            return np.empty(0, np.uint32)
+        conditions.append(condition)
+    costs = {id(c): view.series_of_pairs.count(c.pairs) for c in conditions}
+    conditions.sort(key=lambda condition: (condition.negated, costs[id(condition)]))
+    if not conditions or conditions[0].negated:
+        found = np.arange(view.n_series, dtype=np.uint32)
+    else:
+        found = _series_with(view, conditions.pop(0).pairs)
+    for condition in conditions:
+        if not len(found):
+            break
+        found = found[_fulfilled(view, condition, found, costs[id(condition)])]
+    return found
+
+
+def _pattern(matcher: Matcher) -> Pattern:
+    if matcher.op in (MatchOp.EQUAL, MatchOp.NOT_EQUAL):
+        return Literals(frozenset([matcher.value]))
+    return parse(matcher.value)
+
+
+def _condition(view: CatalogView, matcher: Matcher, pattern: Pattern) -> PairCondition:
+    name = view.find_symbol(matcher.name)
+    accepts_empty = pattern.matches("")
+    negated = accepts_empty != (matcher.op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX))
+    if name == NO_ID:
+        return PairCondition(name, np.empty(0, np.uint32), negated)
+    pairs = _matching_pairs(view, name, pattern)
+    if accepts_empty:
+        pairs = np.setdiff1d(view.pairs_of_names.rows(name), pairs, assume_unique=True)
+    return PairCondition(name, pairs, negated)
+
+
+def _matching_pairs(view: CatalogView, name: int, pattern: Pattern) -> npt.NDArray[np.uint32]:
+    """Pairs of a label whose value the pattern accepts: u32[K], ascending."""
+    if isinstance(pattern, Literals):
+        symbols = [view.find_symbol(text) for text in pattern.texts if text]
+        pairs = [view.find_pair(name, symbol) for symbol in symbols if symbol != NO_ID]
+        return np.array(sorted(pair for pair in pairs if pair != NO_ID), np.uint32)
+    all_pairs = view.pairs_of_names.rows(name)
+    if isinstance(pattern, Anything):
+        return all_pairs
+    values = view.pair_values[all_pairs]
+    if isinstance(pattern, Affix):
+        return all_pairs[_affix_mask(view, values, pattern)]
+    return _regex_pairs(view, name, all_pairs, pattern)
+
+
+def _affix_mask(
+    view: CatalogView, values: npt.NDArray[np.uint32], pattern: Affix
+) -> npt.NDArray[np.bool_]:
+    needle = np.frombuffer(pattern.text.encode(), np.uint8)
+    mask = np.empty(len(values), np.bool_)
+    state = view.state
+    kernels.match_texts(state.text, state.text_offsets, values, needle, pattern.mode, mask)
+    if pattern.longer:
+        sizes = state.text_offsets[values.astype(np.int64) + 1] - state.text_offsets[values]
+        mask &= sizes > len(needle)
+    return mask
+
+
+def _regex_pairs(
+    view: CatalogView, name: int, all_pairs: npt.NDArray[np.uint32], pattern: RePattern
+) -> npt.NDArray[np.uint32]:
+    """As `_matching_pairs` by running the expression over every value not yet seen by it.
+
+    The cache is shared by all views of a catalog: pairs never change, so an entry made by a newer
+    view is cut to this one's pairs.
+    """
+    n_seen, known = view.regex_cache.get((name, pattern.expression), (0, np.empty(0, np.uint32)))
+    fresh = all_pairs[all_pairs >= n_seen]
+    accepts = pattern.accepts_bytes
+    values = view.pair_values[fresh].tolist()
+    hits = [accepts(view.text_bytes(value)) for value in values]
+    found = np.concatenate((known, fresh[np.array(hits, np.bool_)]))
+    if view.n_pairs > n_seen:
+        if len(view.regex_cache) >= _CACHE_ENTRIES_MAX:
+            view.regex_cache.clear()
+        view.regex_cache[(name, pattern.expression)] = (view.n_pairs, found)
+    return found[found < view.n_pairs]
+
+
+def _series_with(view: CatalogView, pairs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Series that have one of the pairs, ascending."""
+    if len(pairs) == 1:
+        return view.series_of_pairs.rows(int(pairs[0]))
+    marks = np.zeros(view.n_series, np.bool_)
+    view.series_of_pairs.mark(pairs, marks, True)
+    return np.flatnonzero(marks).astype(np.uint32)
+
+
+def _fulfilled(
+    view: CatalogView, condition: PairCondition, refs: npt.NDArray[np.uint32], cost: int
+) -> npt.NDArray[np.bool_]:
+    """Which of the refs fulfil a condition: bool[S]."""
+    if cost + view.n_series // 64 < _ROW_TEST_COST * len(refs):
+        marks = np.zeros(view.n_series, np.bool_)
+        view.series_of_pairs.mark(condition.pairs, marks, True)
+        has_one = marks[refs]
+    else:
+        column = view.pair_column_of_symbol(refs, condition.name)
+        wanted = np.zeros(view.n_pairs + 1, np.bool_)
+        wanted[condition.pairs] = True
+        # An absent label is -1: the last cell, which stays False.
+        has_one = wanted[column]
+    return ~has_one if condition.negated else has_one

@@ -1,0 +1,70 @@
+"""The senders' memo: fingerprints of label bytes as they came over the wire, to series refs.
+
+Separate from identity: an entry may vanish at any time, and several may lead to one series (other
+label orders, other protocol versions). Senders repeat their series, so nearly all samples are
+resolved here without a look at a single label. Writer lane only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.kernels import catalog as kernels
+
+_SLOT_BYTES = 20
+_N_SLOTS_MIN = 1024
+
+
+class SenderMemo:
+    """An open-addressing table that grows to a bound, then displaces entries.
+
+    Parameters
+    ----------
+    size_bytes_max
+        Bound of the table's memory.
+
+    """
+
+    def __init__(self, size_bytes_max: int) -> None:
+        self._n_slots_max = max(_N_SLOTS_MIN, 1 << (size_bytes_max // _SLOT_BYTES).bit_length() - 1)
+        self._n_taken = 0
+        self._allocate(_N_SLOTS_MIN)
+        self._misses = np.empty(_N_SLOTS_MIN, np.int64)
+
+    @property
+    def n_slots(self) -> int:
+        """Entries there is room for at present."""
+        return len(self._refs)
+
+    def find(
+        self, hashes: npt.NDArray[np.uint64], n: int
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Refs of n fingerprints (NONE where missed) and the positions missed, ascending.
+
+        ``hashes: u64[>= 2n]``; returns u32[n], owned by the caller, and i64[M], valid until the
+        next call.
+        """
+        if n > len(self._misses):
+            self._misses = np.empty(2 * n, np.int64)
+        refs = np.empty(n, np.uint32)
+        n_misses = kernels.memo_find(hashes, n, self._keys, self._refs, refs, self._misses)
+        return refs, self._misses[:n_misses]
+
+    def insert(self, hashes: npt.NDArray[np.uint64], refs: npt.NDArray[np.uint32]) -> None:
+        """Enter fingerprints; those with ref NONE are left out. Shapes: u64[2n], u32[n]."""
+        n = len(refs)
+        while 2 * (self._n_taken + n) > self.n_slots and self.n_slots < self._n_slots_max:
+            self._grow()
+        self._n_taken += kernels.memo_insert(hashes, refs, n, self._keys, self._refs)
+
+    def _allocate(self, n_slots: int) -> None:
+        self._keys = np.zeros(2 * n_slots, np.uint64)
+        self._refs = np.zeros(n_slots, np.uint32)
+
+    def _grow(self) -> None:
+        keys, refs = self._keys, self._refs
+        self._allocate(2 * len(refs))
+        # A free slot's ref 0 becomes NONE, which is left out.
+        entered = refs - np.uint32(1)
+        self._n_taken = kernels.memo_insert(keys, entered, len(refs), self._keys, self._refs)

@@ -1,0 +1,223 @@
+"""Pieces of a part: which blocks a read needs, their axes, and their values decoded in place.
+
+Blocks are found by binary search in the index; axes are read and decoded once each, values when
+they are asked for, straight to their place. No Python runs per series or block.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.codecs.axis import decode_axes
+from tsengine.codecs.block import decode_blocks
+from tsengine.errors import CorruptionError
+from tsengine.kernels.axes import clip_blocks, copy_rows
+from tsengine.storage.filesystem import ReadFile
+from tsengine.storage.part_format import AXES_FILE, FLAG_STALE, VALUES_FILE
+from tsengine.storage.part_index import PartIndex
+from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
+
+GAP_BYTES_MAX = 32 * 1024
+"""Payloads closer than this are read together: copying the gap costs less than another call."""
+
+
+class PartPieces:
+    """Blocks of one part clipped to a closed time range; see `pieces.Pieces`.
+
+    Made by `PartReader.pieces`. Raises CorruptionError when an axis or a value is damaged.
+    """
+
+    __slots__ = (
+        "_axis_t", "_blocks", "_index", "_lo", "_starts", "_values", "_values_path",
+        "first_t", "keys", "last_t", "may_be_stale", "n_samples", "rows", "sizes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        index: PartIndex,
+        axes: ReadFile,
+        values: ReadFile,
+        directory: str,
+        refs: U32Array | None,
+        mint: int,
+        maxt: int,
+    ) -> None:
+        self._index = index
+        self._values = values
+        self._values_path = os.path.join(directory, VALUES_FILE)
+        rows, blocks = blocks_of(index, refs, mint, maxt)
+        axis, starts, self._axis_t = _load_axes(
+            index, axes, os.path.join(directory, AXES_FILE), index.block_axis[blocks]
+        )
+        starts += index.block_first_row[blocks]
+        patterns = index.block_pattern[blocks].astype(np.int64)
+        lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
+        self.n_samples = int(
+            clip_blocks(
+                self._axis_t, starts, index.block_size[blocks].astype(np.int64), patterns,
+                index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
+                lo, hi, first_t, last_t,
+            )
+        )  # fmt: skip
+        if len(blocks) and int((hi - lo).min()) == 0:
+            kept = np.flatnonzero(hi > lo)
+            rows, blocks, axis, starts, patterns = (
+                column[kept] for column in (rows, blocks, axis, starts, patterns)
+            )
+            lo, hi, first_t, last_t = (column[kept] for column in (lo, hi, first_t, last_t))
+        self._blocks = blocks
+        self._starts = starts
+        self._lo = lo
+        self.rows = rows
+        self.sizes = hi - lo
+        self.first_t = first_t
+        self.last_t = last_t
+        self.may_be_stale = (index.block_flags[blocks] & FLAG_STALE) != 0
+        self.keys = np.empty((len(blocks), 3), np.int64)
+        self.keys[:, 0] = axis
+        self.keys[:, 1] = (patterns << 16) | index.block_first_row[blocks]
+        self.keys[:, 2] = (lo << 16) | self.sizes
+
+    def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
+        """See `pieces.Pieces.copy_times`."""
+        index = self._index
+        copy_rows(
+            self._axis_t, self._starts[which], self._lo[which], self.sizes[which],
+            index.block_pattern[self._blocks[which]].astype(np.int64),
+            index.pattern_offsets, index.run_first, index.run_length, positions, out,
+        )  # fmt: skip
+
+    def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
+        """See `pieces.Pieces.copy_values`."""
+        if len(which) == 0:
+            return
+        index = self._index
+        blocks = self._blocks[which]
+        payloads, where = _number_used(index.block_payload[blocks], len(index.payload_offsets) - 1)
+        data = _read_ranges(
+            self._values,
+            index.payload_offsets[payloads],
+            index.payload_offsets[payloads + 1],
+            self._values_path,
+        )
+        lo = self._lo[which]
+        try:
+            decode_blocks(
+                data.bytes,
+                data.positions[where],
+                data.sizes[where],
+                index.block_first_row[blocks].astype(np.int64),
+                index.block_size[blocks].astype(np.int64),
+                lo,
+                lo + self.sizes[which],
+                out,
+                positions,
+                path=self._values_path,
+            )
+        except CorruptionError as error:
+            raise data.located(error) from None
+
+
+def blocks_of(
+    index: PartIndex, refs: U32Array | None, mint: int, maxt: int
+) -> tuple[I64Array, I64Array]:
+    """``(row of the request, block)`` of blocks on axes that touch the range, by row and time."""
+    if refs is None:
+        found = np.arange(len(index.refs))
+        at = found
+    else:
+        at = np.searchsorted(index.refs, refs)
+        at[at == len(index.refs)] = 0
+        found = np.flatnonzero(index.refs[at] == refs)
+        at = at[found]
+    starts = index.series_blocks[at]
+    counts = index.series_blocks[at + 1] - starts
+    blocks = expand_ranges(starts, counts)
+    rows = np.repeat(found, counts)
+    axis = index.block_axis[blocks]
+    touches = (index.axis_mint[axis] <= maxt) & (index.axis_maxt[axis] >= mint)
+    if touches.all():
+        return rows, blocks
+    return rows[touches], blocks[touches]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """Ranges of a file in one buffer: range k is ``bytes[positions[k]:][:sizes[k]]``."""
+
+    bytes: npt.NDArray[np.uint8]
+    positions: I64Array
+    sizes: I64Array
+    file_offsets: I64Array
+
+    def located(self, error: CorruptionError) -> CorruptionError:
+        """The error with a position in the file instead of one in the buffer."""
+        if error.offset is None or len(self.positions) == 0:
+            return error
+        k = max(0, int(np.searchsorted(self.positions, error.offset, side="right")) - 1)
+        offset = int(self.file_offsets[k]) + error.offset - int(self.positions[k])
+        return CorruptionError(error.reason, path=error.path, offset=offset)
+
+
+def _read_ranges(file: ReadFile, starts: I64Array, ends: I64Array, path: str) -> _Ranges:
+    """Read ascending ranges that do not overlap, near ones with one call."""
+    if len(starts) == 0:
+        return _Ranges(np.empty(0, np.uint8), starts, starts, starts)
+    is_far = starts[1:] - ends[:-1] > GAP_BYTES_MAX
+    first = np.concatenate(([0], np.flatnonzero(is_far) + 1))
+    last = np.append(first[1:] - 1, len(starts) - 1)
+    read_starts, read_sizes = starts[first], ends[last] - starts[first]
+    pieces = []
+    for offset, size in zip(read_starts.tolist(), read_sizes.tolist(), strict=True):
+        piece = file.pread(offset, size)
+        if len(piece) < size:
+            raise CorruptionError("the file ends inside a payload", path=path, offset=offset)
+        pieces.append(piece)
+    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    shift = offsets_of(read_sizes)[:-1] - read_starts
+    positions = starts + np.repeat(shift, last - first + 1)
+    return _Ranges(np.frombuffer(data, np.uint8), positions, ends - starts, starts)
+
+
+def _number_used(ids: npt.NDArray[np.uint32], n_ids: int) -> tuple[I64Array, I64Array]:
+    """``(different ids ascending, position of each id among them)``, as np.unique without sort."""
+    if len(ids) * 64 < n_ids:
+        few, where = np.unique(ids, return_inverse=True)
+        return few.astype(np.int64), where.astype(np.int64)
+    is_used = np.zeros(n_ids, np.bool_)
+    is_used[ids] = True
+    used = np.flatnonzero(is_used)
+    return used, (np.cumsum(is_used) - 1)[ids]
+
+
+def _load_axes(
+    index: PartIndex, file: ReadFile, path: str, axis: npt.NDArray[np.uint32]
+) -> tuple[I64Array, I64Array, I64Array]:
+    """Decode the axes in use: ``(axis of each block, its first row in t_ms, t_ms)``."""
+    used, where = _number_used(axis, len(index.axis_rows))
+    data = _read_ranges(file, index.axis_offsets[used], index.axis_offsets[used + 1], path)
+    rows = index.axis_rows[used].astype(np.int64)
+    offsets = offsets_of(rows)
+    t_ms = np.empty(offsets[-1], np.int64)
+    if len(used):
+        try:
+            decode_axes(data.bytes, data.positions, data.sizes, rows, t_ms, offsets[:-1], path=path)
+        except CorruptionError as error:
+            raise data.located(error) from None
+        # Times outside the index's claim would put samples where no read looks for them.
+        ends = offsets[1:] - 1
+        is_wrong = (t_ms[offsets[:-1]] != index.axis_mint[used]) | (
+            t_ms[ends] != index.axis_maxt[used]
+        )
+        if is_wrong.any():
+            k = int(np.argmax(is_wrong))
+            raise CorruptionError(
+                "an axis has other times than the index says",
+                path=path,
+                offset=int(data.file_offsets[k]),
+            )
+    return axis.astype(np.int64), offsets[where], t_ms

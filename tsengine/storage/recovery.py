@@ -1,0 +1,179 @@
+"""From a directory to a running state: manifest, catalog segments, parts, then the log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tsengine.errors import CorruptionError
+from tsengine.model.batch import SampleBatch
+from tsengine.model.metadata import MetadataEntry
+from tsengine.options import Options
+from tsengine.storage import filenames, manifest, wal_records
+from tsengine.storage.catalog import Catalog
+from tsengine.storage.catalog_file import read_catalog_segment
+from tsengine.storage.filesystem import FileSystem, remove_tree
+from tsengine.storage.head import Head
+from tsengine.storage.manifest import Manifest
+from tsengine.storage.metadata_store import MetadataStore, read_metadata
+from tsengine.storage.part_reader import PartReader
+from tsengine.storage.state import State
+from tsengine.storage.wal_reader import ReplayReport, keep_damaged, replay
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RecoveryReport:
+    """What the start met.
+
+    Parameters
+    ----------
+    damage
+        ``(file, offset, reason)``: acknowledged data may be lost there.
+    torn_tails
+        ``(file, offset, n_bytes)``: unfinished writes that were dropped; nothing is lost.
+    n_orphan_samples
+        Samples in the log whose series were lost with a damaged piece.
+    """
+
+    n_replayed_samples: int = 0
+    n_orphan_samples: int = 0
+    damage: list[tuple[str, int, str]] = field(default_factory=list)
+    torn_tails: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Everything a database needs to go on."""
+
+    manifest: Manifest
+    catalog: Catalog
+    metadata: MetadataStore
+    state: State
+    replay: ReplayReport
+    report: RecoveryReport
+    next_seq: int
+
+
+def recover(
+    fs: FileSystem, directory: str, options: Options, *, read_only: bool
+) -> Recovered:
+    """Load a database, or make a new one where there is none (writers only).
+
+    Raises
+    ------
+    StorageError
+        Read-only and nothing there, or the directory can't be read.
+    CorruptionError
+        The manifest, a catalog segment or a part is damaged.
+    UnsupportedFormat
+        Something was written by a newer version.
+    """
+    current = _load_or_create(fs, directory, read_only=read_only)
+    if not read_only:
+        _remove_orphans(fs, directory, current)
+    catalog = Catalog(
+        secret=bytes.fromhex(current.secret), limits=options.labels, max_series=options.max_series
+    )
+    for name in current.catalog_segments:
+        catalog.decode_series(read_catalog_segment(fs, filenames.catalog_path(directory, name)))
+    metadata = MetadataStore()
+    if current.metadata_file is not None:
+        path = filenames.metadata_path(directory, current.metadata_file)
+        metadata.update(read_metadata(fs, path))
+        metadata.is_dirty = False
+    parts = tuple(
+        PartReader.open(fs, filenames.part_dir(directory, entry.name), entry)
+        for entry in sorted(current.parts, key=lambda entry: (entry.seq_min, entry.mint))
+    )
+    head = Head()
+    log = replay_log(
+        fs, directory, current, catalog, metadata=metadata, head=head, read_only=read_only
+    )
+    for path, offset, reason in log.report.damage:
+        _LOG.error("%s: damaged at byte %d: %s", path, offset, reason)
+        if not read_only:
+            keep_damaged(fs, path)
+    catalog.publish()
+    state = State(catalog.view(), parts, (), head)
+    next_seq = max(current.next_seq, log.replay.seq_max + 1)
+    return Recovered(current, catalog, metadata, state, log.replay, log.report, next_seq)
+
+
+def _load_or_create(fs: FileSystem, directory: str, *, read_only: bool) -> Manifest:
+    if read_only or fs.exists(filenames.manifest_path(directory)):
+        return manifest.load(fs, directory)
+    return manifest.create(fs, directory)
+
+
+def _remove_orphans(fs: FileSystem, directory: str, current: Manifest) -> None:
+    for path in manifest.orphans(fs, directory, current):
+        _LOG.info("removing %s: the manifest does not name it", path)
+        try:
+            remove_tree(fs, path)
+        except OSError as error:
+            _LOG.warning("could not remove %s: %s", path, error)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedLog:
+    """A replay's own report, and ours."""
+
+    replay: ReplayReport
+    report: RecoveryReport
+
+
+def replay_log(
+    fs: FileSystem,
+    directory: str,
+    current: Manifest,
+    catalog: Catalog,
+    *,
+    metadata: MetadataStore | None = None,
+    head: Head | None = None,
+    read_only: bool = True,
+) -> ReplayedLog:
+    """Apply the log from the manifest's floor on to catalog, metadata and head.
+
+    Damage is put into the report and passed over: what stands before and behind it is taken.
+    """
+    report = RecoveryReport()
+    records = replay(
+        fs,
+        directory,
+        first_segment=current.wal_floor,
+        database_id=current.database_id,
+        read_only=read_only,
+    )
+    for record in records:
+        path = filenames.wal_path(directory, record.segment)
+        try:
+            if record.type == wal_records.SERIES:
+                catalog.decode_series(record.payload)
+            elif record.type == wal_records.METADATA:
+                entries = wal_records.decode_metadata(record.payload)
+                if metadata is not None:
+                    metadata.update(MetadataEntry(*texts) for texts in entries)
+            elif record.type == wal_records.FLOATS:
+                batch = wal_records.decode_floats(record.payload)
+                known = _known_samples(batch, catalog.next_ref)
+                report.n_orphan_samples += len(batch) - len(known)
+                report.n_replayed_samples += len(known)
+                if head is not None and len(known):
+                    head.append(known, record.seq)
+        except CorruptionError as error:
+            report.damage.append((path, record.offset, error.reason))
+    report.damage += records.report.damage
+    report.torn_tails += records.report.torn_tails
+    return ReplayedLog(records.report, report)
+
+
+def _known_samples(batch: SampleBatch, next_ref: int) -> SampleBatch:
+    """Samples whose series survived; others would be given to a series of the wrong name."""
+    if len(batch) == 0 or int(batch.refs.max()) < next_ref:
+        return batch
+    known = batch.refs < np.uint32(next_ref)
+    return SampleBatch(batch.refs[known], batch.t_ms[known], batch.bits[known])

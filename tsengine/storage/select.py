@@ -1,0 +1,276 @@
+"""Reading samples: pieces of parts and heads made into frames or columns.
+
+Most series take the direct way: their pieces follow each other in time, so values are decoded to
+their final place and series whose pieces are the same share one axis. Series whose sources overlap
+in time, or from which staleness markers are to be dropped, are merged one sample at a time and get
+an axis of their own; equal axes are then found again by content.
+
+Stateless; any thread. Sources are pinned by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.model.batch import SeriesColumns
+from tsengine.model.frame import FrameBatch
+from tsengine.storage.head_read import HeadPieces, HeadView, copy_plain
+from tsengine.storage.part_reader import PartReader
+from tsengine.storage.pieces import (
+    I64Array,
+    Pieces,
+    U32Array,
+    U64Array,
+    expand_ranges,
+    group_equal_runs,
+    offsets_of,
+    settle,
+)
+
+
+def read_frames(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+    *,
+    drop_stale: bool,
+) -> FrameBatch:
+    """Samples with mint <= t <= maxt of the series ``refs`` (u32[S], ascending) as frames.
+
+    ``parts`` and ``heads`` come in ascending sequence, all heads after all parts: of samples of one
+    series with equal times the one of the later source is taken. With ``drop_stale`` staleness
+    markers are left out (after they have replaced what they replace). The arrays are the caller's.
+    Raises CorruptionError if a payload that is needed is damaged.
+    """
+    refs = np.ascontiguousarray(refs, np.uint32)
+    found = _find(parts, heads, refs, mint, maxt)
+    is_merged = found.overlapping_rows(len(refs))
+    if drop_stale:
+        is_merged[found.rows[found.may_be_stale]] = True
+    if not is_merged.any():
+        return _direct_frames(found, len(refs))
+    return _mixed_frames(found, is_merged, drop_stale=drop_stale)
+
+
+def read_columns(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+) -> SeriesColumns:
+    """Samples with mint <= t <= maxt of the series ``refs``, those without any left out.
+
+    Sources and order as in `read_frames`; staleness markers stay. Raises CorruptionError.
+    """
+    refs = np.ascontiguousarray(refs, np.uint32)
+    found = _find(parts, heads, refs, mint, maxt)
+    offsets, t_ms, bits = _merge(found, found.by_source(None), len(refs), drop_stale=False)
+    kept = np.flatnonzero(np.diff(offsets))
+    # Rows without samples take no room, so the others keep their offsets.
+    return SeriesColumns(refs[kept], np.append(offsets[kept], offsets[-1]), t_ms, bits)
+
+
+def count_samples(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+) -> int:
+    """Samples that `read_frames` would return at most: duplicates of sources count each time."""
+    n_samples = sum(part.count_samples(refs, mint, maxt) for part in parts)
+    return n_samples + sum(head.count_samples(refs, mint, maxt) for head in heads)
+
+
+class _Found:
+    """The pieces of all sources as one table, in the order of sources (later ones win).
+
+    Columns of length P: ``rows, sizes, first_t, last_t: i64``, ``may_be_stale: bool``,
+    ``source: i64`` and ``local: i64``, the piece's number in its source.
+    """
+
+    __slots__ = (
+        "_order", "first_t", "last_t", "local", "may_be_stale", "rows", "sizes", "source", "sources"
+    )  # fmt: skip
+
+    def __init__(self, sources: Sequence[Pieces]) -> None:
+        self.sources = sources
+        self.rows = _concatenate([s.rows for s in sources])
+        self.sizes = _concatenate([s.sizes for s in sources])
+        self.first_t = _concatenate([s.first_t for s in sources])
+        self.last_t = _concatenate([s.last_t for s in sources])
+        counts = np.array([len(s.rows) for s in sources], np.int64)
+        self.source = np.repeat(np.arange(len(sources)), counts)
+        self.local = expand_ranges(np.zeros(len(sources), np.int64), counts)
+        self.may_be_stale = _concatenate([s.may_be_stale for s in sources]).astype(np.bool_)
+        self._order: I64Array | None = None
+
+    @property
+    def by_time(self) -> I64Array:
+        """Pieces ordered by (row, time)."""
+        if self._order is None:
+            if len(self.sources) == 1:
+                self._order = np.arange(len(self.rows))
+            else:
+                self._order = np.lexsort((self.first_t, self.rows))
+        return self._order
+
+    def by_source(self, is_wanted: npt.NDArray[np.bool_] | None) -> I64Array:
+        """Pieces (of wanted rows) ordered by (row, source, time)."""
+        if is_wanted is None:
+            return np.argsort(self.rows, kind="stable")
+        pieces = np.flatnonzero(is_wanted[self.rows])
+        return pieces[np.argsort(self.rows[pieces], kind="stable")]
+
+    def overlapping_rows(self, n_rows: int) -> npt.NDArray[np.bool_]:
+        """Which rows have pieces that do not follow each other in time."""
+        overlapping = np.zeros(n_rows, np.bool_)
+        if len(self.sources) > 1:
+            order = self.by_time
+            rows = self.rows[order]
+            meets = (rows[1:] == rows[:-1]) & (self.last_t[order][:-1] >= self.first_t[order][1:])
+            overlapping[rows[1:][meets]] = True
+        return overlapping
+
+    def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
+        """Write the times of pieces to their places."""
+        for number, source in enumerate(self.sources):
+            mine = self._of_source(which, number)
+            if len(mine):
+                source.copy_times(self.local[which[mine]], out, positions[mine])
+
+    def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
+        """Write the value bits of pieces to their places."""
+        for number, source in enumerate(self.sources):
+            mine = self._of_source(which, number)
+            if len(mine):
+                source.copy_values(self.local[which[mine]], out, positions[mine])
+
+    def keys(self, which: I64Array) -> I64Array:
+        """``i64[4 * len(which)]``: four words per piece, equal for pieces with the same times."""
+        keys = np.empty((len(which), 4), np.int64)
+        keys[:, 0] = self.source[which]
+        for number, source in enumerate(self.sources):
+            mine = self._of_source(which, number)
+            keys[mine, 1:] = source.keys[self.local[which[mine]]]
+        return keys.reshape(-1)
+
+    def _of_source(self, which: I64Array, number: int) -> I64Array:
+        if len(self.sources) == 1:
+            return np.arange(len(which))
+        return np.flatnonzero(self.source[which] == number)
+
+
+def _find(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+) -> _Found:
+    sources: list[Pieces] = []
+    for part in parts:
+        if part.entry.mint <= maxt and part.entry.maxt >= mint:
+            pieces = part.pieces(refs, mint, maxt)
+            if len(pieces.rows):
+                sources.append(pieces)
+    for head in heads:
+        if head.mint <= maxt and head.maxt >= mint:
+            recent = HeadPieces(head, refs, mint, maxt)
+            if len(recent.rows):
+                sources.append(recent)
+    return _Found(sources)
+
+
+def _direct_frames(found: _Found, n_rows: int) -> FrameBatch:
+    """Frames of series whose pieces follow each other."""
+    order = found.by_time
+    sizes = found.sizes[order]
+    row_pieces = offsets_of(np.bincount(found.rows, minlength=n_rows))
+    positions = offsets_of(sizes)
+    row_offsets = positions[row_pieces]
+    values = np.empty(positions[-1], np.uint64)
+    found.copy_values(order, values, positions[:-1])
+    row_axis, heads = group_equal_runs(found.keys(order), 4 * row_pieces)
+    axis_offsets, t_ms = _times_of_rows(found, order, row_pieces, heads)
+    return FrameBatch(t_ms, axis_offsets, row_axis, values.view(np.float64), row_offsets)
+
+
+def _times_of_rows(
+    found: _Found, order: I64Array, row_pieces: I64Array, rows: I64Array
+) -> tuple[I64Array, I64Array]:
+    """Times of some rows, one after the other: ``(offsets: i64[len(rows) + 1], t_ms)``."""
+    counts = row_pieces[rows + 1] - row_pieces[rows]
+    pieces = order[expand_ranges(row_pieces[rows], counts)]
+    positions = offsets_of(found.sizes[pieces])
+    t_ms = np.empty(positions[-1], np.int64)
+    found.copy_times(pieces, t_ms, positions[:-1])
+    return positions[offsets_of(counts)], t_ms
+
+
+def _mixed_frames(
+    found: _Found, is_merged: npt.NDArray[np.bool_], *, drop_stale: bool
+) -> FrameBatch:
+    """Frames of series some of which must be merged sample by sample."""
+    n_rows = len(is_merged)
+    merged = np.flatnonzero(is_merged)
+    merged_offsets, merged_t, merged_bits = _merge(
+        found, found.by_source(is_merged), n_rows, drop_stale=drop_stale
+    )
+    lengths = np.diff(merged_offsets)
+    order = found.by_time
+    order = order[~is_merged[found.rows[order]]]
+    row_pieces = offsets_of(np.bincount(found.rows[order], minlength=n_rows))
+    piece_offsets = offsets_of(found.sizes[order])
+    lengths += np.diff(piece_offsets[row_pieces])
+
+    row_offsets = offsets_of(lengths)
+    values = np.empty(row_offsets[-1], np.uint64)
+    shift = row_offsets[:-1] - piece_offsets[row_pieces[:-1]]
+    found.copy_values(order, values, piece_offsets[:-1] + shift[found.rows[order]])
+    copy_plain(
+        merged_bits.view(np.int64), merged_offsets[merged], lengths[merged], row_offsets[merged],
+        values.view(np.int64),
+    )  # fmt: skip
+
+    direct = np.flatnonzero(~is_merged)
+    groups, heads = group_equal_runs(found.keys(order), 4 * row_pieces[np.append(direct, n_rows)])
+    direct_offsets, direct_t = _times_of_rows(found, order, row_pieces, direct[heads])
+    # Rows that were merged and rows that were not may well have the same times in the end.
+    t_ms = np.concatenate([direct_t, merged_t])
+    own_offsets = merged_offsets[np.append(merged, n_rows)] + len(direct_t)
+    axis_offsets = np.concatenate([direct_offsets, own_offsets[1:]])
+    row_axis = np.empty(n_rows, np.int64)
+    row_axis[direct] = groups
+    row_axis[merged] = len(heads) + np.arange(len(merged))
+    shared, first = group_equal_runs(t_ms, axis_offsets)
+    if len(first) < len(shared):
+        sizes = axis_offsets[first + 1] - axis_offsets[first]
+        offsets = offsets_of(sizes)
+        distinct = np.empty(offsets[-1], np.int64)
+        copy_plain(t_ms, axis_offsets[first], sizes, offsets[:-1], distinct)
+        t_ms, axis_offsets, row_axis = distinct, offsets, shared[row_axis]
+    return FrameBatch(t_ms, axis_offsets, row_axis, values.view(np.float64), row_offsets)
+
+
+def _merge(
+    found: _Found, pieces: I64Array, n_rows: int, *, drop_stale: bool
+) -> tuple[I64Array, I64Array, U64Array]:
+    """Samples of pieces, ordered by row and source, made into rows: ``(offsets, t_ms, bits)``."""
+    positions = offsets_of(found.sizes[pieces])
+    t_ms = np.empty(positions[-1], np.int64)
+    bits = np.empty(positions[-1], np.uint64)
+    found.copy_times(pieces, t_ms, positions[:-1])
+    found.copy_values(pieces, bits, positions[:-1])
+    row_pieces = offsets_of(np.bincount(found.rows[pieces], minlength=n_rows))
+    return settle(positions[row_pieces], t_ms, bits, drop_stale=drop_stale)
+
+
+def _concatenate(columns: list[npt.NDArray[np.int64]] | list[npt.NDArray[np.bool_]]) -> I64Array:
+    return np.concatenate(columns) if columns else np.empty(0, np.int64)
