@@ -2,11 +2,11 @@ FROM python:3.11-slim
 WORKDIR /src
 COPY . .
 RUN pip install '.[server]'
-# Any CPU of this architecture: an image runs elsewhere than it was built.
+# Code for any CPU of this architecture: an image runs elsewhere than it was built.
 RUN tsengine warmup --cpu generic
-RUN useradd --system tsengine && mkdir /data && chown tsengine /data
-USER tsengine
-WORKDIR /
+# The directory of the data belongs to the user because it is made after USER.
+USER nobody
+WORKDIR /data
 VOLUME /data
 EXPOSE 9201
 ENV TSENGINE_DATA_DIR=/data TSENGINE_LISTEN=0.0.0.0:9201

@@ -55,17 +55,15 @@ def encode_message(registry: CollectorRegistry, instance: str, t_ms: int) -> byt
     out = []
     n_samples = 0
     for family in registry.collect():
-        names = set()
+        # Types are looked up by the name that queries use, which for counters has a suffix.
+        name = family.name + ("_total" if family.type == "counter" else "")
+        out.append(_metadata(name, family.type, family.documentation))
         for sample in family.samples:
             if sample.name.endswith("_created"):
                 continue
             labels = {"__name__": sample.name, **sample.labels, **target}
             out.append(_series(labels, sample.value, t_ms))
-            names.add(sample.name)
             n_samples += 1
-        # Types are looked up by the name that queries use, which for counters has a suffix.
-        described = names if family.type == "counter" else {family.name}
-        out += [_metadata(name, family.type, family.documentation) for name in sorted(described)]
     about_scrape = {
         "up": 1.0,
         "scrape_samples_scraped": float(n_samples),

@@ -66,7 +66,17 @@ def test_append_and_ask_before_and_after_a_flush_and_a_restart(tmp_path):
 
 def test_values_come_back_to_the_bit(db):
     payload = struct.unpack("<d", struct.pack("<Q", 0x7FF80000DEADBEEF))[0]
-    values = [0.0, -0.0, math.inf, -math.inf, math.nan, payload, STALE, 5e-324, 1.7976931348623157e308]
+    values = [
+        0.0,
+        -0.0,
+        math.inf,
+        -math.inf,
+        math.nan,
+        payload,
+        STALE,
+        5e-324,
+        1.7976931348623157e308,
+    ]
     t = [T0 + 1000 * i for i in range(len(values))]
     db.append({"__name__": "odd"}, t, values)
     for _ in range(2):
@@ -189,7 +199,10 @@ def test_results_in_all_forms(db):
     assert window.truncate(1).to_prometheus()["result"] == window.to_prometheus()["result"][:1]
     assert window.to_arrow().num_rows == 3
     assert window.to_pandas().shape == (2, 2)
-    assert db.query("1 + 1", time=4000).to_prometheus() == {"resultType": "scalar", "result": [4, "2"]}
+    assert db.query("1 + 1", time=4000).to_prometheus() == {
+        "resultType": "scalar",
+        "result": [4, "2"],
+    }
     assert db.query('"text"', time=T0).string == "text"
 
 

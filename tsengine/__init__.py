@@ -15,7 +15,7 @@ from tsengine import errors
 from tsengine.options import LabelLimits, Options
 
 if TYPE_CHECKING:
-    from tsengine.engine import Database, Result, WriteResult, open  # noqa: A004
+    from tsengine.engine import Database, Result, WriteResult, open
     from tsengine.inspection import CheckReport, Problem, check, inspect
     from tsengine.kernels.compiler import missing_kernel_count, warmup
 

@@ -57,6 +57,7 @@ class WriteResult:
         Seen and dropped: this version keeps none.
     rejected
         Series refused by name and reason; the others are stored.
+
     """
 
     samples: int
@@ -65,7 +66,7 @@ class WriteResult:
     rejected: list[Reject]
 
 
-def open(  # noqa: A001 - the library's verb, as in `tsengine.open(...)`
+def open(
     path: str | os.PathLike[str],
     options: Options | None = None,
     read_only: bool = False,
@@ -85,6 +86,7 @@ def open(  # noqa: A001 - the library's verb, as in `tsengine.open(...)`
         Another process writes the directory; the message names it.
     CorruptionError, UnsupportedFormat, StorageError
         The directory can't be read.
+
     """
     return Database(os.fspath(path), options or Options(), read_only=read_only)
 
@@ -135,6 +137,7 @@ class Database:
         ------
         InvalidLabels, TooOldSample, TooFarInFuture
             Nothing or, for the last two, only the samples in range are stored.
+
         """
         t_ms = times_to_ms(timestamps)
         bits = _to_bits(values)
@@ -149,6 +152,7 @@ class Database:
         Raises
         ------
         InvalidLabels, AppendLimitExceeded
+
         """
         return self._storage.series_refs(label_sets)
 
@@ -170,6 +174,7 @@ class Database:
             Arrays of different lengths, or a ref that this database did not give out.
         TooOldSample, TooFarInFuture
             Samples out of range; the others are stored.
+
         """
         refs = _to_refs(refs)
         t_ms = times_to_ms(timestamps_ms)
@@ -196,6 +201,7 @@ class Database:
             The body is not such a message; nothing is stored.
         Overloaded, Full
             Not stored; try again later.
+
         """
         if version not in (1, 2):
             raise ValueError(f"version must be 1 or 2, got {version!r}")
@@ -204,7 +210,7 @@ class Database:
             outcome.n_samples, outcome.n_histograms, outcome.n_exemplars, list(outcome.rejected)
         )
 
-    def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:  # noqa: A002
+    def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:
         """Store the type, help text and unit of a metric; returns after the fsync."""
         self._storage.append_metadata([MetadataEntry(metric, type, help, unit)])
 
@@ -226,6 +232,7 @@ class Database:
         ParseError
             The text is not PromQL; the message begins with line and column.
         QueryLimitExceeded, QueryTimeout, QueryCanceled, QueryError
+
         """
         at = self._clock() if time is None else to_ms(time)
         answer = self._engine.query(
@@ -255,6 +262,7 @@ class Database:
         ValueError
             The step is below 1 ms, or end is before start.
         ParseError, QueryLimitExceeded, QueryTimeout, QueryCanceled, QueryError
+
         """
         start_ms, end_ms, step_ms = to_ms(start), to_ms(end), duration_to_ms(step)
         if step_ms < 1:
@@ -364,8 +372,12 @@ class Database:
     def tsdb_status(self, limit: int = 10) -> dict[str, Any]:
         """Cardinality statistics, in the shape of Prometheus's /status/tsdb."""
         view = self._storage.view()
-        status = view.catalog.cardinality(limit)
-        n_pairs = status.pop("numLabelPairs")
+        found: dict[str, Any] = dict(view.catalog.cardinality(limit))
+        n_pairs = found.pop("numLabelPairs")
+        status: dict[str, Any] = {
+            key: [{"name": name, "value": value} for name, value in counts]
+            for key, counts in found.items()
+        }
         bounds = view.bounds
         stats = self._storage.stats()
         status["headStats"] = {
@@ -387,7 +399,9 @@ class Database:
         report = self._storage.recovery
         lines = [f"{path}: damaged at byte {at}: {why}" for path, at, why in report.damage]
         if report.n_orphan_samples:
-            lines.append(f"{report.n_orphan_samples} samples lost with their damaged series records")
+            lines.append(
+                f"{report.n_orphan_samples} samples lost with their damaged series records"
+            )
         return lines
 
     # --- life -----------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class ParseError(QueryError, ValueError):
     line, column
         1-based; the column counts bytes of UTF-8. ``str(error)`` is
         ``"{line}:{column}: parse error: {message}"``.
+
     """
 
     def __init__(self, message: str, *, line: int = 1, column: int = 1) -> None:
@@ -112,6 +113,7 @@ class CorruptionError(StorageError):
         The file's name, or None for bytes that come from no file.
     offset
         Byte position inside the file, or None when the whole file is meant.
+
     """
 
     def __init__(self, reason: str, *, path: str | None = None, offset: int | None = None) -> None:

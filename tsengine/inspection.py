@@ -63,6 +63,7 @@ def check(path: str | os.PathLike[str], progress: Progress | None = None) -> Che
         There is no database, or its manifest can't be read.
     UnsupportedFormat
         It was written by a newer version.
+
     """
     fs = LocalFileSystem()
     directory = os.fspath(path)
@@ -99,7 +100,11 @@ def _check_catalog(
     )
     for name in current.catalog_segments:
         path = filenames.catalog_path(directory, name)
-        _guarded(report, path, lambda p=path: catalog.decode_series(read_catalog_segment(fs, p)))
+
+        def read(path: str = path) -> None:
+            catalog.decode_series(read_catalog_segment(fs, path))
+
+        _guarded(report, path, read)
     return catalog
 
 

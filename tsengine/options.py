@@ -50,6 +50,7 @@ class Options:
         The head is flushed to a part when one of these is reached.
     queue_size_bytes_max
         Decompressed bytes that may wait for the log.
+
     """
 
     retention: float | None = None

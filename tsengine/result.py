@@ -164,9 +164,7 @@ class Result:
             which = self._steps_of_values()
         else:
             stamps, which = np.unique(t_ms, return_inverse=True)
-        return prometheus_json.matrix_json(
-            answer.rows, pair_text, values, offsets, stamps, which
-        )
+        return prometheus_json.matrix_json(answer.rows, pair_text, values, offsets, stamps, which)
 
     def truncate(self, limit: int) -> Result:
         """The first `limit` series (0: all); itself if there are no more."""

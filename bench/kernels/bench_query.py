@@ -50,9 +50,7 @@ class ArraySource:
             ]
             for s in range(N_SERIES)
         ]
-        self._rows = LabelRows(
-            np.arange(N_SERIES + 1) * 3, np.array(rows, np.uint32).reshape(-1)
-        )
+        self._rows = LabelRows(np.arange(N_SERIES + 1) * 3, np.array(rows, np.uint32).reshape(-1))
         self._t_ms = [
             START_MS + a * 1379 + np.arange(N_SAMPLES) * 15_000
             for a in range(N_SERIES // ROWS_PER_AXIS)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from tsengine.storage.filesystem import AppendFile, LocalFileSystem, ReadFile
 
 
-class Crash(OSError):  # noqa: N818
+class Crash(OSError):
     """The machine is gone: nothing reaches the disk any more."""
 
     def __init__(self) -> None:

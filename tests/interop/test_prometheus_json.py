@@ -16,7 +16,7 @@ from tsengine.model.labels import LabelRows
 
 anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 label_sets = st.dictionaries(
-    st.sampled_from(["__name__", "a", "b\"c", "ü"]), st.text(min_size=1, max_size=5), max_size=4
+    st.sampled_from(["__name__", "a", 'b"c', "ü"]), st.text(min_size=1, max_size=5), max_size=4
 )
 
 
@@ -84,9 +84,7 @@ def test_vector_scalar_and_string():
         b'{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},'
         b'"value":[1.500,"1"]},{"metric":{},"value":[1.500,"NaN"]}]}'
     )
-    assert prometheus_json.scalar_json(4000, 2.0) == (
-        b'{"resultType":"scalar","result":[4,"2"]}'
-    )
+    assert prometheus_json.scalar_json(4000, 2.0) == (b'{"resultType":"scalar","result":[4,"2"]}')
     assert prometheus_json.string_json(-1, 'a"') == (
         b'{"resultType":"string","result":[-0.001,"a\\""]}'
     )

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from tests.reference import elementwise as twin
 from tsengine.kernels import elementwise as k
 
-numbers = st.one_of(
-    st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0]), st.floats()
-)
+numbers = st.one_of(st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0]), st.floats())
 
 
 @settings(max_examples=200, deadline=None)

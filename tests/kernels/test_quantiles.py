@@ -98,11 +98,15 @@ def cells_of_buckets(case, bound_of_row):
     values, valid, groups, n_groups = case
     for g in range(n_groups):
         for t in range(values.shape[1]):
-            yield g, t, [
-                (float(bound_of_row[r]), float(values[r, t]))
-                for r in range(len(groups))
-                if groups[r] == g and (valid is None or valid[r, t])
-            ]
+            yield (
+                g,
+                t,
+                [
+                    (float(bound_of_row[r]), float(values[r, t]))
+                    for r in range(len(groups))
+                    if groups[r] == g and (valid is None or valid[r, t])
+                ],
+            )
 
 
 counts = st.one_of(st.integers(0, 9).map(float), st.floats(0, 100), st.just(3.0000000000000004))

@@ -27,16 +27,15 @@ def batches(draw, values=None):
             st.integers(0, 20).map(float),
         )
     n_axes = draw(st.integers(1, 3))
-    axes = [
-        sorted(draw(st.sets(st.integers(-300, 300), max_size=40)))
-        for _ in range(n_axes)
-    ]
+    axes = [sorted(draw(st.sets(st.integers(-300, 300), max_size=40))) for _ in range(n_axes)]
     if draw(st.booleans()):
         axes[0] = list(range(-300, 300, draw(st.integers(5, 25))))
     rows = draw(st.lists(st.integers(0, n_axes - 1), max_size=4))
-    return [
-        [(t * 100, draw(values)) for t in axes[a]] for a in rows
-    ], rows, [[t * 100 for t in axis] for axis in axes]
+    return (
+        [[(t * 100, draw(values)) for t in axes[a]] for a in rows],
+        rows,
+        [[t * 100 for t in axis] for axis in axes],
+    )
 
 
 @st.composite
@@ -132,14 +131,11 @@ def test_select_latest_matches_reference(batch, grid, want_time):
     )
     for s, row in enumerate(rows):
         wanted = [
-            reference.select_latest(row, end, lookback_ms, want_time=want_time)
-            for end in ends_ms
+            reference.select_latest(row, end, lookback_ms, want_time=want_time) for end in ends_ms
         ]
         assert [w is not None for w in wanted] == valid[s].tolist()
         numbers = np.array([w for w in wanted if w is not None], np.float64)
-        np.testing.assert_array_equal(
-            out[s][valid[s]].view(np.uint64), numbers.view(np.uint64)
-        )
+        np.testing.assert_array_equal(out[s][valid[s]].view(np.uint64), numbers.view(np.uint64))
 
 
 @settings(max_examples=100, deadline=None)

@@ -80,9 +80,7 @@ def test_column(made, name):
 def test_set_column(made, name, data):
     space, dicts, rows = made
     texts = data.draw(
-        st.lists(
-            st.sampled_from(["", "x", "fresh", "y"]), min_size=len(dicts), max_size=len(dicts)
-        )
+        st.lists(st.sampled_from(["", "x", "fresh", "y"]), min_size=len(dicts), max_size=len(dicts))
     )
     changed = space.set_column(rows, name, space.intern_values(name, texts))
     wanted = []

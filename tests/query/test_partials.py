@@ -63,10 +63,10 @@ def test_merged_slices(op, case, starts_partial):
 
 
 def check(op, cell, got):
-    size = max((abs(v) for v in cell if not math.isnan(v)), default=0.0)
-    if op == "sum" and math.isfinite(size) and size > 1e300:
+    size = max((abs(v) for v in cell if math.isfinite(v)), default=0.0)
+    if op == "sum" and size > 1e300:
         return  # whether a running sum overflows depends on the order
-    if op in ("stddev", "stdvar") and math.isfinite(size) and size > 1e90:
+    if op in ("stddev", "stdvar") and size > 1e90:
         return  # squares of these overflow or swallow everything else
     want = _folded(op, cell, None)
     if math.isnan(want) or math.isinf(want):

@@ -35,7 +35,8 @@ QUERIES = (
     'sum by (device) (rate(node_network_receive_bytes_total[$w]) * 8)',
     '-sum by (device) (rate(node_network_transmit_bytes_total{device!="lo"}[$w]) * 8) or '
     'vector(0)',
-    'rate({__name__=~"node_netstat_Tcp_(In|Out)Segs"}[$w])',
+    'rate(node_netstat_Tcp_InSegs[$w]) / (rate(node_netstat_Tcp_OutSegs[$w]) > 0) or '
+    'node_netstat_Tcp_CurrEstab',
     # Time, identity, targets
     'time() - node_boot_time_seconds',
     'label_replace(node_uname_info, "host", "$1", "nodename", "(.*)")',

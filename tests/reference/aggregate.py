@@ -38,7 +38,7 @@ def add_sum(numbers):
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def mean(numbers):

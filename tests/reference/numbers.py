@@ -33,7 +33,9 @@ def format_timestamp(t_ms: int) -> str:
     return f"{sign}{seconds}" + (f".{millis:03d}" if millis else "")
 
 
-def write_series(rows: list[tuple[dict[str, str], list[tuple[int, float]]]], *, matrix: bool) -> str:
+def write_series(
+    rows: list[tuple[dict[str, str], list[tuple[int, float]]]], *, matrix: bool
+) -> str:
     """The elements of "result", joined by commas."""
     texts = []
     for labels, samples in rows:

@@ -102,9 +102,7 @@ def count_steps(op: str, inside: Window, end_ms: int, range_ms: int) -> float | 
     pairs = list(zip(values, values[1:], strict=False))
     if op == "resets":
         return float(sum(after < before for before, after in pairs))
-    return float(
-        sum(a != b and not (math.isnan(a) and math.isnan(b)) for a, b in pairs)
-    )
+    return float(sum(a != b and not (math.isnan(a) and math.isnan(b)) for a, b in pairs))
 
 
 # --- over time ----------------------------------------------------------------------------------
@@ -192,9 +190,7 @@ def quantile(q: float, values: list[float]) -> float:
     return ordered[lower] * (1 - weight) + ordered[upper] * weight
 
 
-def quantile_windows(
-    op: str, inside: Window, end_ms: int, range_ms: int, q: float
-) -> float | None:
+def quantile_windows(op: str, inside: Window, end_ms: int, range_ms: int, q: float) -> float | None:
     if not inside:
         return None
     values = [v for _, v in inside]

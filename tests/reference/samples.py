@@ -15,7 +15,9 @@ Model = dict[int, dict[int, int]]
 
 
 def add(model: Model, batch: SampleBatch) -> None:
-    for ref, t, bits in zip(batch.refs.tolist(), batch.t_ms.tolist(), batch.bits.tolist()):
+    for ref, t, bits in zip(
+        *(c.tolist() for c in (batch.refs, batch.t_ms, batch.bits)), strict=True
+    ):
         model.setdefault(ref, {})[t] = bits
 
 
@@ -58,8 +60,8 @@ def model_of(columns: SeriesColumns) -> Model:
         span = slice(int(columns.offsets[row]), int(columns.offsets[row + 1]))
         t_ms = columns.t_ms[span]
         assert len(t_ms) > 0, "no empty series"
-        assert (np.diff(t_ms) > 0).all(), "times ascend strictly"
-        model[ref] = dict(zip(t_ms.tolist(), columns.bits[span].tolist()))
+        assert (t_ms[1:] > t_ms[:-1]).all(), "times ascend strictly"
+        model[ref] = dict(zip(t_ms.tolist(), columns.bits[span].tolist(), strict=True))
     return model
 
 
@@ -78,6 +80,6 @@ def rows_of_frames(frames: FrameBatch) -> list[dict[int, int]]:
         t_ms = frames.t_ms[frames.axis_offsets[axis] : frames.axis_offsets[axis + 1]]
         own = bits[frames.row_offsets[row] : frames.row_offsets[row + 1]]
         assert len(t_ms) == len(own)
-        assert (np.diff(t_ms) > 0).all()
-        rows.append(dict(zip(t_ms.tolist(), own.tolist())))
+        assert (t_ms[1:] > t_ms[:-1]).all()
+        rows.append(dict(zip(t_ms.tolist(), own.tolist(), strict=True)))
     return rows

@@ -81,13 +81,13 @@ def test_a_merge_keeps_the_samples(tmp_path_factory, parts, cut, chunk):
         for t, bits in own.items():
             by_partition.setdefault(partition_of(t), {}).setdefault(ref, {})[t] = bits
     assert len(entries) == len(by_partition)
-    for entry, (partition, model) in zip(entries, sorted(by_partition.items())):
+    for entry, (partition, model) in zip(entries, sorted(by_partition.items()), strict=True):
         reader = PartReader.open(FS, f"{folder}/{entry.name}", entry)
         assert samples.model_of(reader.collect(None, -(2**63), 2**63 - 1)) == model
         assert partition_of(entry.mint) == partition_of(entry.maxt) == partition
         assert entry.level == 1
         inside = [
-            r.entry for r, m in zip(readers, parts)
+            r.entry for r, m in zip(readers, parts, strict=True)
             if any(partition_of(t) == partition and t >= low for own in m.values() for t in own)
         ]  # fmt: skip
         assert entry.seq_min <= min(e.seq_min for e in inside)

@@ -1,5 +1,6 @@
 """Files written by the first version of each format stay readable, and are written alike."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,21 @@ def test_log():
     assert wal_records.decode_metadata(records[4].payload) == made.METADATA
     assert report.damage == report.torn_tails == []
     assert report.last_segment == 5
+
+
+def test_the_example_in_the_document_is_real(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "format" / "wal.md").read_text()
+    lines = re.findall(r"^    [0-9a-f]{4}((?:  ?[0-9a-f]{2})+)(?:  |$)", text, re.MULTILINE)
+    path = tmp_path / "wal" / filenames.wal_name(7)
+    path.parent.mkdir()
+    path.write_bytes(bytes.fromhex("".join(lines)))
+    [record], report = read(tmp_path, first_segment=7)
+    batch = wal_records.decode_floats(record.payload)
+    assert (record.type, record.seq) == (wal_records.FLOATS, 42)
+    assert batch.refs.tolist() == [5, 6]
+    assert batch.t_ms.tolist() == [made.T0, made.T0]
+    assert [str(v) for v in batch.bits.view(np.float64)] == ["1.0", "-0.0"]
+    assert report.damage == report.torn_tails == []
 
 
 @pytest.mark.parametrize(

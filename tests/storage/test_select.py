@@ -27,7 +27,7 @@ FS = UnsyncedFileSystem()
 
 
 def batch_of(rows: list[tuple[int, int, int]]) -> SampleBatch:
-    refs, t_ms, bits = zip(*rows) if rows else ((), (), ())
+    refs, t_ms, bits = zip(*rows, strict=True) if rows else ((), (), ())
     return SampleBatch(
         np.array(refs, np.uint32), np.array(t_ms, np.int64), np.array(bits, np.uint64)
     )
@@ -132,7 +132,7 @@ def test_reads_are_those_of_a_dictionary(parts, heads, refs, span, drop_stale):
         )  # fmt: skip
         assert select.count_samples(readers, views, wanted, mint, maxt) >= n_stored
         assert n_stored >= len(columns.t_ms)
-        for reader, model in zip(readers, models):
+        for reader, model in zip(readers, models[: len(readers)], strict=True):
             own = reader.collect(None, mint, maxt)
             assert samples.model_of(own) == samples.clipped(model, sorted(model), mint, maxt)
 

@@ -34,6 +34,7 @@ def encode_axes(
     -------
     (payload, positions)
         u8[P] and i64[A+1]: axis a is ``payload[positions[a]:positions[a + 1]]``.
+
     """
     t_ms = np.ascontiguousarray(t_ms, dtype=np.int64)
     offsets = np.ascontiguousarray(offsets, dtype=np.int64)
@@ -87,6 +88,7 @@ def decode_axes(
     ------
     CorruptionError
         A checksum or an invariant does not hold; `out` then holds values of no meaning.
+
     """
     columns = [
         np.ascontiguousarray(column, dtype=np.int64)

@@ -51,6 +51,7 @@ class BlockStats:
         f64[B], sum of the value before each drop, as counter resets add it.
     flags
         u32[B]: HAS_STALE, HAS_NAN, HAS_INF, EXACT_SUM, ONE_SIGN.
+
     """
 
     count: npt.NDArray[np.int64]
@@ -75,6 +76,7 @@ class EncodedBlocks:
         i64[B+1]; block b is ``payload[offsets[b]:offsets[b + 1]]``.
     stats
         Statistics of each block; not part of the payload.
+
     """
 
     payload: npt.NDArray[np.uint8]
@@ -98,6 +100,7 @@ def encode_blocks(
     first_rows
         i64[B], axis row of each block's first value; blocks are cut into vectors at multiples of
         1024 axis rows, each of which has its own transform.
+
     """
     bits = np.ascontiguousarray(bits, dtype=np.uint64)
     offsets = np.ascontiguousarray(offsets, dtype=np.int64)
@@ -160,6 +163,7 @@ def decode_blocks(
     ------
     CorruptionError
         A checksum or an invariant does not hold; `out` then holds values of no meaning.
+
     """
     columns = [
         np.ascontiguousarray(column, dtype=np.int64)

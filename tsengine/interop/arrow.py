@@ -1,4 +1,4 @@
-"""Stored samples and query answers as Arrow. Columns are handed over without copies where possible."""
+"""Stored samples and query answers as Arrow; columns are handed over without copies if possible."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ SELECT_SCHEMA = pa.schema(
 class _View(Protocol):
     @property
     def dictionary(self) -> LabelDictionary: ...
-    def find(
-        self, matchers: Sequence[Matcher], mint: int, maxt: int
-    ) -> npt.NDArray[np.uint32]: ...
+    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> npt.NDArray[np.uint32]: ...
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows: ...
     def count_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> int: ...
     def read(
@@ -55,9 +53,7 @@ def select_reader(
             rows = np.repeat(np.arange(start, stop, dtype=np.int32), lengths)
             labels = pa.DictionaryArray.from_arrays(pa.array(rows), dictionary)
             times = pa.array(row_times(frames)).cast(pa.timestamp("ms")).cast(TIMESTAMP)
-            yield pa.record_batch(
-                [labels, times, pa.array(frames.values)], schema=SELECT_SCHEMA
-            )
+            yield pa.record_batch([labels, times, pa.array(frames.values)], schema=SELECT_SCHEMA)
 
     return pa.RecordBatchReader.from_batches(SELECT_SCHEMA, batches())
 
@@ -82,7 +78,8 @@ def row_times(frames: FrameBatch) -> npt.NDArray[np.int64]:
     lengths = np.diff(frames.row_offsets)
     starts = frames.axis_offsets[:-1][frames.row_axis]
     place = np.arange(len(frames.values)) - np.repeat(frames.row_offsets[:-1], lengths)
-    return frames.t_ms[np.repeat(starts, lengths) + place]
+    times: npt.NDArray[np.int64] = frames.t_ms[np.repeat(starts, lengths) + place]
+    return times
 
 
 def label_maps(dictionary: LabelDictionary, rows: LabelRows) -> pa.MapArray:

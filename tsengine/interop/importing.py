@@ -19,11 +19,17 @@ N_REASONS_MAX = 20
 class Target(Protocol):
     """What an importer needs of a database."""
 
-    def series_refs(
-        self, label_sets: Sequence[Mapping[str, str]]
-    ) -> npt.NDArray[np.uint32]: ...
-    def append_columns(self, refs: Any, timestamps_ms: Any, values: Any) -> None: ...
-    def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None: ...  # noqa: A002
+    def series_refs(self, label_sets: Sequence[Mapping[str, str]]) -> npt.NDArray[np.uint32]:
+        """See `Database.series_refs`."""
+        ...
+
+    def append_columns(self, refs: Any, timestamps_ms: Any, values: Any) -> None:
+        """See `Database.append_columns`."""
+        ...
+
+    def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:
+        """See `Database.append_metadata`."""
+        ...
 
 
 @dataclass(slots=True)

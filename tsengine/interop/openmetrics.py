@@ -47,6 +47,7 @@ def import_file(
         What stood before is stored.
     OSError
         The file can't be read.
+
     """
     report = ImportReport()
     table = SeriesTable(db, report)

@@ -70,6 +70,7 @@ def import_file(
         Columns are missing or of other types; the text names them.
     OSError, pyarrow.ArrowInvalid
         The file can't be read.
+
     """
     report = ImportReport()
     table = SeriesTable(db, report)
@@ -95,9 +96,7 @@ def _check_schema(schema: pa.Schema) -> list[str]:
         if name not in schema.names:
             raise ValueError(f"the file has no column {name!r}; it has {', '.join(schema.names)}")
     kind = schema.field("timestamp").type
-    if not (
-        pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    ):
+    if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ValueError(f"column 'timestamp' can't have the type {kind}")
     kind = schema.field("value").type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
@@ -123,10 +122,10 @@ def _refs(
 ) -> npt.NDArray[np.int64]:
     """Series ref of each row, -1 where the labels are refused; Python runs once per label set."""
     if label_columns:
-        columns = [batch.column(name).cast(pa.string()).dictionary_encode() for name in label_columns]
-        codes = np.stack(
-            [c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in columns]
-        )
+        columns = [
+            batch.column(name).cast(pa.string()).dictionary_encode() for name in label_columns
+        ]
+        codes = np.stack([c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in columns])
         distinct, inverse = np.unique(codes, axis=1, return_inverse=True)
         texts = [c.dictionary.to_pylist() for c in columns]
         sets = [
@@ -140,7 +139,8 @@ def _refs(
     else:
         sets, inverse = _map_sets(batch.column("labels"))
     refs = np.array([table.ref(labels, f"row {first_row}") for labels in sets], np.int64)
-    return refs[inverse.reshape(-1)]
+    rows: npt.NDArray[np.int64] = refs[inverse.reshape(-1)]
+    return rows
 
 
 def _map_sets(
@@ -150,10 +150,9 @@ def _map_sets(
     keys = column.keys.cast(pa.string()).dictionary_encode()
     items = column.items.cast(pa.string()).dictionary_encode()
     n_items = max(1, len(items.dictionary))
-    codes = (
-        keys.indices.to_numpy(zero_copy_only=False).astype(np.int64) * n_items
-        + items.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    )
+    codes = keys.indices.to_numpy(zero_copy_only=False).astype(
+        np.int64
+    ) * n_items + items.indices.fill_null(0).to_numpy(zero_copy_only=False)
     offsets = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
     offsets -= offsets[0]
     lengths = np.diff(offsets)
@@ -180,5 +179,6 @@ def _times(column: pa.Array) -> npt.NDArray[np.int64]:
         raise ValueError("column 'timestamp' has empty rows")
     if pa.types.is_timestamp(column.type):
         ms = column.cast(pa.timestamp("ms", tz=column.type.tz), safe=False)
-        return ms.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        times: npt.NDArray[np.int64] = ms.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return times
     return times_to_ms(column.to_numpy(zero_copy_only=False))

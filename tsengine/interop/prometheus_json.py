@@ -39,6 +39,7 @@ def matrix_json(
         ``value_offsets[s]:value_offsets[s + 1]``: i64[S + 1].
     stamps_ms, stamp_of_value
         Distinct timestamps i64[K], and which one each value has: i64[N].
+
     """
     body = _series(rows, pair_text, values, value_offsets, stamps_ms, stamp_of_value, True)
     return b'{"resultType":"matrix","result":[' + body + b"]}"
@@ -81,7 +82,9 @@ def format_value(value: float) -> str:
     """One value as the API writes it, without quotes."""
     rows = LabelRows(np.zeros(2, np.int64), np.zeros(0, np.uint32))
     one = np.array([value])
-    text = _series(rows, _no_pair, one, np.arange(2), np.zeros(1, np.int64), np.zeros(1, int), False)
+    text = _series(
+        rows, _no_pair, one, np.arange(2), np.zeros(1, np.int64), np.zeros(1, int), False
+    )
     return text[text.rindex(b',"') + 2 : text.rindex(b'"')].decode()
 
 

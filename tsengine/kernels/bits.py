@@ -15,7 +15,7 @@ STALE_BITS = np.uint64(0x7FF0000000000002)
 """Bits of Prometheus's staleness marker."""
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load_u64(typingctx: Any, array: Any, idx: Any) -> Any:
     """Read 8 bytes of a u8 array at any position, little endian; the caller proves the bounds."""
     signature = types.uint64(array, types.intp)
@@ -30,7 +30,7 @@ def load_u64(typingctx: Any, array: Any, idx: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_u64(typingctx: Any, array: Any, idx: Any, value: Any) -> Any:
     """Write 8 bytes into a u8 array at any position; the caller proves the bounds."""
     signature = types.void(array, types.intp, types.uint64)
@@ -45,7 +45,7 @@ def store_u64(typingctx: Any, array: Any, idx: Any, value: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def f64_bits(typingctx: Any, value: Any) -> Any:
     """Reinterpret a float64 as uint64; keeps NaN payloads."""
     signature = types.uint64(types.float64)
@@ -56,7 +56,7 @@ def f64_bits(typingctx: Any, value: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def bits_f64(typingctx: Any, value: Any) -> Any:
     """Reinterpret a uint64 as float64; keeps NaN payloads."""
     signature = types.float64(types.uint64)
@@ -67,7 +67,7 @@ def bits_f64(typingctx: Any, value: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def leading_zeros(typingctx: Any, value: Any) -> Any:
     """Number of leading zero bits of a uint64; 64 for 0."""
     signature = types.int64(types.uint64)
@@ -78,7 +78,7 @@ def leading_zeros(typingctx: Any, value: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def trailing_zeros(typingctx: Any, value: Any) -> Any:
     """Number of trailing zero bits of a uint64; 64 for 0."""
     signature = types.int64(types.uint64)
@@ -149,7 +149,7 @@ def window_bounds(t_ms, start, end, ends_ms, range_ms, lo, hi):
         hi[k] = b
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def mul_high(typingctx: Any, x: Any, y: Any) -> Any:
     """Upper 64 bits of the 128-bit product of two uint64 (``x * y`` has the lower ones)."""
     signature = types.uint64(types.uint64, types.uint64)
@@ -162,7 +162,7 @@ def mul_high(typingctx: Any, x: Any, y: Any) -> Any:
     return signature, generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def unowned(typingctx: Any, array: Any) -> Any:
     """The same array without its reference count, for a kernel that hands arrays to many helpers.
 

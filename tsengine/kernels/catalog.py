@@ -45,7 +45,7 @@ VALUE_TOO_LONG = 8
 SERIES_TOO_LARGE = 9
 
 N_ROW_KEYS = 256
-MEMO_WINDOW = 8
+MEMO_WINDOW = 32
 """Slots looked at from an entry's home slot in the memo."""
 
 _HIGH_BITS = np.uint64(0x8080808080808080)

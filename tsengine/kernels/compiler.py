@@ -25,9 +25,7 @@ def missing_kernel_count() -> int:
     return sum(1 for _ in jit.missing_kernels())
 
 
-def warmup(
-    progress: Progress | None = None, *, cpu: Literal["host", "generic"] = "host"
-) -> int:
+def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] = "host") -> int:
     """Compile the kernels that the cache lacks; returns how many that were.
 
     Parameters
@@ -41,6 +39,7 @@ def warmup(
     ------
     RuntimeError
         A child could not compile a kernel; its message is in the text.
+
     """
     mark = jit.cache_dir() / jit.GENERIC_MARK
     if cpu == "generic" and not mark.exists():

@@ -122,7 +122,7 @@ def _cpu_name() -> str:
     return "generic" if (cache_dir() / GENERIC_MARK).exists() else "host"
 
 
-class _Locator(_CacheLocator):  # type: ignore[misc]
+class _Locator(_CacheLocator):
     """Puts all kernels of one source version into one folder."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
@@ -142,11 +142,11 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         return cls(py_func, py_file)
 
 
-class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+class _CacheImpl(CompileResultCacheImpl):
     _locator_classes = [_Locator]  # noqa: RUF012
 
 
-class _KernelCache(FunctionCache):  # type: ignore[misc]
+class _KernelCache(FunctionCache):
     _impl_class = _CacheImpl
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -157,6 +157,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
         return super()._index_key(sig, codegen)
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        """Store machine code, unless it would pass for code that runs on any CPU."""
         if _cpu_name() == "generic" and config.CPU_NAME != "generic":
             return  # this process makes code for its own CPU; it must not pass for generic code
         super().save_overload(sig, data)

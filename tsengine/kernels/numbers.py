@@ -9,8 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.jit import ERR_CAPACITY, ERR_CORRUPT, F64_IN, I64_IN, U8_IN, U8_OUT
-from tsengine.kernels.jit import device, i64, kernel
+from tsengine.kernels.jit import (
+    ERR_CAPACITY,
+    ERR_CORRUPT,
+    F64_IN,
+    I64_IN,
+    U8_IN,
+    U8_OUT,
+    device,
+    i64,
+    kernel,
+)
 
 VALUE_SIZE_MAX = 32
 """No value's text is longer: sign, '0.', 5 zeros, 17 digits; or 21 digits before the point."""

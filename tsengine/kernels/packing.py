@@ -21,9 +21,7 @@ from tsengine.kernels.jit import (
     I64_IN,
     OK,
     U8_IN,
-    U8_OUT,
     U32_OUT,
-    U64_OUT,
     device,
     i64,
     kernel,
@@ -56,7 +54,8 @@ PLAN_COUNTS = 32
 PLAN_SIZE = PLAN_COUNTS + 256
 EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 2
-GUESS_SLACK = 1
+GUESS_SAMPLE = 48
+GUESS_SLACK = 3
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -373,25 +372,33 @@ def sort_u64(x, n, spread, scratch, counts):
 
 
 @device
-def sparse_width(x, count, slots, full, least):
-    """Width below `least` that looks cheapest by every eighth of the sorted x; `least` if none does."""
-    best = slots * full
-    best_width = least
-    steps = (count - 1) >> 3
+def cheapest_width(x, count, stride, n, widths):
+    """Guess (width, bits) of the cheapest packing of n values from sorted samples ``x[0:count:stride]``.
+
+    Widths from 0 to `widths` - 1 are tried; a window of samples stands for its share of n.
+    """
+    best_width = widths
+    best = np.int64(0x7FFFFFFFFFFFFFFF)
+    steps = (count - 1) // stride
+    if steps < 1:
+        return np.int64(widths), best
+    full = bit_length(x[steps * stride] - x[0])
     inside = 0
-    for width in range(least):
+    for width in range(min(widths, full)):
         span = _ONE << np.uint64(width)
         i = 0
         while i + inside < steps:
-            while i + inside < steps and x[(i + inside + 1) << 3] - x[i << 3] < span:
+            while i + inside < steps and x[(i + inside + 1) * stride] - x[i * stride] < span:
                 inside += 1
             i += 1
-        outside = count - min(count, inside << 3)
-        bits = slots * width + exception_bits(count, outside, full - width)
+        bits = n * width + exception_bits(n, n - n * inside // steps, full - width)
         if inside > 0 and bits < best:
             best = bits
             best_width = width
-    return best_width
+    if full < widths and n * full < best:
+        best = n * full
+        best_width = full
+    return best_width, best
 
 
 @device
@@ -426,7 +433,9 @@ def plan_body(d, start, stop, near, work, plan, at):
         # Below the width that holds half of the values, every eighth value shows the best width.
         middle = x[(3 * count) >> 2] - x[count >> 2]
         least = max(0, bit_length(middle) - 1)
-        width = sparse_width(x, count, slots, full, least)
+        width, bits = cheapest_width(x, count, 8, count, least)
+        if bits >= best:
+            width = least
         first = 0
         inside = 1
         while width < full:
@@ -601,13 +610,13 @@ def integrate(x, n, order, head, step):
 
 
 @device
-def guess_width(x, n, order, sample):
-    """Bits that hold the middle 90 % of the differences of `order`, from up to 32 positions."""
-    stride = max(1, (n - order) // 32)
+def guess_bits(x, n, order, sample):
+    """Bits that the differences of `order` may need, guessed from up to 48 positions."""
+    stride = max(1, (n - order) // GUESS_SAMPLE)
     count = 0
     i = order
     smallest = np.int64(0x7FFFFFFFFFFFFFFF)
-    while i < n and count < 32:
+    while i < n and count < GUESS_SAMPLE:
         if order == 0:
             value = x[i]
         elif order == 1:
@@ -626,8 +635,8 @@ def guess_width(x, n, order, sample):
             sample[k] = sample[k - 1]
             k -= 1
         sample[k] = value
-    cut = count // 20
-    return bit_length(sample[count - 1 - cut] - sample[cut])
+    _width, bits = cheapest_width(sample, count, 1, n, 65)
+    return bits
 
 
 @device
@@ -640,17 +649,19 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     """
     top = min(max_order, n - 1)
     sample = work[SORTED]
+    none = np.int64(0x7FFFFFFFFFFFFFFF)
     guesses = (
-        guess_width(x, n, 0, sample),
-        guess_width(x, n, 1, sample) if top >= 1 else np.int64(99),
-        guess_width(x, n, 2, sample) if top >= 2 else np.int64(99),
+        guess_bits(x, n, 0, sample),
+        guess_bits(x, n, 1, sample) if top >= 1 else none,
+        guess_bits(x, n, 2, sample) if top >= 2 else none,
     )
     guess = min(guesses[0], guesses[1], guesses[2])
+    limit = guess + (guess >> GUESS_SLACK) + n // 4
     best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
     best_order = 0
     d = work[DIFFERENCES]
     for order in range(top + 1):
-        if guesses[order] > guess + GUESS_SLACK:
+        if guesses[order] > limit:
             continue
         difference(x, n, order, d)
         bits = plan_body(d, order, n, _ZERO, work, plan, PLAN_TRIAL)

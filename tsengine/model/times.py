@@ -29,6 +29,7 @@ def to_ms(time: TimeLike) -> int:
     ------
     TypeError, ValueError
         The value is no time, or does not fit 64-bit milliseconds.
+
     """
     if isinstance(time, bool):
         raise TypeError("a time can't be a bool")
@@ -76,6 +77,7 @@ def times_to_ms(times: Any) -> npt.NDArray[np.int64]:
     ------
     TypeError, ValueError
         Another dtype, NaT, NaN or a value that does not fit.
+
     """
     array = np.asarray(times)
     if array.ndim != 1:

@@ -155,6 +155,12 @@ def _evaluate_rollup(plan: p.RollupPlan, ctx: QueryContext) -> StepMatrix:
 
 def _evaluate_sliced(plan: p.SlicedAggregatePlan, ctx: QueryContext) -> StepMatrix:
     operand = plan.operand
+    if share_key(operand) in ctx.shared_keys:
+        # The operand is wanted elsewhere too, as it is.
+        vector = _evaluate_once(operand, ctx)
+        result = aggregate(ctx, plan.node, vector, None)
+        ctx.account(cost(result) - cost(vector))
+        return result
     if isinstance(operand, p.SelectPlan):
         series = select_series(operand, ctx)
         return aggregate_series(ctx, plan.node, None, series, latest(want_time=False))

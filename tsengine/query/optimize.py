@@ -96,6 +96,9 @@ def shared_keys(plan: p.Plan) -> frozenset[Hashable]:
         key = share_key(part)
         if key is not None:
             counts[key] = counts.get(key, 0) + 1
+            if counts[key] > 1:
+                # What is below will not be computed again.
+                continue
         pending.extend(p.children(part))
     return frozenset(key for key, n in counts.items() if n > 1)
 

@@ -42,6 +42,7 @@ def split_by_time(
     ----------
     describe
         Texts of series refs, for the rejects.
+
     """
     if len(batch) == 0:
         return TimeSplit(batch, (), ())
@@ -83,9 +84,7 @@ def _rejects(
     shown = min(len(refs), N_REJECTS_MAX)
     named = [
         Reject(series=name, reason=reason.format(_text(int(t))), n_samples=int(n))
-        for name, t, n in zip(
-            describe(refs[:shown]), times[:shown], counts[:shown], strict=True
-        )
+        for name, t, n in zip(describe(refs[:shown]), times[:shown], counts[:shown], strict=True)
     ]
     if shown < len(refs):
         rest = int(counts[shown:].sum())

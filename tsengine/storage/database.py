@@ -132,6 +132,7 @@ class StorageDatabase:
         Raises
         ------
         MalformedRequest, Overloaded, Full, Closed, ReadOnly
+
         """
         self._wait_for_room()
         with self._lane:
@@ -156,6 +157,7 @@ class StorageDatabase:
         ------
         ValueError
             A ref was not given out by `series_refs` of this database.
+
         """
         if len(refs) and int(refs.max()) >= self.catalog.next_ref:
             raise ValueError(f"series ref {int(refs.max())} was not given out by this database")
@@ -194,6 +196,7 @@ class StorageDatabase:
         Raises
         ------
         InvalidLabels, AppendLimitExceeded
+
         """
         with self._lane:
             self._check_writable()

@@ -229,5 +229,3 @@ class Maintenance:
                 remove_tree(self._fs, path)
             except OSError as error:
                 _LOG.warning("could not remove %s: %s", path, error)
-
-

@@ -15,7 +15,7 @@ from tsengine.storage import wal_records
 from tsengine.storage.filesystem import FileSystem
 
 N_VARIANTS_MAX = 8
-"""Different texts kept for one metric; targets of different versions disagree, but not endlessly."""
+"""Different texts kept for one metric: targets of different versions may disagree."""
 
 
 class MetadataStore:

@@ -37,6 +37,7 @@ class RecoveryReport:
         ``(file, offset, n_bytes)``: unfinished writes that were dropped; nothing is lost.
     n_orphan_samples
         Samples in the log whose series were lost with a damaged piece.
+
     """
 
     n_replayed_samples: int = 0
@@ -58,9 +59,7 @@ class Recovered:
     next_seq: int
 
 
-def recover(
-    fs: FileSystem, directory: str, options: Options, *, read_only: bool
-) -> Recovered:
+def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool) -> Recovered:
     """Load a database, or make a new one where there is none (writers only).
 
     Raises
@@ -71,6 +70,7 @@ def recover(
         The manifest, a catalog segment or a part is damaged.
     UnsupportedFormat
         Something was written by a newer version.
+
     """
     current = _load_or_create(fs, directory, read_only=read_only)
     if not read_only:

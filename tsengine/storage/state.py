@@ -23,6 +23,7 @@ class FrozenHead:
         First log segment that holds nothing of this head.
     next_ref, next_seq
         Series and log sequences below these were durable when the head froze.
+
     """
 
     head: Head
@@ -52,9 +53,7 @@ class State:
         parts = self.parts if part is None else (*self.parts, part)
         return replace(self, parts=parts, frozen=tuple(f for f in self.frozen if f is not frozen))
 
-    def with_merged(
-        self, removed: frozenset[str], added: tuple[PartReader, ...]
-    ) -> State:
+    def with_merged(self, removed: frozenset[str], added: tuple[PartReader, ...]) -> State:
         """Parts named in `removed` were replaced by `added`."""
         kept = [part for part in self.parts if part.entry.name not in removed]
         parts = sorted([*kept, *added], key=lambda part: (part.entry.seq_min, part.entry.mint))

@@ -27,6 +27,7 @@ class DatabaseView:
         Oldest first; all newer than the parts.
     floor_ms
         Samples before it are past the retention and not returned; None keeps all.
+
     """
 
     __slots__ = ("_floor_ms", "_heads", "_parts", "catalog")
@@ -64,9 +65,7 @@ class DatabaseView:
         parts = sum(p.entry.n_samples for p in self._parts)
         return parts + sum(h.n_samples for h in self._heads)
 
-    def find(
-        self, matchers: Sequence[Matcher], mint: int, maxt: int
-    ) -> npt.NDArray[np.uint32]:
+    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> npt.NDArray[np.uint32]:
         """Matching series with data near the closed range: u32[S] ascending."""
         return self.live(self.catalog.find(matchers), mint, maxt)
 
@@ -74,9 +73,7 @@ class DatabaseView:
         """Every series: u32[S] ascending."""
         return np.arange(self.catalog.n_series, dtype=np.uint32)
 
-    def live(
-        self, refs: npt.NDArray[np.uint32], mint: int, maxt: int
-    ) -> npt.NDArray[np.uint32]:
+    def live(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> npt.NDArray[np.uint32]:
         """Those of `refs` that occur in a source which touches the closed range."""
         mint = self._clip(mint)
         if len(refs) == 0 or mint > maxt:

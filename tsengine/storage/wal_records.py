@@ -40,6 +40,8 @@ KNOWN_TYPES = frozenset({SERIES, FLOATS, METADATA})
 _FLAG_START_TIMESTAMPS = 1
 _DELTAS = 0x80
 _WIDTHS = (0, 1, 2, 4, 8)
+_WIDTH_FOR = (0, 1, 2, 4, 4, 8, 8, 8, 8)
+_SIGNED = {4: np.int32, 8: np.int64}
 
 # flags, kind of refs, kind of t, 0, n, base and step of refs, base and step of t
 _FLOATS_HEADER = struct.Struct("<BBBBIQQQQ")
@@ -154,19 +156,14 @@ def _encode_column(values: _Unsigned) -> tuple[int, int, int, _Unsigned]:
     """Kind, base, step and what remains, as an array of the chosen width."""
     if not len(values):
         return 0, 0, 0, values
-    signed = values.dtype.str.replace("u", "i")
-    mask = (1 << (8 * values.itemsize)) - 1
-    base = int(values.view(signed).min()) & mask
-    offsets = values - values.dtype.type(base)
-    width = _width_of(int(offsets.max()))
+    lowest, width = _span(values)
     if width > 1 and len(values) > 1:
         deltas = values[1:] - values[:-1]
-        step = int(deltas.view(signed).min()) & mask
-        deltas -= values.dtype.type(step)
-        deltas_width = _width_of(int(deltas.max()))
+        step, deltas_width = _span(deltas)
         if deltas_width < width:
-            return _DELTAS | deltas_width, int(values[0]), step, _narrow(deltas, deltas_width)
-    return width, base, 0, _narrow(offsets, width)
+            rest = _narrow(deltas, step, deltas_width)
+            return _DELTAS | deltas_width, int(values[0]), int(step), rest
+    return width, int(lowest), 0, _narrow(values, lowest, width)
 
 
 def _decode_column(
@@ -174,20 +171,24 @@ def _decode_column(
 ) -> _Unsigned:
     """Invert `_encode_column`; the dtype is that of ``base``. The caller checked sizes."""
     dtype = base.dtype
+    out: _Unsigned
     width = kind & ~_DELTAS
-    n_stored = n - 1 if kind & _DELTAS else n
+    if not kind & _DELTAS:
+        if not width:
+            return np.full(n, base, dtype)
+        stored = np.frombuffer(payload, f"<u{width}", n, offset)
+        out = np.add(stored, base, dtype=dtype)
+        return out
+    if not width:
+        out = np.arange(n, dtype=dtype)
+        out *= step
+        out += base
+        return out
     out = np.empty(n, dtype)
-    if width:
-        stored = np.frombuffer(payload, f"<u{width}", n_stored, offset)
-    else:
-        stored = np.broadcast_to(dtype.type(0), n_stored)
-    if kind & _DELTAS:
-        out[0] = base
-        np.add(stored, step, out=out[1:], dtype=dtype, casting="unsafe")
-        np.cumsum(out, out=out, dtype=dtype)
-    else:
-        np.add(stored, base, out=out, dtype=dtype, casting="unsafe")
-    return out
+    out[0] = base
+    stored = np.frombuffer(payload, f"<u{width}", n - 1, offset)
+    np.add(stored, step, out=out[1:], dtype=dtype)
+    return np.cumsum(out, dtype=dtype, out=out)
 
 
 def _column_size(kind: int, n: int, width_max: int) -> int:
@@ -201,12 +202,16 @@ def _column_size(kind: int, n: int, width_max: int) -> int:
     return width * (n - 1)
 
 
-def _width_of(largest: int) -> int:
-    size = (largest.bit_length() + 7) // 8
-    return next(width for width in _WIDTHS if width >= size)
+def _span(values: _Unsigned) -> tuple[Any, int]:
+    """The lowest value, by its signed reading, and the bytes that offsets from it need."""
+    signed = values.view(_SIGNED[values.dtype.itemsize])
+    lowest = signed.min()
+    size = ((int(signed.max()) - int(lowest)).bit_length() + 7) // 8
+    return lowest.view(values.dtype), _WIDTH_FOR[size]
 
 
-def _narrow(values: _Unsigned, width: int) -> _Unsigned:
+def _narrow(values: _Unsigned, lowest: Any, width: int) -> _Unsigned:
     if width == 0:
         return values[:0]
-    return values.astype(f"<u{width}", copy=False)
+    offsets: _Unsigned = values - lowest
+    return offsets.astype(f"<u{width}", copy=False)

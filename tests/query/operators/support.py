@@ -1,6 +1,7 @@
 """Random vectors as matrices, contexts without an engine, and comparison with the reference."""
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from tests.reference.memory_source import MemoryDictionary
@@ -54,9 +55,7 @@ def vectors(n_steps, *, names=("m", "n"), marks=False, max_rows=6):
     )
     cells = st.lists(st.one_of(NUMBERS, st.none()), min_size=n_steps, max_size=n_steps)
     mark = st.booleans() if marks else st.just(False)
-    return st.lists(
-        st.tuples(named, cells, mark), max_size=max_rows, unique_by=lambda row: row[0]
-    )
+    return st.lists(st.tuples(named, cells, mark), max_size=max_rows, unique_by=lambda row: row[0])
 
 
 def to_matrix(ctx, rows):
@@ -125,12 +124,14 @@ def compare(ctx, rows_list, evaluate, reference, *, tolerance=0.0, with_marks=Tr
         except FailedError as error:
             errors.append(str(error))
             expected.append([])
-    try:
-        result = evaluate(*(to_matrix(ctx, rows) for rows in rows_list))
-    except QueryError as error:
-        assert any(_is_same_error(text, str(error)) for text in errors), (error, errors)
+    matrices = [to_matrix(ctx, rows) for rows in rows_list]
+    if errors:
+        with pytest.raises(QueryError) as failed:
+            evaluate(*matrices)
+        found = str(failed.value)
+        assert any(_is_same_error(text, found) for text in errors), (found, errors)
         return None
-    assert not errors
+    result = evaluate(*matrices)
     for t in range(ctx.n_steps):
         assert_same_vectors(
             read_step(ctx, result, t), expected[t], tolerance=tolerance, with_marks=with_marks

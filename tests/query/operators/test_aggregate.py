@@ -27,6 +27,7 @@ from tsengine.query.operators.ratio import label_hashes
 from tsengine.query.stepmatrix import ScalarSteps
 
 SOME = settings(max_examples=150, deadline=None)
+PATIENT = settings(deadline=None)
 LEAF = ast.NumberLiteral(span=SPAN, value=0.0)
 groupings = st.lists(st.sampled_from(["a", "b", "__name__", "nope"]), unique=True).map(tuple)
 
@@ -175,12 +176,12 @@ def test_underflow_is_refused_only_if_some_step_asks_for_something():
 
 def test_count_values_refuses_a_label_that_is_no_utf8():
     ctx = make_context()
-    with pytest.raises(QueryError, match='^invalid label name "a\\\\xc5z"$'):
+    with pytest.raises(QueryError, match=r'^invalid label name "a\\xc5z"$'):
         aggregate(ctx, node("count_values"), to_matrix(ctx, []), "a\udcc5z")
 
 
 @pytest.mark.parametrize(
-    ("op", "numbers", "warnings"),
+    ("op", "numbers", "texts"),
     [
         ("quantile", (0.5, 1.0), []),
         ("quantile", (np.nan, 0.5), ["quantile value should be between 0 and 1, got NaN"]),
@@ -189,7 +190,11 @@ def test_count_values_refuses_a_label_that_is_no_utf8():
             (1.5, -0.25),
             [f"quantile value should be between 0 and 1, got {q}" for q in ("1.5", "-0.25")],
         ),
-        ("limit_ratio", (1.1, 0), ["ratio value should be between -1 and 1, got 1.1, capping to 1"]),
+        (
+            "limit_ratio",
+            (1.1, 0),
+            ["ratio value should be between -1 and 1, got 1.1, capping to 1"],
+        ),
         (
             "limit_ratio",
             (-3, 1),
@@ -197,10 +202,10 @@ def test_count_values_refuses_a_label_that_is_no_utf8():
         ),
     ],
 )
-def test_warnings_about_parameters(op, numbers, warnings):
+def test_warnings_about_parameters(op, numbers, texts):
     ctx = make_context(2)
     aggregate(ctx, node(op), to_matrix(ctx, []), scalar(*numbers))
-    assert ctx.annotations.warnings == [f"PromQL warning: {text} (1:1)" for text in warnings]
+    assert ctx.annotations.warnings == [f"PromQL warning: {text} (1:1)" for text in texts]
 
 
 def test_a_group_takes_the_mark_of_any_member():
@@ -229,6 +234,7 @@ def test_numbers_as_go_writes_them():
     ]  # fmt: skip
 
 
+@PATIENT
 @given(NUMBERS)
 def test_positional_text_reads_back(value):
     np.testing.assert_equal(float(gotext.positional(value)), value)

@@ -129,7 +129,8 @@ def test_vector_and_scalar(op, swapped, returns_bool, delayed, case):
     ],
 )  # fmt: skip
 def test_two_scalars(op, a, b, want):
-    result = binary(make_context(), node(op), ScalarSteps(np.array([a])), ScalarSteps(np.array([b])))
+    lhs, rhs = ScalarSteps(np.array([a])), ScalarSteps(np.array([b]))
+    result = binary(make_context(), node(op), lhs, rhs)
     np.testing.assert_equal(result.values[0], want)
 
 
