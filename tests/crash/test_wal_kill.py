@@ -16,12 +16,12 @@ WRITER = """
 import sys, threading
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.ingest_log import LogEntry
-from tsengine.storage import wal
+from tsengine.storage import wal_segments
 from tsengine.storage.wal import Wal
 from tsengine.storage.wal_reader import replay
 
 directory, database_id, round_number = sys.argv[1:]
-wal.SEGMENT_SIZE_BYTES_MAX = 40_000
+wal_segments.SEGMENT_SIZE_BYTES_MAX = 40_000
 fs = LocalFileSystem()
 found = replay(fs, directory, first_segment=1, database_id=database_id)
 for _ in found:

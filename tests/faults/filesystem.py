@@ -100,7 +100,8 @@ class FaultyFileSystem:
             for path, synced in list(self._synced_size.items()):
                 if os.path.exists(path):
                     _lose_data(path, synced, rng)
-            for steps in self._undo.values():
+            # A folder whose removal is taken back must be there before its files can come back.
+            for _, steps in sorted(self._undo.items(), key=lambda item: item[0].count("/")):
                 n_kept = rng.randint(0, len(steps))
                 for undo in reversed(steps[n_kept:]):
                     undo()
@@ -171,6 +172,8 @@ class FaultyFileSystem:
 
             def undo() -> None:
                 assert kept is not None, "only files are unlinked"
+                if not os.path.isdir(os.path.dirname(path)):
+                    return  # the folder's removal reached the disk
                 if synced is not None:
                     os.truncate(kept, min(synced, os.path.getsize(kept)))
                 os.link(kept, path)

@@ -24,7 +24,7 @@ class Log:
         next_seq=0,
         fsync="always",
         queue_size_bytes_max=1 << 20,
-        previous=(0, 0),
+        previous=None,
         on_durable=None,
         on_failed=None,
     ):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.faults.filesystem import FaultyFileSystem
 from tests.faults.log import Log, payloads, read
 from tsengine.errors import Full
-from tsengine.storage import filenames, wal
+from tsengine.storage import filenames, wal, wal_segments
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.wal_reader import list_segments
 
@@ -142,6 +142,19 @@ def test_whole_records_in_an_attempt_that_failed_are_never_read(tmp_path):
     assert len(report.torn_tails) == 2
 
 
+def test_nor_are_they_when_nothing_was_acknowledged_before(tmp_path):
+    fs = FaultyFileSystem()
+    fs.fail("datasync", times=2)
+    fs.fail("unlink", times=None)
+    with Log(tmp_path, fs=fs, next_segment=5) as log:
+        for _ in range(2):
+            with pytest.raises(Full):
+                log.append(b"failed").wait(10)
+        log.append(b"after").wait(10)
+    assert list_segments(LocalFileSystem(), str(tmp_path)) == [5, 6, 7]
+    assert payloads(read(tmp_path)[0]) == [b"after"]
+
+
 def test_an_exception_of_on_failed_stops_nothing(tmp_path):
     fs = FaultyFileSystem()
 
@@ -169,7 +182,7 @@ def test_errors_that_are_not_of_the_disk_do_not_end_the_thread(tmp_path, monkeyp
 
 
 def test_rolling_needs_a_sync_with_interval(tmp_path, monkeypatch):
-    monkeypatch.setattr(wal, "SEGMENT_SIZE_BYTES_MAX", 100)
+    monkeypatch.setattr(wal_segments, "SEGMENT_SIZE_BYTES_MAX", 100)
     fs = FaultyFileSystem()
     with Log(tmp_path, fs=fs, fsync="interval") as log:
         log.append(b"x" * 100).wait(10)
@@ -235,25 +248,25 @@ def test_whatever_fails_the_acknowledged_and_only_they_are_read(tmp_path_factory
     assert [r.seq for r in records] == [entry.seq for entry in log.durable]
 
 
-@given(
-    st.sampled_from(FAILING_CALLS),
-    st.integers(1, 8),
-    st.integers(0, 200),
-    st.booleans(),
-    st.integers(0, 2**32),
+faults_in = st.lists(
+    st.tuples(
+        st.sampled_from(FAILING_CALLS), st.integers(1, 8), st.integers(0, 200), st.booleans()
+    ),
+    max_size=3,
 )
-@settings(max_examples=150, deadline=None)
-def test_power_cuts_lose_nothing_acknowledged(tmp_path_factory, kind, nth, torn, after, seed):
-    """Several lives of one log; each ends with the machine's death at some call."""
+
+
+@given(st.lists(st.tuples(faults_in, st.booleans()), min_size=2, max_size=4), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_lives_of_one_log(tmp_path_factory, lives, seed):
+    """Calls fail, the process or the machine dies at the last fault, and so on again."""
     tmp_path = tmp_path_factory.mktemp("log")
     rng = random.Random(seed)
+    fs = FaultyFileSystem()
     acknowledged: list[bytes] = []
     attempted: set[bytes] = set()
-    n_lives = 3
-    for life in range(n_lives):
-        fs = FaultyFileSystem()
-        _, report = read(tmp_path)
-        fs.fail(kind, nth=nth + life, torn=torn, after=after, crash=True)
+    report = read(tmp_path)[1]
+    for life, (faults, power_cut) in enumerate(lives):
         with Log(
             tmp_path,
             fs=fs,
@@ -261,6 +274,8 @@ def test_power_cuts_lose_nothing_acknowledged(tmp_path_factory, kind, nth, torn,
             next_seq=report.seq_max + 1,
             previous=report.previous,
         ) as log:
+            for i, (kind, nth, torn, after) in enumerate(faults):
+                fs.fail(kind, nth=nth, torn=torn, after=after, crash=i == len(faults) - 1)
             for i in range(6):
                 data = b"%d/%d:" % (life, i) + bytes(rng.randrange(60))
                 attempted.add(data)
@@ -268,16 +283,20 @@ def test_power_cuts_lose_nothing_acknowledged(tmp_path_factory, kind, nth, torn,
                     log.append(data).wait(10)
                     acknowledged.append(data)
                 except Full:
-                    break
-        fs.lose_unsynced(rng)
+                    pass
+            fs.is_crashed = True  # at the latest now
+        if power_cut:
+            fs.lose_unsynced(rng)
+        else:
+            fs.revive()
         records, report = read(tmp_path)
         found = payloads(records)
         assert report.damage == []
         assert [r.seq for r in records] == sorted({r.seq for r in records})
         assert set(found) <= attempted
-        # What was never acknowledged may be there, but once and in its place.
+        # What failed may be there, but once and in its place.
         assert [data for data in found if data in set(acknowledged)] == acknowledged
-        # And what was read once is read for ever.
+        # And what was replayed once counts like the acknowledged.
         acknowledged = found
 
 

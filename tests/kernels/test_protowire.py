@@ -68,7 +68,7 @@ def expected(call, *args):
 
 
 @given(damaged(), st.sampled_from([(1, 3), (5, 4)]))
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=400)
 def test_split_fields_matches_reference(data, numbers):
     assert spans_of(data, *numbers) == expected(reference.split_fields, data, *numbers)
 
@@ -104,7 +104,7 @@ def scan_v1(data: bytes, capacity: int = 64):
 
 
 @given(damaged())
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=400)
 def test_scan_series_v1_matches_reference(data):
     assert scan_v1(data) == expected(reference.scan_series_v1, data, [(0, len(data))])
 
@@ -129,7 +129,7 @@ def scan_v2(data: bytes, n_symbols: int, capacity: int = 256):
 
 
 @given(damaged(), st.integers(1, 30))
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=400)
 def test_scan_series_v2_matches_reference(data, n_symbols):
     found = scan_v2(data, n_symbols)
     assert found == expected(reference.scan_series_v2, data, [(0, len(data))], n_symbols)
@@ -159,7 +159,7 @@ def labels_in(data: bytes, capacity: int = 64):
 
 
 @given(damaged())
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=400)
 def test_parse_labels_matches_reference(data):
     assert labels_in(data) == expected(reference.parse_labels, data, [(0, len(data))])
 

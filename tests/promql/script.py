@@ -94,7 +94,7 @@ class Eval:
 
 _TIME = r"(-?(?:[0-9]+[a-z]+)+|0)"
 _LOAD = re.compile(rf"load(?P<nhcb>_with_nhcb)?\s+{_TIME}", re.IGNORECASE)
-_INSTANT = re.compile(rf"eval(_\w+)?\s+instant\s+(?:at\s+{_TIME}\s+)?(.+)", re.IGNORECASE)
+_INSTANT = re.compile(rf"eval(_\w+)?\s+instant\s+at\s+{_TIME}\s+(.+)", re.IGNORECASE)
 _RANGE = re.compile(
     rf"eval(_\w+)?\s+range\s+from\s+{_TIME}\s+to\s+{_TIME}\s+step\s+{_TIME}\s+(.+)", re.IGNORECASE
 )
@@ -196,7 +196,7 @@ def _eval(block):
         match = _INSTANT.fullmatch(head)
         if match is None:
             raise ScriptError(f"bad eval command {head!r}")
-        start_ms = end_ms = _signed_ms(match[2] or "0")
+        start_ms = end_ms = _signed_ms(match[2])
         step_ms = 0
         expr = match[3]
     found = {"expectations": [], "series": []}

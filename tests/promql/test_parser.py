@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.promql.script import Eval, read_script
-from tests.promql.trees import shape, spans
+from tests.promql.trees import nodes, shape
 from tsengine.errors import ParseError
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.promql import ast
@@ -393,8 +393,8 @@ def test_spans_are_the_texts_of_the_nodes():
     text = 'sum by (a) (rate(foo{x="ä"}[5m] offset 1m)) / -(b @ start()) + min_of(1, 2)'
     source = text.encode()
     texts = {
-        type(node).__name__: source[span.start : span.end].decode()
-        for node, span in reversed(spans(on(text)))
+        type(node).__name__: source[node.span.start : node.span.end].decode()
+        for node in reversed(nodes(on(text)))
     }
     assert texts["Aggregate"] == 'sum by (a) (rate(foo{x="ä"}[5m] offset 1m))'
     assert texts["MatrixSelector"] == 'foo{x="ä"}[5m] offset 1m'
@@ -634,7 +634,7 @@ def check_one(text):
     printed = to_text(tree)
     assert shape(on(printed)) == shape(tree), printed
     size = len(text.encode())
-    assert all(0 <= span.start < span.end <= size for _, span in spans(tree))
+    assert all(0 <= node.span.start < node.span.end <= size for node in nodes(tree))
     return True
 
 

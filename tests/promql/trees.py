@@ -16,15 +16,16 @@ def shape(node):
     return node
 
 
-def spans(node, found=None):
-    """All (node, span) pairs of a tree."""
-    found = [] if found is None else found
-    if isinstance(node, tuple):
-        for child in node:
-            spans(child, found)
-    elif dataclasses.is_dataclass(node):
-        if hasattr(node, "span"):
-            found.append((node, node.span))
-        for field in dataclasses.fields(node):
-            spans(getattr(node, field.name), found)
+def nodes(root):
+    """All nodes of a tree that have a span, the root first."""
+    found = []
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, tuple):
+            waiting.extend(node)
+        elif dataclasses.is_dataclass(node):
+            if hasattr(node, "span"):
+                found.append(node)
+            waiting.extend(getattr(node, field.name) for field in dataclasses.fields(node))
     return found

@@ -9,14 +9,14 @@ from tests.real.session import run_session
 @pytest.mark.timeout(600)
 def test_a_minute_of_real_input(tmp_path):
     try:
-        outcome = run_session(tmp_path, collect_s=58, interval_s=1, window_s=8, step_s=2)
+        outcome = run_session(tmp_path, collect_s=58, interval_s=1, window_s=8, step_s=1)
     except MissingPeerError as error:
         if error.is_failure:
             raise
         pytest.skip(str(error))
     assert not outcome.problems, "\n".join(outcome.problems)
     assert outcome.n_answers == 25 * 2 * 2
-    assert outcome.n_points > 10_000
+    assert outcome.n_points > 2_000
     for version in ("1.0", "2.0"):
         assert outcome.n_samples[version] > 10_000
         entry = outcome.metadata[version]["node_cpu_seconds_total"][0]

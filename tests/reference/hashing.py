@@ -1,4 +1,5 @@
-"""The fingerprints with Python's integers, from the definition in docs/format/catalog.md."""
+"""The fingerprints with Python's integers, from the definition at the top of
+tsengine/kernels/hashing.py."""
 
 from __future__ import annotations
 

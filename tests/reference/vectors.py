@@ -105,7 +105,8 @@ def set_operator(op, lhs, rhs, matching):
 
 def binary(op, lhs, rhs, matching, returns_bool, delayed):
     """Arithmetic or comparison of two vectors at one step."""
-    if not lhs or not rhs:
+    fills = (matching.fill_left, matching.fill_right)
+    if not lhs and not rhs or not (lhs and rhs) and fills == (None, None):
         return []
     swapped = matching.cardinality.value == "one-to-many"
     many, one = (rhs, lhs) if swapped else (lhs, rhs)
@@ -116,13 +117,23 @@ def binary(op, lhs, rhs, matching, returns_bool, delayed):
             side = "left" if swapped else "right"
             raise FailedError(f"found duplicate series on the {side} hand-side")
         partners[key] = element
-    seen = set()
-    result = []
+    pairs = []
     for element in many:
         key = signature(element, matching)
-        if key not in partners:
-            continue
-        other = partners[key]
+        if key in partners:
+            pairs.append((key, element, partners[key]))
+        elif matching.fill_right is not None:
+            pairs.append((key, element, Element(key, matching.fill_right)))
+    if matching.fill_left is not None:
+        matched = {signature(element, matching) for element in many}
+        pairs += [
+            (key, Element(key, matching.fill_left), other)
+            for key, other in partners.items()
+            if key not in matched
+        ]
+    seen = set()
+    result = []
+    for key, element, other in pairs:
         a, b = (other, element) if swapped else (element, other)
         labels = result_labels(op, element, other, matching, returns_bool and not delayed)
         if matching.cardinality.value == "one-to-one":

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.golden import make_part
 from tests.reference import samples
 from tests.reference.samples import STALE, Model
 from tests.reference.unsynced import UnsyncedFileSystem
@@ -26,7 +27,7 @@ from tsengine.storage.part_writer import write_part
 DAY = 86_400_000
 ALL = (-(2**63), 2**63 - 1)
 FS = UnsyncedFileSystem()
-GOLDEN = Path(__file__).parent.parent / "golden" / "part-v1"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def write(folder: Path, chunks: list[SeriesColumns], targets=None) -> PartEntry:
@@ -120,11 +121,11 @@ def test_blocks_are_cut_at_the_widest_rung_that_fits(tmp_path):
 
 
 def test_series_of_a_target_share_the_union_of_their_times(tmp_path):
-    grid = list(range(0, 1000, 10))
+    grid = list(range(10, 1010, 10))
     model = {
         1: dict.fromkeys(grid, 1),
-        2: {t: 2 for t in grid if t not in (300, 310, 700)},  # two gaps
-        3: {t: 3 for t in grid if t >= 500},  # came later
+        2: {t: 2 for t in grid if t not in (310, 320, 710)},  # two gaps
+        3: {t: 3 for t in grid if t > 500},  # came later
         4: dict.fromkeys(grid, 4),
         5: dict.fromkeys(range(5, 1000, 10), 5),  # another target's clock
     }
@@ -142,7 +143,7 @@ def test_series_of_a_target_share_the_union_of_their_times(tmp_path):
 
 
 def test_clocks_that_differ_too_much_keep_their_own_axes(tmp_path):
-    model = {ref: dict.fromkeys(range(ref, 1000, 10), ref) for ref in range(4)}
+    model = {ref: dict.fromkeys(range(ref + 1, 1000, 10), ref) for ref in range(4)}
     reader = open_part(
         tmp_path,
         write(tmp_path, [samples.columns_of(model)], lambda refs: np.zeros(len(refs), int)),
@@ -152,7 +153,7 @@ def test_clocks_that_differ_too_much_keep_their_own_axes(tmp_path):
 
 
 def test_chunks_share_axes_and_equal_values_are_stored_once(tmp_path):
-    model = {ref: dict.fromkeys(range(500), ref % 3) for ref in range(9)}
+    model = {ref: dict.fromkeys(range(1, 500), ref % 3) for ref in range(9)}
     chunks = [
         samples.columns_of({ref: model[ref] for ref in some})
         for some in ((0, 1, 2, 3, 4), (5, 6, 7, 8))
@@ -167,7 +168,7 @@ def test_chunks_share_axes_and_equal_values_are_stored_once(tmp_path):
 def test_statistics_are_those_of_the_values(tmp_path):
     values = np.array([3.0, 5.0, 1.0, 2.5])
     bits = [*values.view(np.uint64).tolist(), STALE]
-    model = {1: dict(enumerate(bits)), 2: {0: bits[0]}, 3: dict(enumerate(bits))}
+    model = {1: dict(enumerate(bits, 1)), 2: {1: bits[0]}, 3: dict(enumerate(bits, 1))}
     reader = open_part(tmp_path, write(tmp_path, [samples.columns_of(model)]))
     stats = reader.stats
     assert reader.index.block_payload.tolist() == [0, 1, 0]
@@ -266,7 +267,7 @@ def test_a_flipped_bit_anywhere_is_an_error_with_the_file(sound, tmp_path_factor
 def test_a_shorter_or_longer_file_is_an_error(sound, tmp_path, name):
     folder, entry, _ = sound
     size = (folder / entry.name / name).stat().st_size
-    for cut in sorted({0, 1, 15, 16, 40, 90, size // 2, size - 1}):
+    for cut in sorted({0, 1, 15, 16, size // 4, size // 2, size - 1}):
         damaged = tmp_path / f"cut-{cut}"
         shutil.copytree(folder / entry.name, damaged / entry.name)
         content = (damaged / entry.name / name).read_bytes()
@@ -329,24 +330,10 @@ def test_a_newer_version_is_refused(sound, tmp_path, monkeypatch):
         open_part(tmp_path, entry)
 
 
-def golden_model() -> Model:
-    model = scrape(6, 50, start=1_700_000_000_000) | scrape(3, 5, start=-DAY, step=DAY // 2)
-    model[1000] = {0: STALE, 1: 0x7FF8000000000001, 2: 1 << 63, 3: 0x3FB999999999999A}
-    return model
-
-
-def golden_entry() -> PartEntry:
-    columns = samples.columns_of(golden_model())
-    return PartEntry(
-        name="part-v1", level=2, mint=int(columns.t_ms.min()), maxt=int(columns.t_ms.max()),
-        n_samples=len(columns.t_ms), n_series=len(columns), seq_min=3, seq_max=9, size_bytes=0,
-    )  # fmt: skip
-
-
 def test_the_golden_part_is_read():
     """Written once by version 1; every later version must read it."""
-    reader = PartReader.open(FS, str(GOLDEN), golden_entry())
-    assert samples.model_of(reader.collect(None, *ALL)) == golden_model()
+    reader = PartReader.open(FS, str(GOLDEN / make_part.NAME), make_part.golden_entry())
+    assert samples.model_of(reader.collect(None, *ALL)) == make_part.golden_model()
     reader.verify()
     reader.close()
 

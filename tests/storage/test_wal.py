@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.faults.filesystem import FaultyFileSystem
 from tests.faults.log import DATABASE_ID, Log, payloads, read, reopen
 from tsengine.errors import AppendLimitExceeded, Closed, Overloaded, StorageError, UnsupportedFormat
-from tsengine.storage import filenames, wal, wal_records
+from tsengine.storage import filenames, wal, wal_records, wal_segments
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.ingest_log import LogEntry
 from tsengine.storage.wal_reader import list_segments
@@ -91,7 +91,7 @@ def test_groups_of_any_size_keep_order_and_content(tmp_path_factory, sizes, grou
     wanted = [rng.randbytes(size) for size in sizes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wal, "GROUP_SIZE_BYTES_MAX", group_size)
-        patch.setattr(wal, "SEGMENT_SIZE_BYTES_MAX", 3 * group_size)
+        patch.setattr(wal_segments, "SEGMENT_SIZE_BYTES_MAX", 3 * group_size)
         with Log(tmp_path) as log:
             held = log.hold()
             tickets = [log.append(data) for data in wanted]
@@ -135,7 +135,7 @@ def test_many_appenders(tmp_path):
 
 
 def test_segments_roll_and_vouch_for_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(wal, "SEGMENT_SIZE_BYTES_MAX", 200)
+    monkeypatch.setattr(wal_segments, "SEGMENT_SIZE_BYTES_MAX", 200)
     with Log(tmp_path) as log:
         for i in range(10):
             log.append(b"%d" % i * 60).wait(10)

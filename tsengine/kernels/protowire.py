@@ -310,7 +310,7 @@ def parse_labels(
         while pos < end:
             totals[ERROR_POSITION] = pos
             tag, pos = _varint(data, pos, end)
-            if pos < 0:
+            if pos < 0 or tag < 8:
                 return ERR_CORRUPT
             if tag != _LENGTH_1:
                 pos = _skip(data, pos, end, tag & np.int64(7))

@@ -129,8 +129,7 @@ def _regex_pairs(
     n_seen, known = view.regex_cache.get((name, pattern.expression), (0, np.empty(0, np.uint32)))
     fresh = all_pairs[all_pairs >= n_seen]
     accepts = pattern.accepts_bytes
-    values = view.pair_values[fresh].tolist()
-    hits = [accepts(view.text_bytes(value)) for value in values]
+    hits = [accepts(text) for text in view.texts_bytes(view.pair_values[fresh])]
     found = np.concatenate((known, fresh[np.array(hits, np.bool_)]))
     if view.n_pairs > n_seen:
         if len(view.regex_cache) >= _CACHE_ENTRIES_MAX:

@@ -133,6 +133,9 @@ def _build(columns: dict[int, I64Array], header: PartHeader, path: str) -> PartI
     _require(int(sizes.sum()) == header.n_samples, "number of samples", path)
     _require(int(axis.max(initial=-1)) < len(axis_rows), "a block on a missing axis", path)
 
+    axis_mint = columns[Section.AXIS_MINT]
+    axis_maxt = axis_mint + columns[Section.AXIS_SPAN]
+    _require(bool((axis_mint <= axis_maxt).all()), "an axis that ends before it starts", path)
     patterns = _patterns(columns, path)
     n_patterns = len(patterns.offsets) - 1
     _require(int(pattern.max(initial=0)) < n_patterns, "a block with a missing pattern", path)
@@ -144,14 +147,15 @@ def _build(columns: dict[int, I64Array], header: PartHeader, path: str) -> PartI
     )
     _require(bool((end_row <= axis_rows[axis]).all()), "a block behind its axis's end", path)
 
+    follows = axis_mint[axis[1:]] > axis_maxt[axis[:-1]]
+    follows[offsets_of(blocks)[1:-1] - 1] = True
+    _require(bool(follows.all()), "blocks of a series that overlap", path)
+
     payload = _payloads(columns, path)
     payload_offsets = offsets_of(columns[Section.PAYLOAD_SIZE]) + FILE_HEADER_SIZE
     axis_offsets = offsets_of(columns[Section.AXIS_SIZE]) + FILE_HEADER_SIZE
     _require(int(payload_offsets[-1]) == header.values_size_bytes, "size of the values", path)
     _require(int(axis_offsets[-1]) == header.axes_size_bytes, "size of the axes", path)
-    axis_mint = columns[Section.AXIS_MINT]
-    axis_maxt = axis_mint + columns[Section.AXIS_SPAN]
-    _require(bool((axis_mint <= axis_maxt).all()), "an axis that ends before it starts", path)
     return PartIndex(
         refs=refs.astype(np.uint32),
         series_blocks=offsets_of(blocks),

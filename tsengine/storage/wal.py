@@ -30,16 +30,11 @@ from typing import Literal
 from tsengine.codecs.records import OVERHEAD_SIZE, PAYLOAD_SIZE_MAX, crc32c, frame
 from tsengine.errors import AppendLimitExceeded, Closed, Full, Overloaded, StorageError
 from tsengine.storage import filenames, wal_records
-from tsengine.storage.filesystem import AppendFile, FileSystem, storage_error
+from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.ingest_log import LogEntry, Ticket
 from tsengine.storage.lock import check_process
-from tsengine.storage.wal_format import (
-    NO_SEGMENT,
-    SEGMENT_SIZE_BYTES_MAX,
-    SegmentHeader,
-    encode_segment_header,
-)
 from tsengine.storage.wal_reader import list_segments
+from tsengine.storage.wal_segments import SegmentWriter
 
 GROUP_SIZE_BYTES_MAX = 8 << 20
 """Bytes written between two syncs; a larger entry makes a group of its own."""
@@ -92,7 +87,7 @@ class Wal:
         First numbers to use: above all that exist (`ReplayReport.last_segment`) and above all
         sequences ever used (the manifest's next_seq, `ReplayReport.seq_max`).
     previous
-        `ReplayReport.previous`: what the first new segment vouches for.
+        `ReplayReport.previous`: what the first new segment vouches for; None for nothing.
     fsync
         ``always``: entries are handed on and acknowledged after the fdatasync. ``interval``: after
         the write; the fdatasync follows within a second, a crash of the machine may lose that much.
@@ -119,9 +114,9 @@ class Wal:
         queue_size_bytes_max: int,
         on_durable: Callable[[list[LogEntry]], None],
         on_failed: Callable[[list[LogEntry]], None] | None = None,
-        previous: tuple[int, int] = (NO_SEGMENT, 0),
+        previous: tuple[int, int] | None = None,
     ) -> None:
-        assert next_segment > previous[0], "segments only count upwards"
+        assert previous is None or next_segment > previous[0], "segments only count upwards"
         self._fs = fs
         self._directory = directory
         self._syncs_always = fsync == "always"
@@ -137,7 +132,7 @@ class Wal:
         self._failure: str | None = None
         self._is_closing = False
         # The writer thread's own.
-        self._segments = _SegmentWriter(fs, directory, database_id, next_segment, previous)
+        self._segments = SegmentWriter(fs, directory, database_id, next_segment, previous)
         self._sync_due_s: float | None = None
         self._counts = dict.fromkeys(("entries", "groups", "bytes", "failed", "failures", "cut"), 0)
         self._write_s = 0.0
@@ -424,109 +419,3 @@ def _framed(group: list[_Pending]) -> bytes:
         for (record_type, payload), crc in zip(entry.records, pending.crcs, strict=True):
             pieces.extend(frame(record_type, payload, seq=entry.seq, payload_crc=crc))
     return b"".join(pieces)
-
-
-class _SegmentWriter:
-    """The open segment and its successors. Used by the writer thread only."""
-
-    def __init__(
-        self,
-        fs: FileSystem,
-        directory: str,
-        database_id: str,
-        next_segment: int,
-        previous: tuple[int, int],
-    ) -> None:
-        self._fs = fs
-        self._directory = directory
-        self._database_id = database_id
-        self.next_segment = next_segment
-        """The number of the next file."""
-        self._file: AppendFile | None = None
-        self._number = NO_SEGMENT
-        # What the next header vouches for: the last segment with acknowledged bytes, their end.
-        self._previous = self._made_durable(previous)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a segment takes writes."""
-        return self._file is not None
-
-    @property
-    def first_in_use(self) -> int:
-        """No segment from here on may be removed."""
-        return self._number if self._file is not None else self.next_segment
-
-    def write(self, data: bytes) -> None:
-        """Append to the open segment; a full one is followed by a new one."""
-        if self._file is not None and self._file.size >= SEGMENT_SIZE_BYTES_MAX:
-            self._file.datasync()
-            self.roll()
-        if self._file is None:
-            self._open_next()
-        assert self._file is not None, "a segment was opened"
-        self._file.write(data)
-
-    def sync(self) -> None:
-        """Make what was written durable."""
-        if self._file is not None:
-            self._file.datasync()
-
-    def acknowledge(self) -> None:
-        """Vouch for everything written so far."""
-        assert self._file is not None, "something was written"
-        self._previous = (self._number, self._file.size)
-
-    def roll(self) -> int:
-        """Finish the open segment (everything in it is acknowledged); the next one's number."""
-        self.close()
-        return self.next_segment
-
-    def abandon(self) -> None:
-        """Leave a segment that failed; what was not acknowledged in it is void."""
-        self.close()
-        if self._previous[0] != self._number:
-            # Nothing in it counts. On a full disk such files would pile up, one per attempt.
-            self._remove(self._number)
-
-    def close(self) -> None:
-        """Close the open segment, if there is one."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            # What counts was synced before; a file that never was counts for nothing.
-            with contextlib.suppress(OSError):
-                file.close()
-
-    def _open_next(self) -> None:
-        number = self.next_segment
-        path = filenames.wal_path(self._directory, number)
-        previous, previous_end = self._previous
-        header = SegmentHeader(self._database_id, number, previous, previous_end)
-        try:
-            file = self._fs.open_append(path)
-            assert file.size == 0, f"{path} is there already"
-            self._file, self._number = file, number
-            file.write(encode_segment_header(header))
-            self._fs.sync_dir(filenames.wal_dir(self._directory))
-        finally:
-            # Also after a failure: a number that may have a file is not used again.
-            self.next_segment = number + 1
-
-    def _made_durable(self, previous: tuple[int, int]) -> tuple[int, int]:
-        """Sync what a killed process wrote: it was replayed, so it counts from now on."""
-        segment, _ = previous
-        if segment == NO_SEGMENT:
-            return previous
-        try:
-            file = self._fs.open_append(filenames.wal_path(self._directory, segment))
-            try:
-                file.datasync()
-            finally:
-                file.close()
-        except OSError:
-            return NO_SEGMENT, 0
-        return previous
-
-    def _remove(self, number: int) -> None:
-        with contextlib.suppress(OSError):
-            self._fs.unlink(filenames.wal_path(self._directory, number))

@@ -1,8 +1,8 @@
 """The header of a log segment. docs/format/wal.md has the picture and an example.
 
-Besides saying whose segment it is, a header vouches for the segment before it: which one that was
+Besides saying whose segment it is, a header vouches for what was before: which segment that was
 and up to which byte it was acknowledged. So bytes lost from a finished segment are noticed, and
-what stands after that byte (left by a failed write) is never taken for data.
+what failed writes left, behind that byte or in files of their own, is never taken for data.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ VERSION = 1
 SEGMENT_HEADER_SIZE = 64
 SEGMENT_SIZE_BYTES_MAX = 128 << 20
 """A segment that reached this is followed by a new one."""
-NO_SEGMENT = 0
-"""Segments are numbered from 1."""
+END_UNKNOWN = 0
+"""Stands for the end of a segment that nobody vouches for."""
 
 _END_MARK = b"WAL1"
 _BODY = struct.Struct("<8sII16sQQQ")
@@ -30,12 +30,15 @@ assert _BODY.size == _CRC_OFFSET, "the header's fields fill it"
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """``previous`` is the segment written before, up to byte ``previous_end``; or NO_SEGMENT."""
+    """``previous`` was written before (0: none), and acknowledged up to byte ``previous_end``.
+
+    Segments numbered between the two never held anything acknowledged.
+    """
 
     database_id: str
     segment: int
-    previous: int = NO_SEGMENT
-    previous_end: int = 0
+    previous: int
+    previous_end: int = END_UNKNOWN
 
 
 def encode_segment_header(header: SegmentHeader) -> bytes:

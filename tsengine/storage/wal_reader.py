@@ -17,7 +17,7 @@ from tsengine.errors import StorageError, UnsupportedFormat
 from tsengine.storage import filenames, wal_records
 from tsengine.storage.filesystem import FileSystem, ReadFile, storage_error
 from tsengine.storage.wal_format import (
-    NO_SEGMENT,
+    END_UNKNOWN,
     SEGMENT_HEADER_SIZE,
     SegmentHeader,
     read_segment_header,
@@ -51,8 +51,8 @@ class ReplayReport:
         The highest segment number that has a file, else ``first_segment - 1``. A new log starts
         above it.
     previous
-        The last segment with records and where they end, for the header that the next log writes;
-        ``(NO_SEGMENT, 0)`` when there is none or its end is not known because of damage.
+        The last segment that counts and where its records end, for the header that the next log
+        writes; the end is END_UNKNOWN when it is damaged or when there is no segment.
     torn_tails
         ``(path, offset, n_bytes)``: writes that never finished, nobody was told they had.
     damage
@@ -67,7 +67,7 @@ class ReplayReport:
     n_records: int = 0
     seq_max: int = -1
     last_segment: int = 0
-    previous: tuple[int, int] = (NO_SEGMENT, 0)
+    previous: tuple[int, int] = (0, END_UNKNOWN)
     torn_tails: list[tuple[str, int, int]] = field(default_factory=list)
     damage: list[tuple[str, int, str]] = field(default_factory=list)
     n_bytes: int = 0
@@ -94,7 +94,8 @@ class Replay:
         self._first_segment = first_segment
         self._database_id = database_id
         self._read_only = read_only
-        self.report = ReplayReport(last_segment=first_segment - 1)
+        before = first_segment - 1
+        self.report = ReplayReport(last_segment=before, previous=(before, END_UNKNOWN))
 
     def __iter__(self) -> Iterator[ReplayedRecord]:
         segments = [
@@ -180,7 +181,7 @@ class Replay:
     def _note(self, number: int, tail: Tail, end: int | None) -> None:
         """Put down why a segment's records stop at ``tail``."""
         if end is not None or tail.kind is TailKind.DAMAGED:
-            self.report.previous = (NO_SEGMENT, 0)
+            self.report.previous = (number, END_UNKNOWN)
         if end is not None:
             reason = tail.reason
             if tail.kind is not TailKind.DAMAGED:
@@ -288,8 +289,9 @@ def _vouched_ends(
     ends: dict[int, int] = {}
     void: set[int] = set()
     for number, header in headers.items():
-        if isinstance(header, SegmentHeader) and header.previous != NO_SEGMENT:
-            ends[header.previous] = header.previous_end
+        if isinstance(header, SegmentHeader):
+            if header.previous_end != END_UNKNOWN:
+                ends[header.previous] = header.previous_end
             void.update(other for other in headers if header.previous < other < number)
     return ends, void
 

@@ -34,7 +34,11 @@ def matchings(draw, cardinalities):
         allowed = [n for n in ("a", "b") if not (is_on and n in labels)]
         if allowed:
             include = tuple(draw(st.lists(st.sampled_from(allowed), unique=True)))
-    return ast.VectorMatching(cardinality, labels, is_on, include)
+    fill = st.none() | st.integers(-2, 2).map(float)
+    fills = (None, None)
+    if cardinality is not ast.Cardinality.MANY_TO_MANY and draw(st.booleans()):
+        fills = draw(st.tuples(fill, fill))
+    return ast.VectorMatching(cardinality, labels, is_on, include, *fills)
 
 
 @SOME

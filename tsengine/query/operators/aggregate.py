@@ -19,12 +19,17 @@ from tsengine.query.context import QueryContext
 from tsengine.query.labelspace import LabelSpace
 from tsengine.query.operators import gotext
 from tsengine.query.operators.ratio import sampling_offsets
+from tsengine.query.operators.room import require_room
 from tsengine.query.partials import PARTIAL_OPS, make_partial, valid_or_dummy
+from tsengine.query.scheduler import plan_slices, run_slices
 from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, take_rows
 
 _F64 = npt.NDArray[np.float64]
 _I64 = npt.NDArray[np.int64]
 _BOOL = npt.NDArray[np.bool_]
+
+_DENSE_KEYS = 1 << 20
+"""A table of this many keys is made without thinking."""
 
 _INT64_MIN = -9223372036854775808.0
 _INT64_MAX = 9223372036854774784.0  # the largest double below 2^63, as Prometheus compares
@@ -109,6 +114,13 @@ def rows_by_group(group_of_row: _I64, n_groups: int) -> tuple[_I64, _I64, int]:
     return order, offsets, int(sizes.max(initial=0))
 
 
+def slices_of_groups(ctx: QueryContext, operand: StepMatrix, n_groups: int) -> list[range]:
+    """Runs of groups for the query's threads to work on."""
+    return plan_slices(
+        n_groups, n_samples=operand.values.size, n_steps=operand.n_steps, n_threads=ctx.n_threads
+    )
+
+
 def _quantile(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, q: _F64) -> StepMatrix:
     assert node.param is not None, "quantile has a parameter"
     if len(q):
@@ -123,11 +135,16 @@ def _quantile(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, q: _F
     shape = (len(labels), operand.n_steps)
     values, valid = np.empty(shape), np.empty(shape, np.bool_)
     cells, all_valid = valid_or_dummy(operand.valid)
-    counters = np.empty((2, BLOCK), np.int64)
-    group_quantiles(
-        operand.values, cells, all_valid, order, offsets, q,
-        np.empty(BLOCK * largest), counters[0], counters[1], values, valid,
-    )  # fmt: skip
+
+    def work(number: int, groups: range) -> None:
+        part = slice(groups.start, groups.stop)
+        counters = np.empty((2, BLOCK), np.int64)
+        group_quantiles(
+            operand.values, cells, all_valid, order, offsets[groups.start : groups.stop + 1], q,
+            np.empty(BLOCK * largest), counters[0], counters[1], values[part], valid[part],
+        )  # fmt: skip
+
+    run_slices(ctx, slices_of_groups(ctx, operand, len(labels)), work)
     marks = _marks_of_groups(operand, group_of_row, len(labels))
     return StepMatrix(labels, values, _all_or_mask(valid), marks)
 
@@ -241,20 +258,46 @@ def _count_values(
     others = space.drop(operand.labels, (label,))
     grouping = tuple(name for name in node.grouping if name != label)
     group_of_row, group_labels = group_rows(space, others, grouping, without=node.without)
-    rows, steps = np.nonzero(operand.present())
-    bits = operand.values[rows, steps].view(np.uint64)
-    bits[np.isnan(bits.view(np.float64))] = np.array([np.nan]).view(np.uint64)[0]
-    distinct, code = np.unique(bits, return_inverse=True)
+    group_of_cell, step_of_cell, bits = _present_cells(operand, group_of_row)
     vanishes = node.without and label in (*node.grouping, METRIC_NAME)
-    if vanishes:
-        distinct, code = distinct[:1], np.zeros_like(code)
-    cell_key = group_of_row[rows] * max(len(distinct), 1) + code
-    keys, series = np.unique(cell_key, return_inverse=True)
-    counts = np.bincount(series * operand.n_steps + steps, minlength=len(keys) * operand.n_steps)
-    values = counts.reshape(len(keys), operand.n_steps).astype(np.float64)
-    labels = space.take(group_labels, keys // max(len(distinct), 1))
+    distinct = np.unique(bits)
+    n_distinct = 1 if vanishes else max(len(distinct), 1)
+    keys = group_of_cell
     if not vanishes:
-        texts = [gotext.positional(float(v)) for v in distinct.view(np.float64)]
+        keys = group_of_cell * n_distinct + np.searchsorted(distinct, bits)
+    series_keys, series_of_cell = _numbered(keys, len(group_labels) * n_distinct)
+    n_series, n_steps = len(series_keys), operand.n_steps
+    require_room(ctx, n_series * n_steps)
+    counts = np.bincount(series_of_cell * n_steps + step_of_cell, minlength=n_series * n_steps)
+    values = counts.reshape(n_series, n_steps).astype(np.float64)
+    labels = space.take(group_labels, series_keys // n_distinct)
+    if not vanishes:
+        texts = [gotext.positional(value) for value in distinct.view(np.float64).tolist()]
         pairs = space.intern_values(label, texts)
-        labels = space.set_column(labels, label, pairs[keys % max(len(distinct), 1)])
+        labels = space.set_column(labels, label, pairs[series_keys % n_distinct])
     return StepMatrix(labels, values, _all_or_mask(values > 0), None)
+
+
+def _present_cells(
+    operand: StepMatrix, group_of_row: _I64
+) -> tuple[_I64, _I64, npt.NDArray[np.uint64]]:
+    """Group, step and bits of every present cell; all NaNs have the same bits."""
+    if operand.valid is None:
+        groups = np.repeat(group_of_row, operand.n_steps)
+        steps = np.tile(np.arange(operand.n_steps), operand.n_series)
+        cells = operand.values.reshape(-1).copy()
+    else:
+        rows, steps = np.nonzero(operand.valid)
+        groups = group_of_row[rows]
+        cells = operand.values[operand.valid]
+    cells[np.isnan(cells)] = np.nan
+    return groups, steps, cells.view(np.uint64)
+
+
+def _numbered(keys: _I64, n_keys: int) -> tuple[_I64, _I64]:
+    """Distinct keys in ascending order and each key's place; keys are below `n_keys`."""
+    if n_keys > len(keys) + _DENSE_KEYS:
+        return np.unique(keys, return_inverse=True)
+    seen = np.zeros(n_keys, np.bool_)
+    seen[keys] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[keys]

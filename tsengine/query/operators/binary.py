@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import QueryError
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import matching
+from tsengine.query.operators.fill import with_fills
+from tsengine.query.operators.rows import stack_rows
 from tsengine.query.stepmatrix import (
     EvalValue,
     ScalarSteps,
@@ -54,7 +55,7 @@ def binary(
     Raises
     ------
     QueryError
-        Vectors don't match as they have to, or `fill` was asked for.
+        Vectors don't match as they have to.
 
     """
     ctx.check()
@@ -134,10 +135,11 @@ def _filtered(vector: StepMatrix, holds: _BOOL) -> StepMatrix:
 def _vectors(
     ctx: QueryContext, node: ast.Binary, rules: ast.VectorMatching, lhs: StepMatrix, rhs: StepMatrix
 ) -> StepMatrix:
-    if rules.fill_left is not None or rules.fill_right is not None:
-        raise QueryError("fill modifiers (fill, fill_left, fill_right) are not supported yet")
     is_swapped = rules.cardinality is ast.Cardinality.ONE_TO_MANY
     many, one = (rhs, lhs) if is_swapped else (lhs, rhs)
+    if rules.fill_left is not None or rules.fill_right is not None:
+        many, one = with_fills(ctx, many, one, rules)
+        lhs, rhs = (one, many) if is_swapped else (many, one)
     is_arithmetic = node.op in _ARITHMETIC
     drops_name = is_arithmetic or (node.returns_bool and not ctx.delayed_name_removal)
     made = matching.join(ctx, many, one, rules, drops_name=drops_name)
@@ -243,23 +245,12 @@ def _union(ctx: QueryContext, lhs: StepMatrix, rhs: StepMatrix) -> StepMatrix:
     if lhs.n_series == 0:
         return rhs
     space = ctx.space
-    labels = space.concat([lhs.labels, rhs.labels])
-    group_of_row, first_row = space.group(labels)
+    united = stack_rows(space, [lhs, rhs])
+    group_of_row, first_row = space.group(united.labels)
     n_left = lhs.n_series
-    values = np.concatenate([lhs.values, rhs.values])
-    valid = None
-    if lhs.valid is not None or rhs.valid is not None:
-        valid = np.concatenate([lhs.present(), rhs.present()])
-    marks = None
-    if lhs.drop_name is not None or rhs.drop_name is not None:
-        marks = np.concatenate(
-            [
-                np.zeros(m.n_series, np.bool_) if m.drop_name is None else m.drop_name
-                for m in (lhs, rhs)
-            ]
-        )
-    if len(first_row) == len(labels):
-        return StepMatrix(labels, values, valid, marks)
+    if len(first_row) == united.n_series:
+        return united
+    values, valid = united.values, united.valid
     assert valid is not None, "equal label sets on both sides share a group, so a side is masked"
     partner = first_row[group_of_row[n_left:]]
     shared = np.flatnonzero(partner < n_left)
@@ -270,5 +261,4 @@ def _union(ctx: QueryContext, lhs: StepMatrix, rhs: StepMatrix) -> StepMatrix:
     values[target] = rows
     valid[target] |= fill
     kept = np.concatenate([np.arange(n_left), n_left + np.flatnonzero(partner >= n_left)])
-    united = StepMatrix(labels, values, valid, marks)
     return merge_same_labels(space, take_rows(space, united, kept))

@@ -22,8 +22,11 @@ from tsengine.promql import ast
 from tsengine.promql.lexer import quote
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import gotext
-from tsengine.query.operators.aggregate import rows_by_group, warn_quantile
+from tsengine.query.operators.aggregate import rows_by_group, slices_of_groups, warn_quantile
+from tsengine.query.operators.room import require_room
+from tsengine.query.operators.rows import stack_rows
 from tsengine.query.partials import valid_or_dummy
+from tsengine.query.scheduler import run_slices
 from tsengine.query.stepmatrix import (
     EvalValue,
     ScalarSteps,
@@ -189,11 +192,17 @@ def _quantiles(
     fixes = np.tile([np.inf, -np.inf, 0.0], (n_groups, 1))
     fix_steps = np.zeros(3 * n_groups, np.int64)
     cells, all_valid = valid_or_dummy(classic.buckets.valid)
-    bucket_quantiles(
-        classic.buckets.values, cells, all_valid, classic.order, classic.offsets, classic.bounds,
-        q, np.empty(classic.n_largest), np.empty(classic.n_largest), values, valid,
-        fixes, fix_steps,
-    )  # fmt: skip
+
+    def work(number: int, groups: range) -> None:
+        part = slice(groups.start, groups.stop)
+        bucket_quantiles(
+            classic.buckets.values, cells, all_valid, classic.order,
+            classic.offsets[groups.start : groups.stop + 1], classic.bounds, q,
+            np.empty(classic.n_largest), np.empty(classic.n_largest), values[part], valid[part],
+            fixes[part], fix_steps[3 * groups.start : 3 * groups.stop],
+        )  # fmt: skip
+
+    run_slices(ctx, slices_of_groups(ctx, classic.buckets, n_groups), work)
     n_fixes, first, last = fix_steps.reshape(n_groups, 3).T
     fixed = np.flatnonzero(n_fixes)
     for group, name in zip(fixed, _metric_names(ctx, classic.labels, fixed), strict=True):
@@ -251,7 +260,9 @@ def histogram_quantiles(ctx: QueryContext, node: ast.Call, args: Sequence[EvalVa
         q = _scalar(quantile)
         result = _quantiles(ctx, classic, q, fixes)
         # A quantile that changes over time is a series of its own at each of its values.
-        for value in np.unique(q):
+        distinct = np.unique(q)
+        require_room(ctx, result.values.size * len(distinct))
+        for value in distinct:
             here = np.isnan(q) if np.isnan(value) else q == value
             pair = space.intern(label.text, gotext.open_metrics(float(value)))
             column = np.full(result.n_series, pair, np.int64)
@@ -259,23 +270,8 @@ def histogram_quantiles(ctx: QueryContext, node: ast.Call, args: Sequence[EvalVa
             valid = result.valid if here.all() else result.present() & here
             parts.append(replace(result, labels=labels, valid=valid))
     _tell_fixes(ctx, fixes, node.args[0].span)
-    return remove_names(space, _stacked(ctx, parts), delayed=ctx.delayed_name_removal)
-
-
-def _stacked(ctx: QueryContext, parts: list[StepMatrix]) -> StepMatrix:
-    """All rows of matrices; rows of equal labels are merged."""
-    has_marks = any(part.drop_name is not None for part in parts)
-    marks = [
-        np.zeros(part.n_series, np.bool_) if part.drop_name is None else part.drop_name
-        for part in parts
-    ]
-    stacked = StepMatrix(
-        labels=ctx.space.concat([part.labels for part in parts]),
-        values=np.concatenate([part.values for part in parts]),
-        valid=np.concatenate([part.present() for part in parts]),
-        drop_name=np.concatenate(marks) if has_marks else None,
-    )
-    return merge_same_labels(ctx.space, stacked)
+    united = merge_same_labels(space, stack_rows(space, parts))
+    return remove_names(space, united, delayed=ctx.delayed_name_removal)
 
 
 def histogram_fraction(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
@@ -285,9 +281,15 @@ def histogram_fraction(ctx: QueryContext, node: ast.Call, args: Sequence[EvalVal
     shape = (len(classic.labels), ctx.n_steps)
     values, valid = np.empty(shape), np.empty(shape, np.bool_)
     cells, all_valid = valid_or_dummy(classic.buckets.valid)
-    bucket_fractions(
-        classic.buckets.values, cells, all_valid, classic.order, classic.offsets, classic.bounds,
-        lower, upper, np.empty(classic.n_largest), np.empty(classic.n_largest), values, valid,
-    )  # fmt: skip
+
+    def work(number: int, groups: range) -> None:
+        part = slice(groups.start, groups.stop)
+        bucket_fractions(
+            classic.buckets.values, cells, all_valid, classic.order,
+            classic.offsets[groups.start : groups.stop + 1], classic.bounds, lower, upper,
+            np.empty(classic.n_largest), np.empty(classic.n_largest), values[part], valid[part],
+        )  # fmt: skip
+
+    run_slices(ctx, slices_of_groups(ctx, classic.buckets, len(classic.labels)), work)
     result = classic.result(values, valid)
     return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)

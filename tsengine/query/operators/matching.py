@@ -19,6 +19,7 @@ from tsengine.promql.ast import Cardinality, VectorMatching
 from tsengine.query.context import QueryContext
 from tsengine.query.labelspace import NAME_LABELS, LabelSpace
 from tsengine.query.operators import gotext
+from tsengine.query.operators.room import require_room
 from tsengine.query.stepmatrix import SAME_LABELSET, StepMatrix
 
 _I64 = npt.NDArray[np.int64]
@@ -106,7 +107,8 @@ def join(
     space = ctx.space
     groups = match_groups(space, many.labels, one.labels, matching)
     _refuse_duplicates(ctx, many, one, groups, matching)
-    many_rows, one_rows = _pairs(many, one, groups)
+    many_rows, one_rows = _pairs(ctx, many, one, groups)
+    require_room(ctx, len(many_rows) * many.n_steps)
     labels = _result_labels(space, many, one, matching, many_rows, one_rows, drops_name)
     valid = _both_present(many, one, many_rows, one_rows)
     made = Join(many_rows, one_rows, valid, labels, groups.left[many_rows])
@@ -124,9 +126,13 @@ def _refuse_duplicates(
     """Two rows of the "one" side with equal matching labels, at a step where both sides exist."""
     rows_per_group = np.bincount(groups.right, minlength=groups.n)
     rows = np.flatnonzero(rows_per_group[groups.right] > 1)
-    if len(rows) == 0 or many.n_series == 0:
+    if len(rows) == 0:
         return
-    matters = np.ones(one.n_steps, np.bool_) if many.valid is None else many.valid.any(axis=0)
+    has_fill = matching.fill_left is not None or matching.fill_right is not None
+    if has_fill or (many.valid is None and many.n_series):
+        matters = np.ones(one.n_steps, np.bool_)
+    else:
+        matters = np.any(many.present(), axis=0)
     present = one.present()[rows]
     dense, dense_group = np.unique(groups.right[rows], return_inverse=True)
     count = np.zeros((len(dense), one.n_steps))
@@ -156,26 +162,53 @@ def _raise_duplicate(
     )
 
 
-def _pairs(many: StepMatrix, one: StepMatrix, groups: Groups) -> tuple[_I64, _I64]:
-    """All pairs of rows of one group that are present together at some step."""
+def _pairs(
+    ctx: QueryContext, many: StepMatrix, one: StepMatrix, groups: Groups
+) -> tuple[_I64, _I64]:
+    """All pairs of rows of one group; those that never meet are left out where it matters."""
     order = np.argsort(groups.right, kind="stable")
     sizes = np.bincount(groups.right, minlength=groups.n)
     starts = np.cumsum(sizes) - sizes
     n_partners = sizes[groups.left]
+    require_room(ctx, int(n_partners.sum()))
     many_rows = np.repeat(np.arange(many.n_series), n_partners)
     first_of_row = np.cumsum(n_partners) - n_partners
     place = np.arange(len(many_rows)) - first_of_row[many_rows]
     one_rows = order[starts[groups.left[many_rows]] + place]
-    if not (sizes > 1).any() or many.n_steps == 0:
+    if not (sizes > 1).any():
         return many_rows, one_rows
-    # A group whose "one" side changes hands over time: only the pairs that meet are of interest.
-    several = np.flatnonzero(sizes[groups.left[many_rows]] > 1)
-    meets = np.ones(len(many_rows), np.bool_)
+    # The "one" side of some groups changes hands over time: only pairs that meet are of interest.
+    may_meet = _life_spans_overlap(many, one, many_rows, one_rows)
+    several = np.flatnonzero(may_meet & (sizes[groups.left[many_rows]] > 1))
+    meets = may_meet
     for chunk in _chunks(len(several), many.n_steps):
         at = several[chunk]
         both = _both_present(many, one, many_rows[at], one_rows[at])
         meets[at] = True if both is None else both.any(axis=1)
     return many_rows[meets], one_rows[meets]
+
+
+def _life_spans_overlap(
+    many: StepMatrix, one: StepMatrix, many_rows: _I64, one_rows: _I64
+) -> _BOOL:
+    """Whether the spans from first to last present step of two rows meet: bool[P]."""
+    many_first, many_last = _life_span(many)
+    one_first, one_last = _life_span(one)
+    return (many_first[many_rows] <= one_last[one_rows]) & (
+        one_first[one_rows] <= many_last[many_rows]
+    )
+
+
+def _life_span(matrix: StepMatrix) -> tuple[_I64, _I64]:
+    """First and last present step of each row; of an empty row a span that meets none."""
+    n_rows, n_steps = matrix.values.shape
+    if matrix.valid is None:
+        return np.zeros(n_rows, np.int64), np.full(n_rows, n_steps - 1)
+    first = matrix.valid.argmax(axis=1)
+    last = n_steps - 1 - matrix.valid[:, ::-1].argmax(axis=1)
+    is_empty = ~np.any(matrix.valid, axis=1)
+    first[is_empty], last[is_empty] = n_steps, -1
+    return first, last
 
 
 def _chunks(n_rows: int, n_steps: int) -> list[slice]:
