@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tsengine.model.batch import SeriesColumns
+from tsengine.model.batch import SampleBatch, SeriesColumns
+from tsengine.storage.compaction import merge_parts
 from tsengine.storage.filesystem import LocalFileSystem
+from tsengine.storage.head import Head
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import write_part
 from tsengine.storage.select import read_frames
@@ -95,6 +97,73 @@ def measure(name: str, columns: SeriesColumns, targets, n_threads: int) -> None:
         pool.shutdown()
 
 
+def measure_stacks(n_threads: int) -> None:
+    """Reads that can't take the straight way, and merging; smaller, 1.44 M samples a source."""
+    fs = LocalFileSystem()
+    rng = np.random.default_rng(5)
+    columns = counters(1000, 1440, is_shared=True, jitter_ms=5)
+    refs = columns.refs
+    keep = rng.random(len(columns.t_ms)) < 0.9
+    rows = np.repeat(np.arange(1000), 1440)
+    gaps = SeriesColumns(
+        refs,
+        np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=1000))]),
+        columns.t_ms[keep],
+        columns.bits[keep],
+    )
+    bits = columns.bits.copy()
+    bits[rng.integers(0, len(bits), 5000)] = 0x7FF0000000000002
+    stale = SeriesColumns(refs, columns.offsets, columns.t_ms, bits)
+    head = Head()
+    order = np.argsort(columns.t_ms, kind="stable")
+    head.append(SampleBatch(refs[rows[order]], columns.t_ms[order], columns.bits[order]), 1)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(n_threads) as pool:
+
+        def part(number: int, source: SeriesColumns) -> PartReader:
+            name = f"{number:010d}"
+            entry = write_part(
+                fs, folder, name, [source], targets=lambda r: np.zeros(len(r), np.int64),
+                seq_min=number, seq_max=number, level=0,
+            )  # fmt: skip
+            assert entry is not None
+            return PartReader.open(fs, f"{folder}/{name}", entry)
+
+        plain, gappy, marked = part(1, columns), part(2, gaps), part(3, stale)
+        scenes = {
+            "one part": ([plain], []),
+            "a tenth missing at random": ([gappy], []),
+            "stale markers in every series": ([marked], []),
+            "two parts over each other": ([plain, gappy], []),
+            "head only": ([], [head.view()]),
+            "head over the same part": ([plain], [head.view()]),
+        }
+        for name, (parts, heads) in scenes.items():
+            mint, maxt = int(columns.t_ms.min()), int(columns.t_ms.max())
+
+            def read(some, parts=parts, heads=heads, mint=mint, maxt=maxt):
+                return read_frames(parts, heads, some, mint, maxt, drop_stale=True)
+
+            slices = np.array_split(refs, n_threads)
+            best = best_of(7, lambda read=read, slices=slices: list(pool.map(read, slices)))
+            n_read = sum(len(read(some).values) for some in slices)
+            print(
+                f"{name:34s} {best * 1e3:7.1f} ms {n_read / best / 1e6 / n_threads:6.0f} M/s/thread"
+            )
+        names = iter(range(10, 20))
+        start = time.perf_counter()
+        merged = merge_parts(
+            fs, [plain, gappy, marked], folder, lambda: f"{next(names):010d}",
+            targets=lambda r: np.zeros(len(r), np.int64), cut_before_ms=None, level=1,
+        )  # fmt: skip
+        took = time.perf_counter() - start
+        n_inputs = sum(p.entry.n_samples for p in (plain, gappy, marked))
+        print(
+            f"{'merging three parts':34s} {took * 1e3:7.1f} ms {n_inputs / took / 1e6:6.0f} M/s in"
+        )
+        assert merged[0].n_samples == len(columns.t_ms)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--threads", type=int, default=2)
@@ -113,6 +182,7 @@ def main() -> None:
         measure(f"1000 axes, jitter {jitter} ms", own, alone, n_threads)
     many = counters(20_000, 240, is_shared=True, jitter_ms=5)
     measure("20,000 series x 1 h, one axis", many, together, n_threads)
+    measure_stacks(n_threads)
 
 
 if __name__ == "__main__":

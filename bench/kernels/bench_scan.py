@@ -1,9 +1,9 @@
 """Samples and new series a second through the catalog, Snappy included; and what they take.
 
-Beside each figure: the time a plain copy of the same decompressed bytes takes (np.copyto), so that
-runs on machines of different speed, or on a noisy one, can be compared.
+Beside each figure stands the time in units of a plain copy of the same bytes (np.copyto of the
+decompressed bodies), so that runs on machines of different speed, or on a noisy one, compare.
 
-    python -m bench.kernels.bench_scan [--series 100000] [--rounds 5]
+    python -m bench.kernels.bench_scan [--series 100000] [--rounds 7]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 
 import cramjam
 import numpy as np
+import zstandard
 
 from tests.reference import remote_write as wire
 from tsengine.options import LabelLimits
@@ -39,7 +40,7 @@ def labels_of(host: int, metric: int) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in labels.items()]
 
 
-def bodies(n_series: int, version: int) -> list[bytes]:
+def make_bodies(n_series: int, version: int) -> list[bytes]:
     """Snappy-compressed bodies of all series, one sample each."""
     made = []
     for first in range(0, n_series, SERIES_PER_BODY):
@@ -56,24 +57,23 @@ def bodies(n_series: int, version: int) -> list[bytes]:
     return made
 
 
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+def make_catalog() -> Catalog:
+    return Catalog(secret=bytes(range(32)), limits=LabelLimits(), max_series=10**8)
 
 
-def scan_all(catalog: Catalog, compressed: list[bytes], version: int) -> tuple[int, float]:
+def scan_all(catalog: Catalog, bodies: list[bytes], version: int) -> tuple[int, float]:
+    """Samples and seconds of one pass."""
     n = 0
     begin = time.perf_counter()
-    for body in compressed:
-        data = bytes(cramjam.snappy.decompress_raw(body))
+    for body in bodies:
+        data = memoryview(cramjam.snappy.decompress_raw(body))
         n += len(catalog.scan_remote_write(data, version=version).batch)
     return n, time.perf_counter() - begin
 
 
-def copy_s(compressed: list[bytes]) -> float:
-    raw = [
-        np.frombuffer(bytes(cramjam.snappy.decompress_raw(body)), np.uint8) for body in compressed
-    ]
+def copy_all(bodies: list[bytes]) -> float:
+    """Seconds to copy the decompressed bytes."""
+    raw = [np.frombuffer(cramjam.snappy.decompress_raw(body), np.uint8) for body in bodies]
     out = np.empty(max(map(len, raw)), np.uint8)
     begin = time.perf_counter()
     for data in raw:
@@ -81,43 +81,49 @@ def copy_s(compressed: list[bytes]) -> float:
     return time.perf_counter() - begin
 
 
+def report(n_series: int, rounds: int, version: int) -> None:
+    bodies = make_bodies(n_series, version)
+    warm = make_catalog()
+    for _ in range(2):
+        scan_all(warm, bodies[:1], version)
+    warm.publish()
+    copy_s = min(copy_all(bodies) for _ in range(rounds))
+    runs = []
+    for _ in range(3):
+        catalog = make_catalog()
+        runs.append(scan_all(catalog, bodies, version))
+    n_new, new_s = min(runs, key=lambda run: run[1])
+    n, known_s = min(
+        (scan_all(catalog, bodies, version) for _ in range(rounds)), key=lambda r: r[1]
+    )
+    begin = time.perf_counter()
+    catalog.publish()
+    publish_s = time.perf_counter() - begin
+    payload = catalog.encode_series(0, catalog.next_ref)
+    packed = zstandard.ZstdCompressor(level=3).compress(payload)
+    copy = make_catalog()
+    begin = time.perf_counter()
+    copy.decode_series(payload)
+    replay_s = time.perf_counter() - begin
+    print(
+        f"{version}.0 known  {n / known_s / 1e6:6.2f} M samples/s  {known_s / copy_s:6.1f} x copy"
+    )
+    print(
+        f"{version}.0 new    {n_new / new_s / 1e3:6.0f} k series/s   {new_s / copy_s:6.1f} x copy"
+    )
+    print(
+        f"    publish {publish_s * 1e9 / n_new:.0f} ns, replay {replay_s * 1e9 / n_new:.0f} ns a series"
+    )
+    print(f"    log {len(payload) / n_new:.1f}, segment {len(packed) / n_new:.1f} bytes a series")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     for version in (1, 2):
-        compressed = bodies(options.series, version)
-        warm = Catalog(secret=bytes(32), limits=LabelLimits(), max_series=10**7)
-        scan_all(warm, compressed[:1], version)
-        catalog = Catalog(secret=bytes(range(32)), limits=LabelLimits(), max_series=10**8)
-        before = resident_bytes()
-        n_new, new_s = scan_all(catalog, compressed, version)
-        begin = time.perf_counter()
-        catalog.publish()
-        catalog.view().series_of_pairs.count(np.zeros(1, np.uint32))
-        publish_s = time.perf_counter() - begin
-        grown = resident_bytes() - before
-        runs = [scan_all(catalog, compressed, version) for _ in range(options.rounds)]
-        n, best = min(runs, key=lambda run: run[1])
-        copy = min(copy_s(compressed) for _ in range(3))
-        print(
-            f"{version}.0  known: {n / best / 1e6:5.2f} M samples/s ({best / copy:5.1f} x copy)   "
-            f"new: {n_new / new_s / 1e3:4.0f} k series/s ({new_s / copy:5.1f} x copy), "
-            f"publish {publish_s * 1e3:.0f} ms, {grown / n_new:.0f} resident bytes/series with memo"
-        )
-        payload = catalog.encode_series(0, catalog.next_ref)
-        import zstandard
-
-        packed = zstandard.ZstdCompressor(level=3).compress(payload)
-        begin = time.perf_counter()
-        again = Catalog(secret=bytes(32), limits=LabelLimits(), max_series=10**8)
-        again.decode_series(payload)
-        again.publish()
-        print(
-            f"     payload {len(payload) / n_new:.1f}, zstd {len(packed) / n_new:.1f} bytes/series, "
-            f"replay {n_new / (time.perf_counter() - begin) / 1e3:.0f} k series/s"
-        )
+        report(options.series, options.rounds, version)
 
 
 if __name__ == "__main__":

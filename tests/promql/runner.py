@@ -16,12 +16,17 @@ from typing import Protocol
 import numpy as np
 import re2
 
+import tsengine
 from tests.promql.script import STALE, Clear, Eval, Histogram, Load
+from tests.reference.memory_source import MemorySource
 from tsengine.errors import QueryError
+from tsengine.options import Options
 from tsengine.promql import ast
 from tsengine.promql.functions import ALL_ON
 from tsengine.promql.parser import parse
 from tsengine.promql.printer import to_text
+from tsengine.query.engine import Engine
+from tsengine.result import Result
 
 STALE_BITS = 0x7FF0000000000002
 _TIME_DEPENDENT = frozenset(
@@ -41,29 +46,79 @@ class TestDatabase(Protocol):
     def append(self, labels, timestamps, values): ...
     def query(self, expr, *, time): ...
     def query_range(self, expr, *, start, end, step): ...
-    def close(self): ...
+
+
+OPTIONS = Options(
+    delayed_name_removal=True,
+    features=ALL_ON,
+    lookback=300,
+    max_samples=10000,
+    query_timeout=100,
+    fsync="interval",
+    query_threads=1,
+)
 
 
 @contextmanager
 def embedded_database():
-    """A fresh `tsengine` database in a temporary directory, with the options the scripts assume."""
-    import tsengine
-
+    """A fresh `tsengine` database in a temporary directory."""
     path = tempfile.mkdtemp(prefix="promqltest-")
-    options = tsengine.Options(
-        delayed_name_removal=True,
-        features=ALL_ON,
-        lookback=300,
-        max_samples=10000,
-        query_timeout=100,
-        fsync="interval",
-        query_threads=1,
-    )
     try:
-        with tsengine.open(path, options=options) as db:
+        with tsengine.open(path, options=OPTIONS) as db:
             yield db
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def flushed_database():
+    """The same, with all samples in parts, none in the head, when a query runs."""
+    with embedded_database() as db:
+        yield _Flushed(db)
+
+
+@contextmanager
+def memory_database(*, share_axes: bool):
+    """The query engine over dicts and lists."""
+    yield _Memory(share_axes)
+
+
+class _Flushed:
+    def __init__(self, db):
+        self._db = db
+        self._is_dirty = False
+
+    def append(self, labels, timestamps, values):
+        self._is_dirty = True
+        self._db.append(labels, timestamps, values)
+
+    def query(self, expr, *, time):
+        self._flush()
+        return self._db.query(expr, time=time)
+
+    def query_range(self, expr, *, start, end, step):
+        self._flush()
+        return self._db.query_range(expr, start=start, end=end, step=step)
+
+    def _flush(self):
+        if self._is_dirty:
+            self._db.flush()
+            self._is_dirty = False
+
+
+class _Memory:
+    def __init__(self, share_axes):
+        self._source = MemorySource(share_axes=share_axes)
+        self._engine = Engine(self._source, OPTIONS)
+
+    def append(self, labels, timestamps, values):
+        self._source.append(labels, timestamps.tolist(), list(values))
+
+    def query(self, expr, *, time):
+        return Result(self._engine.query(expr, time))
+
+    def query_range(self, expr, *, start, end, step):
+        return Result(self._engine.query_range(expr, start, end, step))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The project's own test scripts, and that together they use the whole language."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,18 @@ OPERATORS = (
 ).split()  # fmt: skip
 
 
+DATABASES = {
+    "embedded": runner.embedded_database,
+    "flushed": runner.flushed_database,
+    "shared-axes": partial(runner.memory_database, share_axes=True),
+    "own-axes": partial(runner.memory_database, share_axes=False),
+}
+
+
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_script(path):
-    outcomes = runner.run_script(read_script(path))
+def test_script(path, database):
+    outcomes = runner.run_script(read_script(path), DATABASES[database])
     problems = [
         f"{path.name}:{outcome.line}: {outcome.expr}\n    {outcome.problem}"
         for outcome in outcomes

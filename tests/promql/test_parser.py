@@ -580,9 +580,32 @@ def test_depth_beyond_the_recursion_limit_is_an_error_too():
         parse("(" * 50_000 + "1" + ")" * 50_000, max_depth=100_000)
 
 
-def test_size_is_bounded():
+def test_modifiers_do_not_hide_depth():
+    """The depth of what stands before an offset or a bracket counts on behind it."""
+    text = "a"
+    for _ in range(5):
+        text = f"max_over_time(({text}{' + a' * 60})[5m:(1 + 1)] offset (5 + 5))"
+    with pytest.raises(ParseError, match="nested too deeply"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * (TEXT_SIZE_MAX + 1), "'" + "ä" * (TEXT_SIZE_MAX // 2) + "'"]
+)
+def test_size_is_bounded(text):
     with pytest.raises(ParseError, match="longer than 1048576 bytes"):
-        parse("a" * (TEXT_SIZE_MAX + 1))
+        parse(text)
+
+
+def test_messages_are_short():
+    with pytest.raises(ParseError) as caught:
+        parse("a{b=~'" + "(" * 100_000 + "'}")
+    assert len(str(caught.value)) < 1100
+
+
+def test_text_that_is_not_unicode():
+    with pytest.raises(ParseError, match="1:5: parse error: invalid UTF-8 rune"):
+        parse("foo{\ud800}")
 
 
 @pytest.mark.parametrize(
@@ -594,6 +617,9 @@ def test_size_is_bounded():
         "label_join(a, 'b', 'c'" + ", 'd'" * 200_000 + ")",
         "a" + " " * 1_000_000,
         "1" * 300,
+        "0x" + "1" * 250,
+        "." + "1" * 1_000_000,
+        "0" * 1_000_000,
         "#" * 1_000_000 + "\na",
         "a{" + "b='c'," * 150_000 + "}",
     ],
@@ -688,7 +714,7 @@ def vectors(depth=3):
         leaf,
         st.tuples(inner, operators, matching, inner).map(" ".join),
         st.tuples(number, st.sampled_from(["+", "*", "^", ">", "== bool"]), inner).map(
-            lambda parts: "({}) {} ({})".format(*parts)
+            lambda parts: "(({}) {} ({}))".format(*parts)
         ),
         st.tuples(inner, st.sampled_from(["and", "or on (a)", "unless ignoring (x)"]), inner).map(
             " ".join

@@ -33,9 +33,7 @@ def hash_spans(data: bytes, spans: list[tuple[int, int]], key: list[int]) -> lis
     for start, end in spans:
         text = data[start:end]
         padded = text + bytes(-len(text) % 16)
-        words = [
-            int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)
-        ]
+        words = [int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)]
         out += fingerprint(words, words, len(text), key)
     return out
 

@@ -25,7 +25,7 @@ def signed(value: int) -> int:
 
 
 def fields(data: bytes, start: int, end: int, kinds: dict[int, tuple[int, ...]]):
-    """(field, wire type, position of the tag, content's start, its end); kinds limits wire types."""
+    """(field, wire type, position of the tag, content's start and end); kinds limits wire types."""
     pos = start
     while pos < end:
         at = pos
@@ -100,7 +100,7 @@ def read_metadata(data: bytes, start: int, end: int) -> tuple[int, int, int]:
 
 
 def scan_series_v2(data: bytes, spans: list[tuple[int, int]], n_symbols: int) -> tuple[list, int]:
-    """Rows (symbols with help and unit last, type + 1, status, samples, n histograms); exemplars."""
+    """Rows (symbols with help and unit, type + 1, status, samples, histograms); n exemplars."""
     rows = []
     n_exemplars = 0
     kinds = {1: (0, 2), **dict.fromkeys((2, 3, 4, 5), (2,))}

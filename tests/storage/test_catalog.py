@@ -183,9 +183,7 @@ def test_a_view_does_not_change_while_the_writer_goes_on():
         assert view.n_series == 50
         assert view.label_values("i", None) == sorted(str(i) for i in range(50))
         assert view.label_names(None) == ["__name__", "i", "k"]
-        np.testing.assert_array_equal(
-            view.pair_column(np.arange(50, dtype=np.uint32), "k"), column
-        )
+        np.testing.assert_array_equal(view.pair_column(np.arange(50, dtype=np.uint32), "k"), column)
         assert view.find_symbol("40") != NO_ID
         assert view.find_symbol(str(n - 1)) == NO_ID
         rows = view.labels(np.arange(50, dtype=np.uint32))

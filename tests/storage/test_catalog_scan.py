@@ -331,7 +331,9 @@ def test_series_metadata_is_told_once_for_each_family():
 def test_a_large_value_and_many_labels():
     name = (b"__name__", b"m")
     large = wire.Series([name, (b"a", b"x" * 2**20)], [(1, 1)])
-    many = wire.Series([name] + [(b"l%d" % (i * 7919 % 10007), b"x") for i in range(10000)], [(1, 1)])
+    many = wire.Series(
+        [name] + [(b"l%d" % (i * 7919 % 10007), b"x") for i in range(10000)], [(1, 1)]
+    )
     for body, version in ((wire.encode_v1, 1), (wire.encode_v2, 2)):
         result = make_catalog().scan_remote_write(body([large, many]), version=version)
         assert len(result.batch) == 0

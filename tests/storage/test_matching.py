@@ -28,9 +28,7 @@ texts = st.sampled_from(
 names = st.sampled_from(["a", "job", "zone", "nowhere"])
 matchers = st.one_of(
     st.builds(Matcher, names, st.sampled_from([MatchOp.EQUAL, MatchOp.NOT_EQUAL]), texts),
-    st.builds(
-        Matcher, names, st.sampled_from([MatchOp.REGEX, MatchOp.NOT_REGEX]), expressions
-    ),
+    st.builds(Matcher, names, st.sampled_from([MatchOp.REGEX, MatchOp.NOT_REGEX]), expressions),
 )
 label_sets = st.fixed_dictionaries(
     {"__name__": st.sampled_from(["up", "down"])},
@@ -104,7 +102,9 @@ def test_old_views_find_only_their_own_series():
     assert old.find([Matcher("a", MatchOp.NOT_REGEX, "x[0-9]")]).tolist() == []
 
 
-@pytest.mark.parametrize("expression", ["a)|(b", "(", "[z-a]", "a{2000}", "\\", "(?=a)", "*a", "\ud800["])
+@pytest.mark.parametrize(
+    "expression", ["a)|(b", "(", "[z-a]", "a{2000}", "\\", "(?=a)", "*a", "\ud800["]
+)
 def test_an_invalid_expression_is_an_error_even_where_nothing_matches(expression):
     view = make_catalog().view()
     for op in (MatchOp.REGEX, MatchOp.NOT_REGEX):

@@ -55,7 +55,7 @@ def scrape(n_series: int, n_steps: int, *, start=0, step=15_000) -> Model:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 8) | st.integers(0, 2**32 - 1),

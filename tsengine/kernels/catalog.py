@@ -229,7 +229,8 @@ def intern_series(
     """Refs of the rows ``pairs[row_ends[i - 1]:row_ends[i]]`` for begin <= i < n.
 
     Rows are compared exactly. An empty row and one with a NONE are NONE, as is an unknown one if
-    not inserted. Stored row s is ``row_pairs[row_offsets[s]:row_offsets[s + 1]]``; ``state[0]`` is the number of series.
+    not inserted. Stored row s is ``row_pairs[row_offsets[s]:row_offsets[s + 1]]``; ``state[0]`` is
+    the number of series.
     Shapes: row_ends i64[n], pairs u32[.], keys u64[N_ROW_KEYS], table u64[2^k], row_offsets
     i64[capacity + 1], row_pairs u32[capacity], refs u32[n]. Returns the position reached.
     """

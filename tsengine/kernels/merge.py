@@ -76,18 +76,35 @@ def settle_rows(offsets, t_ms, bits, drop_stale, spare_t, spare_bits, out_offset
     for row in range(offsets.shape[0] - 1):
         start = offsets[row]
         end = offsets[row + 1]
+        # Counting without leaving the loop early lets it run over several samples at a time.
+        n_falls = 0
+        n_equal = 0
         for i in range(start + 1, end):
-            if t_ms[i] < t_ms[i - 1]:
-                _sort_row(t_ms, bits, start, end - start, spare_t, spare_bits)
-                break
+            n_falls += t_ms[i] < t_ms[i - 1]
+            n_equal += t_ms[i] == t_ms[i - 1]
+        n_stale = 0
+        if drop_stale != 0:
+            for i in range(start, end):
+                n_stale += bits[i] == STALE_BITS
+        if n_falls > 0:
+            _sort_row(t_ms, bits, start, end - start, spare_t, spare_bits)
+        elif n_equal == 0 and n_stale == 0:
+            if kept < start:
+                for i in range(start, end):
+                    t_ms[kept + i - start] = t_ms[i]
+                for i in range(start, end):
+                    bits[kept + i - start] = bits[i]
+            kept += end - start
+            out_offsets[row + 1] = kept
+            continue
         for i in range(start, end):
-            if i + 1 < end and t_ms[i + 1] == t_ms[i]:
-                continue
-            if drop_stale != 0 and bits[i] == STALE_BITS:
-                continue
-            t_ms[kept] = t_ms[i]
-            bits[kept] = bits[i]
-            kept += 1
+            t = t_ms[i]
+            value = bits[i]
+            t_ms[kept] = t
+            bits[kept] = value
+            is_replaced = i + 1 < end and t_ms[i + 1] == t
+            is_dropped = drop_stale != 0 and value == STALE_BITS
+            kept += not (is_replaced or is_dropped)
         out_offsets[row + 1] = kept
     return kept
 

@@ -165,7 +165,7 @@ def _almost_equal(a, b):
     difference = abs(a - b)
     if a == 0.0 or b == 0.0 or total < _MIN_NORMAL:
         return difference < SMALL_DELTA * _MIN_NORMAL
-    return difference / min(total, _MAX_FLOAT) < SMALL_DELTA
+    return difference < SMALL_DELTA * min(total, _MAX_FLOAT)
 
 
 @device

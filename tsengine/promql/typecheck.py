@@ -40,12 +40,10 @@ def check(expr: Expr, text: str) -> ValueType:
 
     Raises ParseError at the place in `text`, the query `expr` was made from, that breaks a rule.
     """
-    kind = type(expr)
-    if kind is VectorSelector:
-        assert isinstance(expr, VectorSelector)
+    if isinstance(expr, VectorSelector):
         _check_selector(expr, text)
         return _VECTOR
-    if kind is NumberLiteral:
+    if isinstance(expr, NumberLiteral):
         return _SCALAR
     if isinstance(expr, MatrixSelector):
         _check_selector(expr.selector, text)

@@ -16,7 +16,7 @@ from tsengine.storage.index import Postings, PostingsBuilder
 from tsengine.storage.interning import HashKeys, InternedState, find_pair, find_symbol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CatalogView:
     """The series published at one moment. Implements `tsengine.model.labels.LabelDictionary`.
 
@@ -84,7 +84,7 @@ class CatalogView:
         symbols = symbols.astype(np.int64)
         starts = self.state.text_offsets[symbols].tolist()
         ends = self.state.text_offsets[symbols + 1].tolist()
-        text = memoryview(self.state.text)
+        text = self.state.text.data
         return [bytes(text[start:end]) for start, end in zip(starts, ends, strict=True)]
 
     def find_symbol(self, text: str) -> int:

@@ -71,9 +71,7 @@ def plan_compaction(
     return [merge for merge in merges if merge is not None]
 
 
-def plan_full_merge(
-    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS
-) -> list[Merge]:
+def plan_full_merge(parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS) -> list[Merge]:
     """Merges after which every partition is one part.
 
     Parts that touch a common partition are merged together, so nothing can be jumped over.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tsengine.kernels.axes import copy_rows
 from tsengine.kernels.bits import STALE_BITS
@@ -51,12 +52,16 @@ class Run:
 
 
 class RefCache:
-    """The union of the refs of the first sealed runs; shared by the views of one head."""
+    """Refs of the first runs and open rows of a head, so that its views need not start anew.
+
+    ``known`` is ``(sealed runs, rows of the open run, refs)``; replaced as a whole by any thread,
+    so one of two threads may lose its progress, never its result.
+    """
 
     __slots__ = ("known",)
 
     def __init__(self) -> None:
-        self.known: tuple[int, U32Array] = (0, np.zeros(0, np.uint32))
+        self.known: tuple[int, int, U32Array] = (0, 0, np.zeros(0, np.uint32))
 
 
 def sort_run(refs: U32Array, t_ms: I64Array, bits: U64Array) -> Run:
@@ -70,6 +75,24 @@ def sort_run(refs: U32Array, t_ms: I64Array, bits: U64Array) -> Run:
     offsets = np.append(starts, n)
     offsets, times, values = settle(offsets, t_ms[order], bits[order], drop_stale=False)
     return Run(sorted_refs[starts], offsets, times, values, int(times.min()), int(times.max()))
+
+
+def _with_refs(known: U32Array, added: list[U32Array]) -> U32Array:
+    """The union of ascending ``known`` and several ascending arrays; often just ``known``."""
+    missing = [refs[~is_among(refs, known)] for refs in added]
+    if not any(len(refs) for refs in missing):
+        return known
+    return np.unique(np.concatenate([known, *missing]))
+
+
+def is_among(refs: U32Array, known: U32Array) -> npt.NDArray[np.bool_]:
+    """Which of ``refs`` occur in ascending ``known``: bool[len(refs)]."""
+    if len(known) == 0:
+        return np.zeros(len(refs), np.bool_)
+    at = np.searchsorted(known, refs)
+    at[at == len(known)] = 0
+    found: npt.NDArray[np.bool_] = known[at] == refs
+    return found
 
 
 class HeadView:
@@ -105,15 +128,18 @@ class HeadView:
         """Series with samples: ``u32[S]`` ascending, shared, not to be written."""
         union = self._refs_union
         if union is None:
-            n_known, union = self._cache.known
-            if n_known > len(self._sealed):
-                n_known, union = 0, union[:0]
-            if n_known < len(self._sealed):
-                new = [run.refs for run in self._sealed[n_known:]]
-                union = np.unique(np.concatenate([union, *new]))
-                self._cache.known = (len(self._sealed), union)
-            if len(self._refs):
-                union = np.unique(np.concatenate([union, np.unique(self._refs)]))
+            mine = (len(self._sealed), len(self._refs))
+            n_sealed, n_open, union = self._cache.known
+            if (n_sealed, n_open) > mine:
+                # The cache is ahead of this view, and may know series that came after it.
+                n_sealed, n_open, union = 0, 0, union[:0]
+            if n_sealed < mine[0]:
+                # What was open then is in a sealed run now.
+                n_open = 0
+            new = [run.refs for run in self._sealed[n_sealed:]]
+            union = _with_refs(union, [*new, np.unique(self._refs[n_open:])])
+            if mine > self._cache.known[:2]:
+                self._cache.known = (*mine, union)
             self._refs_union = union
         return union
 
@@ -212,6 +238,10 @@ class HeadPieces:
         """See `pieces.Pieces.copy_times`."""
         starts = self._columns.offsets[which]
         copy_plain(self._columns.t_ms, starts, self.sizes[which], positions, out)
+
+    def times_in_place(self, which: I64Array) -> I64Array | None:
+        """See `pieces.Pieces.times_in_place`."""
+        return None
 
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """See `pieces.Pieces.copy_values`."""

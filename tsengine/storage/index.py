@@ -22,7 +22,7 @@ _ENTRIES_MAX = 64 * _ENTRIES_MIN
 _MERGED_AT_ONCE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """Entries of rows ``first <= row < last``: ``rows[offsets[k]:offsets[k + 1]]`` have keys[k].
 

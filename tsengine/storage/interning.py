@@ -24,7 +24,7 @@ NONE = 0xFFFFFFFF
 _CAPACITY_MIN = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HashKeys:
     """Keys of all hashes of one database; whoever doesn't know them can't make collisions.
 
@@ -48,7 +48,7 @@ class HashKeys:
         return cls(spans, pairs, rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class InternedState:
     """All arrays at one moment, with the counts up to which they are meant.
 

@@ -20,7 +20,7 @@ from tsengine.storage.interning import Interner
 _TEXT_SIZE_MAX = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LabelSets:
     """R label sets over K texts; label l is the pair of texts ``names[l], values[l]``.
 

@@ -79,13 +79,16 @@ class Maintenance:
         """Ask the flusher to run soon."""
         self._flush_wanted.set()
 
-    def flush(self) -> None:
-        """Flush what the head holds now; returns when it is committed."""
+    def flush(self, *, force: bool = False) -> None:
+        """Flush what the head holds now; returns when it is committed.
+
+        With `force` also if there is nothing new: the log is cut and trimmed in any case.
+        """
         with self._flush_lock:
             database = self._database
             for waiting in database.state.frozen:
                 self._checkpointer.flush(waiting)
-            if self._has_unsaved():
+            if force or self._has_unsaved():
                 database.freeze()
                 for waiting in database.state.frozen:
                     self._checkpointer.flush(waiting)

@@ -30,6 +30,7 @@ RegexCache = dict[tuple[int, str], tuple[int, npt.NDArray[np.uint32]]]
 """(name symbol, expression) -> (number of pairs looked at, those of them that match)."""
 
 _CACHE_ENTRIES_MAX = 512
+_CACHE_PAIRS_MAX = 8 * 1024 * 1024
 _ROW_TEST_COST = 4
 """A test on a candidate's labels costs about as much as marking this many postings."""
 
@@ -132,7 +133,8 @@ def _regex_pairs(
     hits = [accepts(text) for text in view.texts_bytes(view.pair_values[fresh])]
     found = np.concatenate((known, fresh[np.array(hits, np.bool_)]))
     if view.n_pairs > n_seen:
-        if len(view.regex_cache) >= _CACHE_ENTRIES_MAX:
+        n_cached = sum(len(pairs) for _, pairs in list(view.regex_cache.values()))
+        if len(view.regex_cache) >= _CACHE_ENTRIES_MAX or n_cached + len(found) > _CACHE_PAIRS_MAX:
             view.regex_cache.clear()
         view.regex_cache[(name, pattern.expression)] = (view.n_pairs, found)
     return found[found < view.n_pairs]

@@ -21,7 +21,7 @@ from tsengine.storage.filesystem import FileSystem, ReadFile
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_format import PartHeader
 from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
-from tsengine.storage.part_select import PartPieces
+from tsengine.storage.part_select import PartPieces, count_samples
 from tsengine.storage.part_stats import STATISTICS, stats_of_columns
 from tsengine.storage.pieces import I64Array, U32Array, offsets_of
 
@@ -129,8 +129,11 @@ class PartReader:
         return PartPieces(self.index, self._axes, self._values, self._directory, refs, mint, maxt)
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
-        """Samples of the series in a closed time range; from the index and axes alone."""
-        return self.pieces(refs, mint, maxt).n_samples
+        """Samples of the series in a closed time range, a close guess if many axes are cut by it.
+
+        Reads no values. Raises CorruptionError.
+        """
+        return count_samples(self.index, self._axes, self._directory, refs, mint, maxt)
 
     def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
         """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).

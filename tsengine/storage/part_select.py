@@ -23,6 +23,8 @@ from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges,
 
 GAP_BYTES_MAX = 32 * 1024
 """Payloads closer than this are read together: copying the gap costs less than another call."""
+COUNTED_ROWS_MAX = 256 * 1024
+"""Rows of axes that are decoded at most to count samples exactly."""
 
 
 class PartPieces:
@@ -91,6 +93,15 @@ class PartPieces:
             index.pattern_offsets, index.run_first, index.run_length, positions, out,
         )  # fmt: skip
 
+    def times_in_place(self, which: I64Array) -> I64Array | None:
+        """See `pieces.Pieces.times_in_place`."""
+        starts = self._starts[which] + self._lo[which]
+        ends = starts + self.sizes[which]
+        follows = bool((starts[1:] == ends[:-1]).all())
+        if len(which) == 0 or not follows or self._index.block_pattern[self._blocks[which]].any():
+            return None
+        return self._axis_t[starts[0] : ends[-1]]
+
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """See `pieces.Pieces.copy_values`."""
         if len(which) == 0:
@@ -120,6 +131,43 @@ class PartPieces:
             )
         except CorruptionError as error:
             raise data.located(error) from None
+
+
+def count_samples(
+    index: PartIndex, axes: ReadFile, directory: str, refs: U32Array, mint: int, maxt: int
+) -> int:
+    """Samples of the series ``refs`` in a closed range, without reading values.
+
+    Exact where blocks lie inside the range or their axes are few; else a block is taken to be
+    spread evenly over its axis, because decoding the axes would cost as much as reading them.
+    """
+    _, blocks = blocks_of(index, refs, mint, maxt)
+    axis = index.block_axis[blocks]
+    axis_mint, axis_maxt = index.axis_mint[axis], index.axis_maxt[axis]
+    sizes = index.block_size[blocks].astype(np.int64)
+    is_cut = (axis_mint < mint) | (axis_maxt > maxt)
+    inside = int(sizes[~is_cut].sum())
+    if not is_cut.any():
+        return inside
+    used, _ = _number_used(axis[is_cut], len(index.axis_rows))
+    if int(index.axis_rows[used].sum(dtype=np.int64)) > COUNTED_ROWS_MAX:
+        first, last = axis_mint[is_cut], axis_maxt[is_cut]
+        covered = np.minimum(last, maxt) - np.maximum(first, mint) + 1.0
+        share = covered / (last - first + 1.0)
+        return inside + int(np.minimum(np.ceil(sizes[is_cut] * share) + 1, sizes[is_cut]).sum())
+    blocks = blocks[is_cut]
+    _, starts, axis_t = _load_axes(
+        index, axes, os.path.join(directory, AXES_FILE), index.block_axis[blocks]
+    )
+    lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
+    return inside + int(
+        clip_blocks(
+            axis_t, starts + index.block_first_row[blocks], sizes[is_cut],
+            index.block_pattern[blocks].astype(np.int64),
+            index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
+            lo, hi, first_t, last_t,
+        )
+    )  # fmt: skip
 
 
 def blocks_of(

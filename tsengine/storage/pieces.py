@@ -38,6 +38,10 @@ class Pieces(Protocol):
         """Write the times of pieces ``which`` to ``out`` at ``positions``."""
         ...
 
+    def times_in_place(self, which: I64Array) -> I64Array | None:
+        """A view of the times of pieces ``which`` if they happen to lie one after the other."""
+        ...
+
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """Write the value bits of pieces ``which`` to ``out`` at ``positions``."""
         ...

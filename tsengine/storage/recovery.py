@@ -14,7 +14,7 @@ from tsengine.options import Options
 from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.catalog import Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
-from tsengine.storage.filesystem import FileSystem, remove_tree
+from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import Manifest
 from tsengine.storage.metadata_store import MetadataStore, read_metadata
@@ -23,6 +23,7 @@ from tsengine.storage.state import State
 from tsengine.storage.wal_reader import ReplayReport, keep_damaged, replay
 
 _LOG = logging.getLogger(__name__)
+_READ_TRIES = 10
 
 
 @dataclass(slots=True)
@@ -72,6 +73,18 @@ def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool
         Something was written by a newer version.
 
     """
+    for _ in range(_READ_TRIES - 1 if read_only else 0):
+        try:
+            return _recover(fs, directory, options, read_only=True)
+        except FileNotFoundError:
+            continue  # the writer replaced a file meanwhile; its new manifest names the new one
+    try:
+        return _recover(fs, directory, options, read_only=read_only)
+    except OSError as error:
+        raise storage_error(error, f"opening {directory}") from error
+
+
+def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool) -> Recovered:
     current = _load_or_create(fs, directory, read_only=read_only)
     if not read_only:
         _remove_orphans(fs, directory, current)

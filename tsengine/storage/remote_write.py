@@ -26,6 +26,8 @@ BODY_SIZE_MAX = 1 << 30
 METADATA_PER_REQUEST_MAX = 20_000
 _HELP_SIZE_MAX = 16 * 1024
 _CAPACITY_MIN = 1024
+_SCRATCH_KEPT_MAX = 1024 * 1024
+"""Rows, symbols or samples for which scratch is kept after an unusually large body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class RemoteWriteScanner:
 
     def __init__(self, span_key: npt.NDArray[np.uint64]) -> None:
         self._key = span_key
+        self._allocate()
+
+    def _allocate(self) -> None:
         self._spans = _Spans(_CAPACITY_MIN)
         self._rows = np.empty((6, 0), np.int64)
         self._hashes = np.empty(0, np.uint64)
@@ -97,6 +102,8 @@ class RemoteWriteScanner:
         """Walk a body; raises MalformedRequest with the position of the first break."""
         if len(body) > BODY_SIZE_MAX:
             raise MalformedRequest(f"{len(body)} bytes are more than {BODY_SIZE_MAX}")
+        if max(len(self._t_ms), len(self._symbols), len(self._hashes)) > _SCRATCH_KEPT_MAX:
+            self._allocate()
         data = np.frombuffer(body, np.uint8)
         if version == 1:
             return self._scan_v1(data)
@@ -142,7 +149,7 @@ class RemoteWriteScanner:
             if n != ERR_CAPACITY:
                 break
             self._more_samples()
-            self._symbols = np.empty(2 * len(self._symbols), np.uint32)
+            self._symbols = np.empty(4 * len(self._symbols), np.uint32)
         if n < 0:
             raise _malformed(self._totals[kernels.ERROR_POSITION])
         symbol_starts, symbol_text_ends = spans.b_starts[:n_symbols], spans.b_ends[:n_symbols]
@@ -189,8 +196,8 @@ class RemoteWriteScanner:
         return self._rows
 
     def _more_samples(self) -> None:
-        self._t_ms = np.empty(2 * len(self._t_ms), np.int64)
-        self._bits = np.empty(2 * len(self._bits), np.uint64)
+        self._t_ms = np.empty(4 * len(self._t_ms), np.int64)
+        self._bits = np.empty(len(self._t_ms), np.uint64)
 
 
 class _Spans:
@@ -212,7 +219,7 @@ class _Spans:
             )  # fmt: skip
             if status != ERR_CAPACITY:
                 break
-            self._allocate(2 * len(self.a_starts))
+            self._allocate(4 * len(self.a_starts))
         if status < 0:
             raise _malformed(self._counts[2])
         return int(self._counts[0]), int(self._counts[1])

@@ -145,6 +145,12 @@ class _Found:
             if len(mine):
                 source.copy_times(self.local[which[mine]], out, positions[mine])
 
+    def times_in_place(self, which: I64Array) -> I64Array | None:
+        """The times of pieces if they are all of one source and lie one after the other."""
+        if len(self.sources) != 1:
+            return None
+        return self.sources[0].times_in_place(self.local[which])
+
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """Write the value bits of pieces to their places."""
         for number, source in enumerate(self.sources):
@@ -209,8 +215,10 @@ def _times_of_rows(
     counts = row_pieces[rows + 1] - row_pieces[rows]
     pieces = order[expand_ranges(row_pieces[rows], counts)]
     positions = offsets_of(found.sizes[pieces])
-    t_ms = np.empty(positions[-1], np.int64)
-    found.copy_times(pieces, t_ms, positions[:-1])
+    t_ms = found.times_in_place(pieces)
+    if t_ms is None:
+        t_ms = np.empty(positions[-1], np.int64)
+        found.copy_times(pieces, t_ms, positions[:-1])
     return positions[offsets_of(counts)], t_ms
 
 

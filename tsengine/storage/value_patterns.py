@@ -77,7 +77,7 @@ class RePattern:
 Pattern = Literals | Anything | Affix | RePattern
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def parse(expression: str) -> Pattern:
     """The cheapest pattern for an expression; raises QueryError if it is not valid."""
     return _simple(expression) or _compiled(expression)

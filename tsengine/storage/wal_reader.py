@@ -3,7 +3,7 @@
 A segment is read up to its first torn or damaged place. Damage never hides later segments:
 each record proves itself by its checksums, and to drop acknowledged records that stand whole would
 be a second loss. But series made in the lost piece may be used after it; whoever applies the
-records must count samples of unknown series as lost and must never give their refs out again.
+records in order counts samples of series that are not there yet as lost.
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ class SegmentWriter:
             self.next_segment = number + 1
 
     def _made_durable(self, previous: tuple[int, int]) -> tuple[int, int]:
-        """Sync what a killed process wrote: it was replayed, so it counts from now on."""
+        """Sync what a killed process wrote: it was replayed, so it counts from now on.
+
+        The segment's name is durable already: no record is written before that.
+        """
         segment, end = previous
         if end == END_UNKNOWN:
             return previous
@@ -119,7 +122,6 @@ class SegmentWriter:
                 file.datasync()
             finally:
                 file.close()
-            self._fs.sync_dir(filenames.wal_dir(self._directory))
         except OSError:
             return segment, END_UNKNOWN
         return previous

@@ -19,8 +19,9 @@ from tests.query.operators.support import (
 )
 from tests.reference import aggregate as cells
 from tests.reference import vectors as reference
-from tsengine.errors import QueryError
+from tsengine.errors import QueryError, QueryLimitExceeded
 from tsengine.promql import ast
+from tsengine.query.context import Limits
 from tsengine.query.operators import gotext
 from tsengine.query.operators.aggregate import aggregate
 from tsengine.query.operators.ratio import label_hashes
@@ -238,3 +239,24 @@ def test_numbers_as_go_writes_them():
 @given(NUMBERS)
 def test_positional_text_reads_back(value):
     np.testing.assert_equal(float(gotext.positional(value)), value)
+
+
+def test_a_group_ignores_the_marks_of_rows_that_are_never_present():
+    ctx = make_context(delayed=True)
+    rows = [
+        ((("__name__", "m"), ("a", "1")), [None], True),
+        ((("__name__", "m"), ("a", "2")), [2.0], False),
+    ]
+    result = aggregate(ctx, node("sum", ("__name__",)), to_matrix(ctx, rows), None)
+    assert result.drop_name.tolist() == [False]
+
+
+def test_count_values_asks_for_room_before_it_takes_it():
+    ctx = make_context(100)
+    ctx.limits = Limits(max_samples=5000)
+    cells = np.arange(100.0).tolist()
+    matrix = to_matrix(ctx, [((("a", "1"),), cells, False)])
+    with pytest.raises(QueryLimitExceeded):
+        aggregate(ctx, node("count_values"), matrix, "v")
+    ctx.limits = Limits(max_samples=10_000)
+    assert aggregate(ctx, node("count_values"), matrix, "v").n_series == 100

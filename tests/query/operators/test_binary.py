@@ -227,3 +227,42 @@ def test_minus_drops_the_name_and_plus_keeps_it(delayed):
     if not delayed:
         with pytest.raises(QueryError, match="same labelset"):
             unary(ctx, ast.Unary(span=SPAN, op="-", expr=LEAF), overlapping)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [([None, 1.0], [2.0, None]), ([1.0, None], [None, 2.0])]
+)
+def test_series_of_both_sides_of_or_takes_the_mark_of_its_first_sample(left, right):
+    ctx = make_context(2, delayed=True)
+    labels = (("__name__", "m"),)
+    sides = [
+        to_matrix(ctx, [(labels, cells, mark)]) for cells, mark in ((left, False), (right, True))
+    ]
+    matching = ast.VectorMatching(ast.Cardinality.MANY_TO_MANY)
+    result = binary(ctx, node("or", matching), *sides)
+    assert result.n_series == 1
+    assert result.drop_name.tolist() == [left[0] is None]
+
+
+def test_fills_stand_in_for_missing_partners():
+    ctx = make_context(2)
+    left = to_matrix(
+        ctx,
+        rows_of(
+            ({"__name__": "l", "a": "1"}, [1.0, 1.0]), ({"__name__": "l", "a": "2"}, [2.0, None])
+        ),
+    )
+    right = to_matrix(
+        ctx, rows_of(({"__name__": "r", "a": "1"}, [10.0, None]), ({"a": "3"}, [30.0, 30.0]))
+    )
+    result = binary(
+        ctx, node("-", ast.VectorMatching(fill_left=0.0, fill_right=100.0)), left, right
+    )
+    got = dict(
+        zip(
+            (labels["a"] for labels in ctx.space.materialise(result.labels)),
+            np.where(result.present(), result.values, np.nan).tolist(),
+            strict=True,
+        )
+    )
+    np.testing.assert_equal(got, {"1": [-9.0, -99.0], "2": [-98.0, np.nan], "3": [-30.0, -30.0]})

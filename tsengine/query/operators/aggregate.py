@@ -87,10 +87,13 @@ def _grouped(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> tup
 
 
 def _marks_of_groups(operand: StepMatrix, group_of_row: _I64, n_groups: int) -> _BOOL | None:
-    """A group takes the mark of a lost name if any of its rows has it."""
-    if operand.drop_name is None:
+    """A group takes the mark of a lost name if any of its rows has it and is ever present."""
+    marks = operand.drop_name
+    if marks is None:
         return None
-    return np.bincount(group_of_row, weights=operand.drop_name, minlength=n_groups) > 0
+    if operand.valid is not None:
+        marks = marks & np.any(operand.valid, axis=1)
+    return np.bincount(group_of_row, weights=marks, minlength=n_groups) > 0
 
 
 def _all_or_mask(valid: _BOOL) -> _BOOL | None:

@@ -238,6 +238,12 @@ def _restricted(ctx: QueryContext, matrix: StepMatrix, allowed: _BOOL, groups: _
     return replace(kept, valid=None if valid.all() else valid)
 
 
+def _first_step(valid: _BOOL) -> _I64:
+    """First present step of each row, T if there is none."""
+    first: _I64 = np.where(np.any(valid, axis=1), valid.argmax(axis=1), valid.shape[1])
+    return first
+
+
 def _union(ctx: QueryContext, lhs: StepMatrix, rhs: StepMatrix) -> StepMatrix:
     """Rows of both; a label set that both have becomes one row (they never meet at a step)."""
     if rhs.n_series == 0:
@@ -256,6 +262,11 @@ def _union(ctx: QueryContext, lhs: StepMatrix, rhs: StepMatrix) -> StepMatrix:
     shared = np.flatnonzero(partner < n_left)
     target = partner[shared]
     fill = valid[n_left + shared]
+    if united.drop_name is not None:
+        # The mark is that of the earliest sample.
+        is_later = _first_step(valid[target]) > _first_step(fill)
+        marks = united.drop_name
+        marks[target] = np.where(is_later, marks[n_left + shared], marks[target])
     rows = values[target]
     rows[fill] = values[n_left + shared][fill]
     values[target] = rows

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -175,8 +174,7 @@ class _Fixes:
 
     def text(self) -> str:
         first, last = (
-            datetime.fromtimestamp(t_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            for t_ms in (self.first_ms, self.last_ms)
+            f"{np.datetime64(int(t_ms / 1000), 's')}Z" for t_ms in (self.first_ms, self.last_ms)
         )
         return (
             f", from buckets {gotext.general(self.low)} to {gotext.general(self.high)}, with a max"
