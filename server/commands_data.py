@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import tsengine
@@ -15,9 +13,9 @@ import tsengine
 from .commands_query import parse_moment
 from .directories import add_data_dir, existing_directory
 from .exits import EXIT_DAMAGE, EXIT_OK, RefusedError, UsageError
+from .progress import Progress, progress_bar
 from .times import now_ms
 
-Progress = Callable[[int, int], None]
 _FORMATS = ("openmetrics", "parquet")
 _SUFFIXES = {".parquet": "parquet", ".om": "openmetrics", ".txt": "openmetrics",
              ".prom": "openmetrics", ".openmetrics": "openmetrics"}  # fmt: skip
@@ -136,20 +134,3 @@ def _print_report(name: str, report: Any) -> int:
     if report.n_refused:
         sys.stderr.write(f"{name}: {report.n_refused} samples refused\n")
     return int(report.n_refused) + len(report.reasons)
-
-
-@contextlib.contextmanager
-def progress_bar(text: str) -> Iterator[Progress | None]:
-    """A callback (done, total) that draws a bar on a terminal; None elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=text, unit_scale=True, file=sys.stderr) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report

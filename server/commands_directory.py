@@ -10,9 +10,9 @@ from typing import Any
 
 import tsengine
 
-from .commands_data import progress_bar
 from .directories import add_data_dir, existing_directory
 from .exits import EXIT_DAMAGE, EXIT_OK
+from .progress import progress_bar
 
 _INSPECT = "Show what a database directory holds: parts, log, series, samples, sizes."
 _CHECK = """\
@@ -83,7 +83,8 @@ def _as_lines(value: Any, indent: str) -> Iterator[str]:
 def run_check(arguments: argparse.Namespace) -> int:
     """Print what `tsengine.check` found; 1 when something is damaged."""
     path = existing_directory(arguments.data_dir)
-    report = tsengine.check(path)
+    with progress_bar("check parts") as progress:
+        report = tsengine.check(path, progress)
     if arguments.json:
         problems = [{"file": p.file, "offset": p.offset, "text": p.text} for p in report.problems]
         found = {"problems": problems, "notes": list(report.notes)}

@@ -1,7 +1,8 @@
 """Threads for everything that may take longer than 1 ms; the event loop only moves bytes.
 
-Four pools, so that none waits for another: writes (they sleep in fsync), queries (bounded, further
-ones wait in line), metadata calls, and background work (flush, own metrics, large compressions).
+Pools of their own, so that none waits for another: writes (they sleep in fsync), queries (bounded,
+further ones wait in line), metadata calls, admin calls (one at a time, they may take minutes), and
+background work (own metrics, large compressions).
 All methods are called on the event loop.
 """
 
@@ -36,6 +37,7 @@ class Executor:
         self._writes = ThreadPoolExecutor(limits.write_threads, "write")
         self._queries = ThreadPoolExecutor(limits.queries_running_max, "query")
         self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
+        self._admin = ThreadPoolExecutor(1, "admin")
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
         self._turns = asyncio.Semaphore(limits.queries_running_max)
         self._cancels: set[threading.Event] = set()
@@ -44,15 +46,16 @@ class Executor:
         self.queries_running = 0
         self.writes_running = 0
 
-    async def write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(self, call: Callable[[], T], on_end: Callable[[], None]) -> T:
         """Run a write to its end, also when its client went away: it may be in the log already.
 
-        Raises TooBusy when it takes longer than the limit; its outcome is unknown then, and
-        sending it again is harmless.
+        `on_end` is called when it has ended, which may be after this returned. Raises TooBusy when
+        it takes longer than the limit; its outcome is unknown then, and sending it again is
+        harmless.
         """
         self.writes_running += 1
-        future = self._submit(self._writes, call, *args, **kwargs)
-        future.add_done_callback(self._write_done)
+        future = self._submit(self._writes, call)
+        future.add_done_callback(functools.partial(self._write_done, on_end))
         try:
             async with asyncio.timeout(self._limits.write_timeout_s):
                 return await asyncio.shield(future)
@@ -61,8 +64,9 @@ class Executor:
                 f"the write was not durable within {self._limits.write_timeout_s:g} s; try again"
             ) from None
 
-    def _write_done(self, future: asyncio.Future[T]) -> None:
+    def _write_done(self, on_end: Callable[[], None], future: asyncio.Future[T]) -> None:
         self.writes_running -= 1
+        on_end()
         if not future.cancelled():
             future.exception()  # Seen, so that an abandoned write's error is not reported twice.
 
@@ -114,6 +118,10 @@ class Executor:
         """Run a call that reads labels, not samples."""
         return await self._submit(self._metadata, call, *args, **kwargs)
 
+    async def admin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that changes the whole database, after those that came before."""
+        return await self._submit(self._admin, call, *args, **kwargs)
+
     async def background(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run anything else."""
         return await self._submit(self._background, call, *args, **kwargs)
@@ -140,5 +148,6 @@ class Executor:
 
     def close(self) -> None:
         """Let the threads end; running calls are not waited for."""
-        for pool in (self._writes, self._queries, self._metadata, self._background):
+        pools = (self._writes, self._queries, self._metadata, self._admin, self._background)
+        for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def append_message(
     database: tsengine.Database,
     telemetry: Telemetry,
-    message: bytes,
+    message: memoryview,
     *,
     version: Literal[1, 2],
     sender: str,

@@ -28,6 +28,7 @@ from .config import KNOWN_FEATURES, Config
 from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE
 from .hints import hints_text
 from .logs import log
+from .progress import progress_bar
 from .state import Server
 
 _KEEPALIVE_S = 75.0
@@ -90,6 +91,7 @@ async def _serve(config: Config) -> tuple[int, bool]:
         return database, True
     server.set_ready(database)
     server.telemetry.start_seconds.set(time.monotonic() - started)
+    log(logging.INFO, "ready", address=address, data_dir=config.data_dir, version=server.version)
     announce(config, address)
     scraping = _start_self_scrape(server, address)
     await stopping
@@ -165,16 +167,19 @@ def _warm_up(server: Server) -> None:
         return
     log(logging.INFO, "compiling kernels, once per machine", kernels=n_missing)
     last_log = time.monotonic()
+    with progress_bar("compile kernels") as draw:
 
-    def report(n_done: int, n_total: int) -> None:
-        nonlocal last_log
-        server.not_ready_reason = f"compiling kernels: {n_done} of {n_total} (once per machine)"
-        now = time.monotonic()
-        if n_done == n_total or now - last_log >= _PROGRESS_LOG_S:
-            last_log = now
-            log(logging.INFO, "compiling kernels", done=n_done, of=n_total)
+        def report(n_done: int, n_total: int) -> None:
+            nonlocal last_log
+            server.not_ready_reason = f"compiling kernels: {n_done} of {n_total}"
+            now = time.monotonic()
+            if draw is not None:
+                draw(n_done, n_total)
+            elif n_done == n_total or now - last_log >= _PROGRESS_LOG_S:
+                last_log = now
+                log(logging.INFO, "compiling kernels", done=n_done, of=n_total)
 
-    tsengine.warmup(report)
+        tsengine.warmup(report)
 
 
 def announce(config: Config, address: str) -> None:

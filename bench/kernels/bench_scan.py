@@ -105,14 +105,11 @@ def report(n_series: int, rounds: int, version: int) -> None:
     begin = time.perf_counter()
     copy.decode_series(payload)
     replay_s = time.perf_counter() - begin
+    a_series = 1e9 / n_new
+    print(f"{version}.0 known {n / known_s / 1e6:7.2f} M samples/s {known_s / copy_s:7.1f} x copy")
+    print(f"{version}.0 new   {n_new / new_s / 1e3:7.0f} k series/s  {new_s / copy_s:7.1f} x copy")
     print(
-        f"{version}.0 known  {n / known_s / 1e6:6.2f} M samples/s  {known_s / copy_s:6.1f} x copy"
-    )
-    print(
-        f"{version}.0 new    {n_new / new_s / 1e3:6.0f} k series/s   {new_s / copy_s:6.1f} x copy"
-    )
-    print(
-        f"    publish {publish_s * 1e9 / n_new:.0f} ns, replay {replay_s * 1e9 / n_new:.0f} ns a series"
+        f"    publish {publish_s * a_series:.0f} ns, replay {replay_s * a_series:.0f} ns a series"
     )
     print(f"    log {len(payload) / n_new:.1f}, segment {len(packed) / n_new:.1f} bytes a series")
 

@@ -22,7 +22,7 @@ async def flush(server: Server, request: web.Request) -> web.Response:
     if merge not in ("", "0", "1", "true", "false"):
         raise BadParameter("merge", f'cannot parse "{merge}" to 0 or 1')
     database = server.database
-    await server.executor.background(database.flush)
+    await server.executor.admin(database.flush)
     if merge in ("1", "true"):
-        await server.executor.background(database.compact)
+        await server.executor.admin(database.compact)
     return web.Response(status=204)

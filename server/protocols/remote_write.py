@@ -6,6 +6,7 @@ receiver are named in ``docs/http-api.md``.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import cramjam
@@ -81,11 +82,14 @@ async def _receive(server: Server, request: web.Request, version: Version) -> ts
         size = decompressed_size(body, limits)
         _take(server, size)
         held += size
-        return await server.executor.write(
-            _decompress_and_append, server, body, version, request.remote or ""
-        )
-    finally:
+    except BaseException:
         server.write_budget.give_back(held)
+        raise
+    # From here the bytes belong to the thread, however long it takes and whoever still waits.
+    return await server.executor.write(
+        partial(_decompress_and_append, server, body, version, request.remote or ""),
+        on_end=partial(server.write_budget.give_back, held),
+    )
 
 
 def _take(server: Server, size: int) -> None:
@@ -164,10 +168,10 @@ def decompressed_size(body: bytes, limits: ServerLimits) -> int:
     return size
 
 
-def decompress(body: bytes) -> bytes:
+def decompress(body: bytes) -> memoryview:
     """The message in a raw Snappy block whose header was checked."""
     try:
-        return bytes(cramjam.snappy.decompress_raw(body))
+        return memoryview(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
         raise errors.MalformedRequest(f"body is not Snappy (block format): {error}") from None
 

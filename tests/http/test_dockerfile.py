@@ -1,4 +1,4 @@
-"""The Dockerfile's build steps, run line by line in a fresh virtual environment; then its command."""
+"""The Dockerfile's build steps, run in a fresh virtual environment; then its command."""
 
 import json
 import os

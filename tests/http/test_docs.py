@@ -16,7 +16,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.mark.parametrize(("path", "methods"), [(path, methods) for path, methods, _ in ROUTES])
 def test_every_endpoint_is_documented(path, methods):
-    lines = [line for line in (DOCS / "http-api.md").read_text().splitlines() if f"`{path}`" in line]
+    lines = [
+        line for line in (DOCS / "http-api.md").read_text().splitlines() if f"`{path}`" in line
+    ]
     assert lines, path
     assert any(f"| {' '.join(methods)} |" in line for line in lines), lines
 

@@ -214,14 +214,10 @@ async def test_hostile_queries(real, now_ms, name):
 
 
 async def test_regex_bomb_is_answered_quickly(real, now_ms):
-    rows = [
-        ({"__name__": "x", "a": "a" * 10_000 + str(i)}, [(now_ms, 1.0)]) for i in range(50)
-    ]
+    rows = [({"__name__": "x", "a": "a" * 10_000 + str(i)}, [(now_ms, 1.0)]) for i in range(50)]
     assert (await write(real, wire.message_v1(rows)))[0] == 204
     started = time.monotonic()
-    assert await values_of(real, 'count(x{a=~"(a*)*(a|aa)+(.*a){8}b"} or x)', now_ms) == {
-        (): "50"
-    }
+    assert await values_of(real, 'count(x{a=~"(a*)*(a|aa)+(.*a){8}b"} or x)', now_ms) == {(): "50"}
     assert time.monotonic() - started < 5
 
 
@@ -244,3 +240,21 @@ async def test_error_positions_and_types(real):
     assert status == 400
     status, _, _ = await real.call("GET", "/api/v1/query_exemplars?query=1%2B1")
     assert status == 204
+
+
+async def test_a_client_that_leaves_stops_the_evaluation(real, now_ms):
+    import asyncio
+
+    rows = [({"__name__": "x", "i": str(i)}, [(now_ms - 1000, 1.0)]) for i in range(100)]
+    assert (await write(real, wire.message_v1(rows)))[0] == 204
+    heavy = "sum(sum_over_time(x[10000s:1s]) * on () group_left () count(x))"
+    path = f"/api/v1/query_range?query={heavy.replace(' ', '+')}&start=0&end=1e10&step=1e6"
+    call = asyncio.create_task(real.call("GET", path))
+    async with asyncio.timeout(10):
+        while not real.server.executor.queries_running and not call.done():
+            await asyncio.sleep(0.001)
+    assert not call.done(), call.result()
+    call.cancel()
+    async with asyncio.timeout(5):
+        while real.server.executor.queries_running:
+            await asyncio.sleep(0.01)

@@ -81,7 +81,10 @@ def test_own_metrics_are_there_soon(serve):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         found = api(server.url, "query", query='up{job="tsengine"}')["result"]
-        if found and api(server.url, "query", query="rate(process_cpu_seconds_total[1m])")["result"]:
+        if (
+            found
+            and api(server.url, "query", query="rate(process_cpu_seconds_total[1m])")["result"]
+        ):
             break
         time.sleep(0.1)
     assert found[0]["metric"]["instance"] == instance

@@ -106,7 +106,7 @@ def set_operator(op, lhs, rhs, matching):
 def binary(op, lhs, rhs, matching, returns_bool, delayed):
     """Arithmetic or comparison of two vectors at one step."""
     fills = (matching.fill_left, matching.fill_right)
-    if not lhs and not rhs or not (lhs and rhs) and fills == (None, None):
+    if (not lhs and not rhs) or (not (lhs and rhs) and fills == (None, None)):
         return []
     swapped = matching.cardinality.value == "one-to-many"
     many, one = (rhs, lhs) if swapped else (lhs, rhs)

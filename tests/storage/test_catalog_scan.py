@@ -377,3 +377,25 @@ def test_values_keep_their_bits():
     assert batch.bits.tolist() == [stale, 1 << 63]
     assert batch.t_ms.tolist() == [-1, 1 << 62]
     assert issubclass(MalformedRequest, AppendError)
+
+
+def test_series_without_real_metadata_tell_nothing():
+    series = wire.Series([(b"__name__", b"m")], [(1, 1)], metadata=(0, b"", b""))
+    assert make_catalog().scan_remote_write(wire.encode_v2([series]), version=2).metadata == ()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_scratch_of_a_large_body_is_given_back(version, monkeypatch):
+    monkeypatch.setattr("tsengine.storage.remote_write._SCRATCH_KEPT_MAX", 20_000)
+    catalog = make_catalog()
+    encode = wire.encode_v1 if version == 1 else wire.encode_v2
+    for n in (10, 8000, 10, 3, 9000, 9000, 1):
+        body = [
+            wire.Series([(b"__name__", b"m"), (b"i", b"%d" % i)], [(i, n), (i + 1, n)])
+            for i in range(n)
+        ]
+        batch = catalog.scan_remote_write(encode(body), version=version).batch
+        assert batch.refs.tolist() == [i for i in range(n) for _ in range(2)]
+        assert batch.t_ms.tolist() == [t for i in range(n) for t in (i, i + 1)]
+        assert set(batch.bits.tolist()) == {n}
+    assert len(catalog._scanner._t_ms) <= 20_000

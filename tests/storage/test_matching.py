@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.storage.test_catalog import make_catalog
 from tsengine.errors import QueryError
 from tsengine.model.matchers import Matcher, MatchOp
-from tsengine.storage import index
+from tsengine.storage import index, matching
 from tsengine.storage.value_patterns import Affix, Anything, Literals, RePattern, parse
 
 expressions = st.sampled_from(
@@ -165,3 +165,37 @@ def test_many_series_in_many_segments(monkeypatch):
         assert view.label_values("k", None) == sorted({one["k"] for one in series[:first]})
         counts = view.series_of_pairs.counts(view.n_pairs)
         assert counts.sum() == sum(map(len, series[:first]))
+
+
+def test_the_cache_of_expressions_is_bounded(monkeypatch):
+    monkeypatch.setattr(matching, "_CACHE_ENTRIES_MAX", 4)
+    catalog = make_catalog()
+    catalog.series_refs([{"__name__": "m", "a": str(i)} for i in range(30)])
+    catalog.publish()
+    view = catalog.view()
+    for _ in range(2):
+        for digit in range(10):
+            found = view.find([Matcher("a", MatchOp.REGEX, f"[{digit}][0-9]")])
+            assert found.tolist() == list(
+                range(10 * digit, 10 * digit + 10) if digit in (1, 2) else []
+            )
+    assert 1 <= len(view.regex_cache) <= 4
+    monkeypatch.setattr(matching, "_CACHE_PAIRS_MAX", 5)
+    view.find([Matcher("a", MatchOp.REGEX, "[1][0-9]?")])
+    view.find([Matcher("a", MatchOp.REGEX, "[2][0-9]?")])
+    assert len(view.regex_cache) == 1
+
+
+def test_row_tests_and_postings_agree(monkeypatch):
+    catalog = make_catalog()
+    series = [{"__name__": "m", "i": str(i), "k": str(i % 3), "z": str(i % 2)} for i in range(600)]
+    catalog.series_refs(series)
+    catalog.publish()
+    queries = [
+        [Matcher("k", MatchOp.EQUAL, "1"), Matcher("z", op, value)]
+        for op, value in ((MatchOp.EQUAL, "0"), (MatchOp.NOT_EQUAL, "0"), (MatchOp.EQUAL, ""))
+    ]
+    for cost in (0, 10**9):
+        monkeypatch.setattr(matching, "_ROW_TEST_COST", cost)
+        for wanted in queries:
+            assert catalog.view().find(wanted).tolist() == naive(series, wanted)

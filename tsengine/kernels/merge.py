@@ -28,17 +28,33 @@ def _merge_pass(src_t, src_bits, src_at, dst_t, dst_bits, dst_at, n):
             end = mid + 1
             while end < n and src_t[src_at + end] >= src_t[src_at + end - 1]:
                 end += 1
-        left = start
-        right = mid
-        for out in range(start, end):
-            if right >= end or (left < mid and src_t[src_at + left] <= src_t[src_at + right]):
-                dst_t[dst_at + out] = src_t[src_at + left]
-                dst_bits[dst_at + out] = src_bits[src_at + left]
+        left = src_at + start
+        left_end = src_at + mid
+        right = left_end
+        right_end = src_at + end
+        out = dst_at + start
+        while left < left_end and right < right_end:
+            # Stretches of one side: with two senders in step they are short but regular, and
+            # branches foresee them.
+            bound = src_t[right]
+            while left < left_end and src_t[left] <= bound:
+                dst_t[out] = src_t[left]
+                dst_bits[out] = src_bits[left]
                 left += 1
-            else:
-                dst_t[dst_at + out] = src_t[src_at + right]
-                dst_bits[dst_at + out] = src_bits[src_at + right]
+                out += 1
+            if left == left_end:
+                break
+            bound = src_t[left]
+            while right < right_end and src_t[right] < bound:
+                dst_t[out] = src_t[right]
+                dst_bits[out] = src_bits[right]
                 right += 1
+                out += 1
+        rest = left if left < left_end else right
+        for i in range(dst_at + end - out):
+            dst_t[out + i] = src_t[rest + i]
+        for i in range(dst_at + end - out):
+            dst_bits[out + i] = src_bits[rest + i]
         n_runs += 1
         start = end
     return n_runs

@@ -45,7 +45,6 @@ _LENGTH_1 = np.int64(0x0A)
 _LENGTH_2 = np.int64(0x12)
 _LENGTH_3 = np.int64(0x1A)
 _LENGTH_4 = np.int64(0x22)
-_LENGTH_5 = np.int64(0x2A)
 
 
 @kernel(i64(U8_IN, i64, i64, I64_OUT, I64_OUT, I64_OUT, I64_OUT, I64_OUT))

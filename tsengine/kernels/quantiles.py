@@ -1,7 +1,8 @@
 """Quantiles: of the values of a group, and of the buckets of classic histograms.
 
 Groups are given as ``order: i64[S]``, the rows group after group, and ``offsets: i64[G + 1]``.
-A cell counts if ``valid[r, t]``, or always if `all_valid` (then `valid` is an array of shape (1, 0)).
+A cell counts if ``valid[r, t]``, or always if `all_valid` (then `valid` is an array of
+shape (1, 0)).
 """
 
 from __future__ import annotations

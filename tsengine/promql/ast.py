@@ -166,7 +166,10 @@ class MatrixSelector(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Subquery(Expr):
-    """``expr[range:step]``; `step_ms` is None for the engine's default step."""
+    """``expr[range:step]``; `step_ms` is None for the engine's default step.
+
+    `range_ms` and `step_ms` are 0 while their expressions are unresolved.
+    """
 
     expr: Expr
     range_ms: int

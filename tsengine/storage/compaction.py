@@ -18,6 +18,7 @@ from tsengine.errors import Closed
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage.compaction_plan import PARTITION_MS, partition_range
 from tsengine.storage.filesystem import FileSystem, remove_tree
+from tsengine.storage.head_read import sorted_unique
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import Progress, Targets, write_part
@@ -116,7 +117,7 @@ def _chunks(
 ) -> Iterator[SeriesColumns]:
     """The merged samples of a closed range, some series at a time."""
     tables = [_series_samples(source, mint, maxt) for source in sources]
-    refs = np.unique(np.concatenate([own[counts > 0] for own, counts in tables]))
+    refs = sorted_unique(np.concatenate([own[counts > 0] for own, counts in tables]))
     n_samples = np.zeros(len(refs), np.int64)
     for own, counts in tables:
         n_samples[np.searchsorted(refs, own[counts > 0])] += counts[counts > 0]

@@ -26,13 +26,13 @@ _MERGED_AT_ONCE = 8
 class Segment:
     """Entries of rows ``first <= row < last``: ``rows[offsets[k]:offsets[k + 1]]`` have keys[k].
 
-    Shapes: ``keys: u32[K]`` ascending, ``offsets: i64[K + 1]``, ``rows: u32[E]``.
+    Shapes: ``keys: u32[K]`` ascending, ``offsets: u32[K + 1]``, ``rows: u32[E]``.
     """
 
     first: int
     last: int
     keys: npt.NDArray[np.uint32]
-    offsets: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
 
 
@@ -82,7 +82,8 @@ class Postings:
             places = np.searchsorted(segment.keys, keys)
             places = places[segment.keys[np.minimum(places, len(segment.keys) - 1)] == keys]
             if len(places):
-                yield segment.rows, segment.offsets[places], segment.offsets[places + 1]
+                starts, ends = segment.offsets[places], segment.offsets[places + 1]
+                yield segment.rows, starts.astype(np.int64), ends.astype(np.int64)
 
     def _all(self) -> tuple[Segment, ...]:
         """Segments of all rows. Two threads may both build the tail; either result will do."""
@@ -182,7 +183,9 @@ def _build(
     keys, rows = arrays[2 * where], arrays[2 * where + 1] + shift
     starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     starts = np.concatenate((np.zeros(min(n, 1), np.int64), starts))
-    return Segment(first, last, keys[starts], np.append(starts, n), rows)
+    # Readers hand parts of it out.
+    rows.flags.writeable = False
+    return Segment(first, last, keys[starts], np.append(starts, n).astype(np.uint32), rows)
 
 
 def _one(key: int) -> npt.NDArray[np.uint32]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,68 @@ import numpy.typing as npt
 from tsengine.kernels import postings as kernels
 from tsengine.model.labels import NO_ID
 from tsengine.model.matchers import Matcher, MatchOp
+from tsengine.storage.index import Postings
+from tsengine.storage.interning import InternedState
 from tsengine.storage.value_patterns import Affix, Anything, Literals, Pattern, RePattern, parse
-
-if TYPE_CHECKING:
-    from tsengine.storage.catalog_view import CatalogView
 
 RegexCache = dict[tuple[int, str], tuple[int, npt.NDArray[np.uint32]]]
 """(name symbol, expression) -> (number of pairs looked at, those of them that match)."""
 
 _CACHE_ENTRIES_MAX = 512
 _CACHE_PAIRS_MAX = 8 * 1024 * 1024
+_COUNTED_PAIRS_MAX = 1024
 _ROW_TEST_COST = 4
 """A test on a candidate's labels costs about as much as marking this many postings."""
 
 
-@dataclass(frozen=True, slots=True)
+class Matchable(Protocol):
+    """What matching needs of a catalog's state; `CatalogView` is one."""
+
+    @property
+    def state(self) -> InternedState:
+        """Symbols, pairs and series."""
+        ...
+
+    @property
+    def series_of_pairs(self) -> Postings:
+        """Label pair -> series refs."""
+        ...
+
+    @property
+    def pairs_of_names(self) -> Postings:
+        """Label name (symbol) -> pairs."""
+        ...
+
+    @property
+    def regex_cache(self) -> RegexCache:
+        """Shared by all views of a catalog."""
+        ...
+
+    @property
+    def pair_values(self) -> npt.NDArray[np.uint32]:
+        """Symbol of each pair's value."""
+        ...
+
+    def texts_bytes(self, symbols: npt.NDArray[np.integer]) -> list[bytes]:
+        """UTF-8 of symbols."""
+        ...
+
+    def find_symbol(self, text: str) -> int:
+        """Id of a text or NO_ID."""
+        ...
+
+    def find_pair(self, name: int, value: int) -> int:
+        """Id of a pair of symbols or NO_ID."""
+        ...
+
+    def pair_column_of_symbol(
+        self, refs: npt.NDArray[np.uint32], name: int
+    ) -> npt.NDArray[np.int64]:
+        """Each series' pair of one label, -1 where absent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PairCondition:
     """A series has one of the pairs (u32[K], ascending), or none of them if negated."""
 
@@ -44,7 +91,7 @@ class PairCondition:
     negated: bool
 
 
-def find_series(view: CatalogView, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
+def find_series(view: Matchable, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
     """Refs of the view's series that fulfil all matchers, ascending: u32[S].
 
     Raises QueryError for an invalid regular expression.
@@ -60,10 +107,10 @@ def find_series(view: CatalogView, matchers: Sequence[Matcher]) -> npt.NDArray[n
         if not condition.negated and not len(condition.pairs):
             return np.empty(0, np.uint32)
         conditions.append(condition)
-    costs = {id(c): view.series_of_pairs.count(c.pairs) for c in conditions}
+    costs = {id(condition): _cost(view, condition) for condition in conditions}
     conditions.sort(key=lambda condition: (condition.negated, costs[id(condition)]))
     if not conditions or conditions[0].negated:
-        found = np.arange(view.n_series, dtype=np.uint32)
+        found = np.arange(view.state.n_series, dtype=np.uint32)
     else:
         found = _series_with(view, conditions.pop(0).pairs)
     for condition in conditions:
@@ -79,7 +126,7 @@ def _pattern(matcher: Matcher) -> Pattern:
     return parse(matcher.value)
 
 
-def _condition(view: CatalogView, matcher: Matcher, pattern: Pattern) -> PairCondition:
+def _condition(view: Matchable, matcher: Matcher, pattern: Pattern) -> PairCondition:
     name = view.find_symbol(matcher.name)
     accepts_empty = pattern.matches("")
     negated = accepts_empty != (matcher.op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX))
@@ -87,11 +134,14 @@ def _condition(view: CatalogView, matcher: Matcher, pattern: Pattern) -> PairCon
         return PairCondition(name, np.empty(0, np.uint32), negated)
     pairs = _matching_pairs(view, name, pattern)
     if accepts_empty:
-        pairs = np.setdiff1d(view.pairs_of_names.rows(name), pairs, assume_unique=True)
+        all_pairs = view.pairs_of_names.rows(name)
+        refused = np.ones(view.state.n_pairs, np.bool_)
+        refused[pairs] = False
+        pairs = all_pairs[refused[all_pairs]]
     return PairCondition(name, pairs, negated)
 
 
-def _matching_pairs(view: CatalogView, name: int, pattern: Pattern) -> npt.NDArray[np.uint32]:
+def _matching_pairs(view: Matchable, name: int, pattern: Pattern) -> npt.NDArray[np.uint32]:
     """Pairs of a label whose value the pattern accepts: u32[K], ascending."""
     if isinstance(pattern, Literals):
         symbols = [view.find_symbol(text) for text in pattern.texts if text]
@@ -107,7 +157,7 @@ def _matching_pairs(view: CatalogView, name: int, pattern: Pattern) -> npt.NDArr
 
 
 def _affix_mask(
-    view: CatalogView, values: npt.NDArray[np.uint32], pattern: Affix
+    view: Matchable, values: npt.NDArray[np.uint32], pattern: Affix
 ) -> npt.NDArray[np.bool_]:
     needle = np.frombuffer(pattern.text.encode(), np.uint8)
     mask = np.empty(len(values), np.bool_)
@@ -120,7 +170,7 @@ def _affix_mask(
 
 
 def _regex_pairs(
-    view: CatalogView, name: int, all_pairs: npt.NDArray[np.uint32], pattern: RePattern
+    view: Matchable, name: int, all_pairs: npt.NDArray[np.uint32], pattern: RePattern
 ) -> npt.NDArray[np.uint32]:
     """As `_matching_pairs` by running the expression over every value not yet seen by it.
 
@@ -132,34 +182,44 @@ def _regex_pairs(
     accepts = pattern.accepts_bytes
     hits = [accepts(text) for text in view.texts_bytes(view.pair_values[fresh])]
     found = np.concatenate((known, fresh[np.array(hits, np.bool_)]))
-    if view.n_pairs > n_seen:
+    if view.state.n_pairs > n_seen:
         n_cached = sum(len(pairs) for _, pairs in list(view.regex_cache.values()))
         if len(view.regex_cache) >= _CACHE_ENTRIES_MAX or n_cached + len(found) > _CACHE_PAIRS_MAX:
             view.regex_cache.clear()
-        view.regex_cache[(name, pattern.expression)] = (view.n_pairs, found)
-    return found[found < view.n_pairs]
+        view.regex_cache[(name, pattern.expression)] = (view.state.n_pairs, found)
+    return found[found < view.state.n_pairs]
 
 
-def _series_with(view: CatalogView, pairs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def _cost(view: Matchable, condition: PairCondition) -> int:
+    """Postings of the condition's pairs, or the most there can be where counting would take long.
+
+    A series has at most one pair of a label.
+    """
+    if len(condition.pairs) > _COUNTED_PAIRS_MAX:
+        return view.state.n_series
+    return view.series_of_pairs.count(condition.pairs)
+
+
+def _series_with(view: Matchable, pairs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     """Series that have one of the pairs, ascending."""
     if len(pairs) == 1:
         return view.series_of_pairs.rows(int(pairs[0]))
-    marks = np.zeros(view.n_series, np.bool_)
+    marks = np.zeros(view.state.n_series, np.bool_)
     view.series_of_pairs.mark(pairs, marks, True)
     return np.flatnonzero(marks).astype(np.uint32)
 
 
 def _fulfilled(
-    view: CatalogView, condition: PairCondition, refs: npt.NDArray[np.uint32], cost: int
+    view: Matchable, condition: PairCondition, refs: npt.NDArray[np.uint32], cost: int
 ) -> npt.NDArray[np.bool_]:
     """Which of the refs fulfil a condition: bool[S]."""
-    if cost + view.n_series // 64 < _ROW_TEST_COST * len(refs):
-        marks = np.zeros(view.n_series, np.bool_)
+    if cost + view.state.n_series // 64 < _ROW_TEST_COST * len(refs):
+        marks = np.zeros(view.state.n_series, np.bool_)
         view.series_of_pairs.mark(condition.pairs, marks, True)
         has_one = marks[refs]
     else:
         column = view.pair_column_of_symbol(refs, condition.name)
-        wanted = np.zeros(view.n_pairs + 1, np.bool_)
+        wanted = np.zeros(view.state.n_pairs + 1, np.bool_)
         wanted[condition.pairs] = True
         # An absent label is -1: the last cell, which stays False.
         has_one = wanted[column]

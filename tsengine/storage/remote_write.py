@@ -191,7 +191,7 @@ class RemoteWriteScanner:
     def _row_arrays(self, n: int) -> npt.NDArray[np.int64]:
         """Six row arrays of at least n, and room for the rows' fingerprints."""
         if n > self._rows.shape[1]:
-            self._rows = np.empty((6, max(_CAPACITY_MIN, 2 * n)), np.int64)
+            self._rows = np.empty((6, max(_CAPACITY_MIN, n + n // 4)), np.int64)
             self._hashes = np.empty(2 * self._rows.shape[1], np.uint64)
         return self._rows
 

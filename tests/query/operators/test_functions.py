@@ -203,6 +203,9 @@ def test_labels_of_absent():
     }
     twice = (matcher("a", "=", "1"), matcher("a", "=", "2"), matcher("c", "=", "3"))
     assert labels_of_absent(ast.VectorSelector(span=SPAN, name=None, matchers=twice)) == {"c": "3"}
+    # Only what comes after the first equality matcher takes a label back.
+    late = (matcher("a", "=~", ".+"), matcher("a", "=", "2"))
+    assert labels_of_absent(ast.VectorSelector(span=SPAN, name=None, matchers=late)) == {"a": "2"}
     assert labels_of_absent(LEAF) == {}
 
 

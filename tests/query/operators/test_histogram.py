@@ -1,6 +1,7 @@
 """Functions of classic histograms: against the reference step by step, and hand cases."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from tests.reference.vectors import SAME_LABELSET, Element, drop
 from tsengine.errors import QueryError
 from tsengine.promql import ast
 from tsengine.query.operators import gotext
+from tsengine.query.operators.aggregate import aggregate
 from tsengine.query.operators.functions import call_function
-from tsengine.query.stepmatrix import ScalarSteps, StringValue
+from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, StringValue
 
 SOME = settings(max_examples=150, deadline=None)
 LEAF = ast.NumberLiteral(span=SPAN, value=0.0)
@@ -188,3 +190,32 @@ def test_functions_of_native_histograms_ignore_floats(kind):
     ctx = make_context(2)
     vector = matrix_of(ctx, rows_of(({"a": "1"}, [1.0, 2.0])))
     assert call(ctx, f"histogram_{kind}", vector).n_series == 0
+
+
+def test_slices_on_several_threads_give_the_same():
+    n_series, n_steps = 704, 1000
+    rng = np.random.default_rng(5)
+    bounds = ("0.1", "1", "10", "+Inf")
+    ctx = make_context(n_steps)
+    labels = ctx.space.from_dicts(
+        [{"le": bounds[s % 4], "i": str(s // 4)} for s in range(n_series)]
+    )
+    valid = rng.random((n_series, n_steps)) < 0.9
+    vector = StepMatrix(labels, rng.random((n_series, n_steps)), valid)
+    node = ast.Aggregate(span=SPAN, op="quantile", expr=LEAF, param=LEAF, grouping=("i",))
+    q = ScalarSteps(np.full(n_steps, 0.7))
+
+    def results():
+        yield call(ctx, "histogram_quantile", 0.7, vector)
+        yield call(ctx, "histogram_fraction", 0.5, 5.0, vector)
+        yield aggregate(ctx, node, vector, q)
+
+    alone = list(results())
+    infos = ctx.annotations.infos
+    with ThreadPoolExecutor(1) as pool:
+        ctx.pool, ctx.n_threads = pool, 2
+        for one, other in zip(alone, results(), strict=True):
+            present = one.present()
+            np.testing.assert_array_equal(present, other.present())
+            np.testing.assert_array_equal(one.values[present], other.values[present])
+    assert ctx.annotations.infos == infos

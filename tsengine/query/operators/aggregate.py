@@ -5,6 +5,8 @@ Groups are found from the labels alone, before any number is touched; then kerne
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -102,11 +104,28 @@ def _all_or_mask(valid: _BOOL) -> _BOOL | None:
 
 def _fold(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> StepMatrix:
     group_of_row, labels = _grouped(ctx, node, operand)
+    if len(labels) == operand.n_series:
+        # Every row is a group of its own, in the same order.
+        return replace(operand, labels=labels, values=_of_single_rows(node.op, operand.values))
     partial = make_partial(node.op, len(labels), operand.n_steps)
     partial.add(operand.values, operand.valid, group_of_row)
     values, valid = partial.finish()
     marks = _marks_of_groups(operand, group_of_row, len(labels))
     return StepMatrix(labels, values, _all_or_mask(valid), marks)
+
+
+def _of_single_rows(op: str, values: _F64) -> _F64:
+    """What `op` makes of groups of one row."""
+    match op:
+        case "sum" | "avg":
+            return values + 0.0  # a sum is never -0
+        case "min" | "max":
+            return values
+        case "count" | "group":
+            return np.ones(values.shape)
+        case "stddev" | "stdvar":
+            return np.where(np.isfinite(values), 0.0, np.nan)
+    raise AssertionError(f"{op} is not folded")
 
 
 def rows_by_group(group_of_row: _I64, n_groups: int) -> tuple[_I64, _I64, int]:
@@ -126,12 +145,11 @@ def slices_of_groups(ctx: QueryContext, operand: StepMatrix, n_groups: int) -> l
 
 def _quantile(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, q: _F64) -> StepMatrix:
     assert node.param is not None, "quantile has a parameter"
-    if len(q):
-        doubtful = [np.nan] if np.isnan(q).any() else []
-        numbers = q[~np.isnan(q)]
-        doubtful += [x for x in (numbers.max(initial=0.0),) if x > 1.0]
-        doubtful += [x for x in (numbers.min(initial=0.0),) if x < 0.0]
-        for value in doubtful:
+    numbers = q[~np.isnan(q)]
+    if len(numbers) < len(q):
+        warn_quantile(ctx, np.nan, node.param.span)
+    for value in (numbers.max(initial=0.0), numbers.min(initial=0.0)):
+        if not 0.0 <= value <= 1.0:
             warn_quantile(ctx, value, node.param.span)
     group_of_row, labels = _grouped(ctx, node, operand)
     order, offsets, largest = rows_by_group(group_of_row, len(labels))
