@@ -208,6 +208,23 @@ def test_equal_parts_are_noted_at_each_place(source):
     assert [text[-6:] for text in result.infos] == [" (1:6)", " (2:9)"]
 
 
+def test_equal_parts_inside_equal_parts_are_noted_at_each_place(source):
+    text = "sum(rate(gauge[5m])) + sum(rate(gauge[5m])) + on () rate(gauge[5m])"
+    result = make_engine(source).query(text, 120_000)
+    assert [text[-6:] for text in result.infos] == ["(1:10)", "(1:33)", "(1:60)"]
+    once = by_labels(make_engine(source).query("rate(gauge[5m])", 120_000))
+    assert list(by_labels(result).values()) == [3 * value for value in once.values()]
+
+
+def test_infos_are_for_series_with_a_result(source):
+    engine = make_engine(source)
+    # One sample is in the window, which makes no rate.
+    assert engine.query("rate(gauge[1m])", 60_000).infos == []
+    assert engine.query("quantile_over_time(2, gauge[1m])", 400_000).warnings == []
+    assert engine.query("sum(quantile_over_time(2, gauge[1m]))", 400_000).warnings == []
+    assert len(engine.query("sum(quantile_over_time(2, gauge[1m]))", 60_000).warnings) == 1
+
+
 def test_a_quantile_out_of_range_is_warned_of(source):
     engine = make_engine(source)
     result = engine.query("quantile_over_time(1.5, requests_total[5m])", 60_000)

@@ -99,6 +99,8 @@ def _start_prometheus(binary, directory, node_address, servers, interval_s):
         child = Child(
             [
                 binary, f"--config.file={config}", f"--web.listen-address={address}",
+                # Without it protocol 2.0 carries no types and help texts.
+                "--enable-feature=metadata-wal-records",
                 f"--storage.tsdb.path={directory / f'prometheus-data-{attempt}'}",
             ],
             directory / f"prometheus-{attempt}.log",

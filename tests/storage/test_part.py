@@ -15,9 +15,9 @@ from tests.golden import make_part
 from tests.reference import samples
 from tests.reference.samples import STALE, Model
 from tests.reference.unsynced import UnsyncedFileSystem
-from tsengine.errors import CorruptionError, TsengineError, UnsupportedFormat
+from tsengine.errors import CorruptionError, StorageError, TsengineError, UnsupportedFormat
 from tsengine.model.batch import SeriesColumns
-from tsengine.storage import part_format
+from tsengine.storage import part_format, part_select
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_format import FILES, LADDER_MS
@@ -313,6 +313,77 @@ def test_an_index_whose_checksums_hold_is_still_not_believed(tmp_path):
         finally:
             reader.close()
     assert n_refused > 200
+
+
+def test_counting_guesses_where_too_many_axes_are_cut(tmp_path, monkeypatch):
+    model = {ref: dict.fromkeys(range(1 + ref, 40_000, 40), ref) for ref in range(5)}
+    reader = open_part(tmp_path, write(tmp_path, [samples.columns_of(model)]))
+    for span in ((1, 50_000), (1_000, 9_000), (39_990, 39_999), (7, 7), (50_000, 60_000)):
+        exact = sum(len(own) for own in samples.clipped(model, sorted(model), *span).values())
+        assert reader.count_samples(reader.refs, *span) == exact
+        with monkeypatch.context() as patch:
+            patch.setattr(part_select, "COUNTED_ROWS_MAX", 0)
+            assert exact <= reader.count_samples(reader.refs, *span) <= exact + 2 * len(model)
+    reader.close()
+
+
+def test_a_disk_that_fails_is_a_storage_error(sound):
+    folder, entry, _ = sound
+
+    class Failing(UnsyncedFileSystem):
+        def open_read(self, path: str):
+            file = super().open_read(path)
+            pread = file.pread
+
+            def fail_behind_header(offset: int, size: int) -> bytes:
+                if offset >= part_format.FILE_HEADER_SIZE:
+                    raise OSError(5, "Input/output error")
+                return pread(offset, size)
+
+            file.pread = fail_behind_header  # type: ignore[method-assign]
+            return file
+
+    reader = PartReader.open(Failing(), str(folder / entry.name), entry)
+    with pytest.raises(StorageError, match="axes: Input/output error"):
+        reader.collect(None, *ALL)
+    reader.close()
+
+
+def test_only_what_is_near_is_read_together(sound, tmp_path):
+    rng = np.random.default_rng(8)
+    n, size = 200, 500
+    columns = SeriesColumns(
+        np.arange(n, dtype=np.uint32),
+        np.arange(n + 1) * size,
+        np.tile(np.arange(1, size + 1), n),
+        rng.integers(0, 2**63, n * size).astype(np.uint64),
+    )
+    entry = write(tmp_path, [columns])
+    reads: list[tuple[int, int]] = []
+
+    class Counting(UnsyncedFileSystem):
+        def open_read(self, path: str):
+            file = super().open_read(path)
+            pread = file.pread
+
+            def count(offset: int, size: int) -> bytes:
+                if path.endswith("values"):
+                    reads.append((offset, size))
+                return pread(offset, size)
+
+            file.pread = count  # type: ignore[method-assign]
+            return file
+
+    reader = PartReader.open(Counting(), str(tmp_path / entry.name), entry)
+    reads.clear()
+    near = reader.collect(columns.refs[10:20], *ALL)
+    assert len(reads) == 1
+    far = reader.collect(columns.refs[[3, 4, 150]], *ALL)
+    assert len(reads) == 3
+    assert sum(size for _, size in reads) < 20 * size * 8
+    assert (near.bits == columns.bits[10 * size : 20 * size]).all()
+    assert (far.bits[2 * size :] == columns.bits[150 * size : 151 * size]).all()
+    reader.close()
 
 
 def test_a_part_of_another_name_is_refused(sound):

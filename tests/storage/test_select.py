@@ -164,6 +164,17 @@ def test_equal_axes_are_found_again_after_dropping_markers():
         assert 20 in frames.t_ms.tolist()
 
 
+def test_markers_outside_the_range_change_nothing():
+    rows = [(ref, t, STALE if t == 20 and ref < 2 else 7) for t in range(1, 40) for ref in range(5)]
+    with stack([rows], []) as (readers, views, _):
+        refs = np.arange(5, dtype=np.uint32)
+        frames = select.read_frames(readers, views, refs, 21, 100, drop_stale=True)
+        assert frames.row_axis.tolist() == [0] * 5
+        frames = select.read_frames(readers, views, refs, 10, 100, drop_stale=True)
+        assert frames.row_axis.tolist() == [1, 1, 0, 0, 0]
+        assert np.diff(frames.row_offsets).tolist() == [29, 29, 30, 30, 30]
+
+
 def test_a_replaced_sample_does_not_come_back_when_its_replacement_is_a_marker():
     with stack([[(1, 5, 11)]], [[[(1, 5, STALE)]]]) as (readers, views, _):
         refs = np.array([1], np.uint32)

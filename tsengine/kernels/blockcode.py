@@ -256,7 +256,7 @@ def guess_residual_exponent(filled, n, changes):
         if i > 0 and filled[i] != filled[i - 1]:
             changes[found] = np.uint64(i)
             found += 1
-    stride = (found + _SAMPLE - 1) // _SAMPLE
+    stride = max(1, (found + _SAMPLE - 1) // _SAMPLE)
     best = np.int64(0)
     for c in range(0, found, stride):
         i = np.int64(changes[c])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tsengine.promql.ast import Span
+
+Note = tuple[bool, str]
+"""Whether it is a warning, and the message without prefix and place."""
 
 
 def line_and_column(text: bytes, position: int) -> tuple[int, int]:
@@ -25,6 +30,7 @@ class Annotations:
         self._warnings: dict[str, None] = {}
         self._infos: dict[str, None] = {}
         self._lock = threading.Lock()
+        self._recordings: list[list[Note]] = []
 
     @property
     def warnings(self) -> list[str]:
@@ -36,13 +42,34 @@ class Annotations:
         """Everything that may be a mistake in the query."""
         return list(self._infos)
 
+    @contextmanager
+    def recorded(self) -> Iterator[list[Note]]:
+        """What is added meanwhile, without its places; for one thread, may be nested."""
+        notes: list[Note] = []
+        self._recordings.append(notes)
+        try:
+            yield notes
+        finally:
+            self._recordings.pop()
+
+    def add_again(self, notes: Sequence[Note], span: Span) -> None:
+        """Add what was recorded for another part of the query that reads the same."""
+        for is_warning, message in notes:
+            (self.add_warning if is_warning else self.add_info)(message, span)
+
     def add_warning(self, message: str, span: Span) -> None:
         """Add a warning about the part of the query at `span`; `message` has no prefix."""
+        self._note(True, message)
         self._add(self._warnings, f"PromQL warning: {message}", span)
 
     def add_info(self, message: str, span: Span) -> None:
         """Add an info about the part of the query at `span`; `message` has no prefix."""
+        self._note(False, message)
         self._add(self._infos, f"PromQL info: {message}", span)
+
+    def _note(self, is_warning: bool, message: str) -> None:
+        for notes in self._recordings:
+            notes.append((is_warning, message))
 
     def _add(self, texts: dict[str, None], message: str, span: Span) -> None:
         line, column = line_and_column(self._query, span.start)

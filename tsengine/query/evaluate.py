@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tsengine.promql.ast import Span
 from tsengine.query import plan as p
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import aggregate
@@ -106,15 +107,23 @@ def _evaluate_once(
     if key is None or key not in ctx.shared_keys:
         return _evaluate_reading(plan, ctx)
     place = ("result", key, ctx.start_ms, ctx.end_ms, ctx.n_steps)
-    known = ctx.memo.get(place)
-    if known is None:
-        known = ctx.memo[place] = _evaluate_reading(plan, ctx)
+    if place not in ctx.memo:
+        with ctx.annotations.recorded() as notes:
+            ctx.memo[place] = (_evaluate_reading(plan, ctx), notes)
     else:
-        _annotate_again(plan, ctx)
+        # Annotations name the place in the query, so an equal part elsewhere has its own.
+        ctx.annotations.add_again(ctx.memo[place][1], _noted_span(plan))
+    matrix = ctx.memo[place][0]
+    assert isinstance(matrix, StepMatrix), "only matrices are kept under this key"
     # It stays for the rest of the query, so every use is counted beside it.
-    ctx.account(cost(known))
-    assert isinstance(known, StepMatrix), "only matrices are kept under this key"
-    return known
+    ctx.account(cost(matrix))
+    return matrix
+
+
+def _noted_span(plan: p.SelectPlan | p.RollupPlan | p.SlicedAggregatePlan) -> Span:
+    """Where annotations of a part that reads samples point to."""
+    inner = plan.operand if isinstance(plan, p.SlicedAggregatePlan) else plan
+    return inner.node.args[0].span if isinstance(inner, p.RollupPlan) else inner.node.span
 
 
 def _evaluate_reading(
@@ -127,16 +136,6 @@ def _evaluate_reading(
             return _evaluate_rollup(plan, ctx)
         case p.SlicedAggregatePlan():
             return _evaluate_sliced(plan, ctx)
-
-
-def _annotate_again(
-    plan: p.SelectPlan | p.RollupPlan | p.SlicedAggregatePlan, ctx: QueryContext
-) -> None:
-    """Annotations name the place in the query, so an equal part elsewhere has its own."""
-    rollup = plan.operand if isinstance(plan, p.SlicedAggregatePlan) else plan
-    if isinstance(rollup, p.RollupPlan) and isinstance(rollup.source, p.MatrixPlan):
-        params = [_scalar(param, ctx) for param in rollup.params]
-        prepare_rollup(rollup.node, rollup.source, ctx, params)
 
 
 def _evaluate_select(plan: p.SelectPlan, ctx: QueryContext) -> StepMatrix:
@@ -163,8 +162,8 @@ def _evaluate_sliced(plan: p.SlicedAggregatePlan, ctx: QueryContext) -> StepMatr
         return result
     if isinstance(operand, p.SelectPlan):
         series = select_series(operand, ctx)
-        return aggregate_series(ctx, plan.node, None, series, latest(want_time=False))
+        return aggregate_series(ctx, plan.node, series, latest(want_time=False))
     assert isinstance(operand.source, p.MatrixPlan), "subqueries are not aggregated in slices"
     params = [_scalar(param, ctx) for param in operand.params]
-    series, kernel = prepare_rollup(operand.node, operand.source, ctx, params)
-    return aggregate_series(ctx, plan.node, operand.node, series, kernel)
+    rollup = prepare_rollup(operand.node, operand.source, ctx, params)
+    return aggregate_series(ctx, plan.node, rollup.series, rollup.kernel, rollup)

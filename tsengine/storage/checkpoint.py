@@ -7,20 +7,21 @@ manifest names; the next start removes them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import StorageError
+from tsengine.errors import StorageError, TsengineError
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.catalog_file import write_catalog_segment
-from tsengine.storage.filesystem import FileSystem, storage_error
+from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import HeadView
 from tsengine.storage.manifest import Manifest, PartEntry
 from tsengine.storage.metadata_store import write_metadata
@@ -62,27 +63,65 @@ class Checkpointer:
             self._manifest = self._manifest.with_changes(next_file_number=number + 1)
             return number
 
-    def commit(self, change: Callable[[Manifest], Manifest]) -> None:
-        """Replace the manifest on disk by one rename, then in memory."""
+    def commit(self, change: Callable[[Manifest], Manifest], new_paths: Sequence[str] = ()) -> None:
+        """Replace the manifest on disk by one rename, then in memory.
+
+        ``new_paths`` are what the changed manifest names for the first time; they are removed if
+        it is certain that it does not hold. Or a full disk would be filled by its own retries.
+        """
         with self._commit_lock:
             changed = change(self._manifest)
-            manifest.swap(self._fs, self._directory, changed)
+            try:
+                manifest.swap(self._fs, self._directory, changed)
+            except BaseException:
+                if not self._may_hold(changed):
+                    self.discard(new_paths)
+                raise
             self._manifest = changed
 
-    def flush(self, frozen: FrozenHead) -> None:
-        """Write one frozen head as a level-0 part, commit it, trim the log."""
-        database = self._database
-        catalog = database.state.catalog
+    def _may_hold(self, changed: Manifest) -> bool:
+        """Whether a failed swap may have put the manifest in place."""
         try:
-            segment = self._write_catalog(frozen)
-            metadata_file = self._write_metadata()
-            entry = self._write_head(frozen, catalog)
-        except OSError as error:
-            raise storage_error(error, "flushing the head") from error
-        part = None
-        if entry is not None:
-            path = filenames.part_dir(self._directory, entry.name)
-            part = PartReader.open(self._fs, path, entry)
+            return manifest.load(self._fs, self._directory).generation == changed.generation
+        except TsengineError:
+            return True
+
+    def discard(self, paths: Sequence[str]) -> None:
+        """Remove files and part folders that no manifest names; what stays, the next start removes.
+        """
+        for path in paths:
+            with contextlib.suppress(OSError):
+                remove_tree(self._fs, path)
+
+    def flush(self, frozen: FrozenHead) -> None:
+        """Write one frozen head as a level-0 part, commit it, trim the log.
+
+        After an error nothing has changed but that the metadata are dirty; it may be tried again.
+        """
+        written: list[str] = []
+        had_dirty_metadata = self._database.metadata.is_dirty
+        try:
+            self._flush(frozen, written)
+        except BaseException as error:
+            # The file that was written may not be named by any manifest.
+            self._database.metadata.is_dirty |= had_dirty_metadata
+            if isinstance(error, OSError):
+                raise storage_error(error, "flushing the head") from error
+            raise
+        self._database.trim_log(frozen.wal_floor)
+
+    def _flush(self, frozen: FrozenHead, written: list[str]) -> None:
+        database = self._database
+        try:
+            segment = self._write_catalog(frozen, written)
+            metadata_file = self._write_metadata(written)
+            entry = self._write_head(frozen, written)
+            part = None
+            if entry is not None:
+                part = PartReader.open(self._fs, written[-1], entry)
+        except BaseException:
+            self.discard(written)
+            raise
 
         def change(current: Manifest) -> Manifest:
             segments = current.catalog_segments + (() if segment is None else (segment,))
@@ -95,22 +134,22 @@ class Checkpointer:
                 next_seq=max(current.next_seq, frozen.next_seq),
             )
 
-        self.commit(change)
+        self.commit(change, written)
         database.change_state(lambda state: state.with_flushed(frozen, part))
-        database.trim_log(frozen.wal_floor)
 
-    def _write_catalog(self, frozen: FrozenHead) -> str | None:
+    def _write_catalog(self, frozen: FrozenHead, written: list[str]) -> str | None:
         first = self._manifest.next_ref
         if frozen.next_ref <= first:
             return None
         payload = self._database.encode_series(first, frozen.next_ref - first)
         name = filenames.catalog_name(self.new_file_number())
         path = filenames.catalog_path(self._directory, name)
+        written.append(path)
         write_catalog_segment(self._fs, path, payload)
         self._fs.sync_dir(os.path.dirname(path))
         return name
 
-    def _write_metadata(self) -> str | None:
+    def _write_metadata(self, written: list[str]) -> str | None:
         store = self._database.metadata
         if not store.is_dirty:
             return None
@@ -118,22 +157,22 @@ class Checkpointer:
         store.is_dirty = False
         name = filenames.metadata_name(self.new_file_number())
         path = filenames.metadata_path(self._directory, name)
-        try:
-            write_metadata(self._fs, path, store.entries())
-            self._fs.sync_dir(os.path.dirname(path))
-        except OSError:
-            store.is_dirty = True
-            raise
+        written.append(path)
+        write_metadata(self._fs, path, store.entries())
+        self._fs.sync_dir(os.path.dirname(path))
         return name
 
-    def _write_head(self, frozen: FrozenHead, catalog: CatalogView) -> PartEntry | None:
+    def _write_head(self, frozen: FrozenHead, written: list[str]) -> PartEntry | None:
         head = frozen.head
         if head.n_samples == 0:
             return None
+        catalog = self._database.state.catalog
+        name = filenames.part_name(self.new_file_number())
+        written.append(filenames.part_dir(self._directory, name))
         return write_part(
             self._fs,
             os.path.join(self._directory, filenames.PARTS_DIR),
-            filenames.part_name(self.new_file_number()),
+            name,
             chunks_of_head(head.view()),
             targets=lambda refs: targets_of(catalog, refs),
             seq_min=head.seq_min,

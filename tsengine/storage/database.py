@@ -421,8 +421,9 @@ class StorageDatabase:
         self._closed = True
         if self._log is not None:
             self._log.close()
-        for part in self._state.parts:
-            part.close()
+        # Not closed: who reads a pinned view right now may end. The last reader closes the files.
+        with self._state_lock:
+            self._state = replace(self._state, parts=())
         if self._lock is not None:
             self._lock.release()
 

@@ -12,12 +12,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tsengine.errors import TsengineError
+from tsengine.errors import Closed, TsengineError
 from tsengine.storage import filenames
 from tsengine.storage.checkpoint import Checkpointer, check_space, targets_of
 from tsengine.storage.compaction import merge_parts
 from tsengine.storage.compaction_plan import Merge, plan_compaction, plan_full_merge
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
+from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import expired_parts
 
@@ -63,13 +64,18 @@ class Maintenance:
         self._merge_wanted.set()
 
     def stop(self) -> None:
-        """Stop the threads; a merge under way is given up, its files are orphans."""
+        """Stop the threads; a merge under way is given up, its files are orphans.
+
+        Returns when no flush or merge runs in any thread: one that committed after the directory's
+        lock was released would undo what the next owner committed.
+        """
         self._stopping.set()
         self._flush_wanted.set()
         self._merge_wanted.set()
         for thread in self._threads:
             thread.join()
-        self._remove_replaced(everything=True)
+        with self._flush_lock, self._merge_lock:
+            self._remove_replaced(everything=True)
 
     def counters(self) -> dict[str, int]:
         """Numbers for stats: what was done and what failed."""
@@ -85,6 +91,7 @@ class Maintenance:
         With `force` also if there is nothing new: the log is cut and trimmed in any case.
         """
         with self._flush_lock:
+            self._check_running()
             database = self._database
             for waiting in database.state.frozen:
                 self._checkpointer.flush(waiting)
@@ -99,8 +106,13 @@ class Maintenance:
     def compact_all(self) -> None:
         """Merge all parts; returns when it is done."""
         with self._merge_lock:
-            for merge in plan_full_merge(self._checkpointer.manifest.parts):
+            self._check_running()
+            for merge in plan_full_merge(self._live_parts()):
                 self._merge(merge)
+
+    def _check_running(self) -> None:
+        if self._stopping.is_set():
+            raise Closed("the database is closed")
 
     def _has_unsaved(self) -> bool:
         database = self._database
@@ -124,6 +136,8 @@ class Maintenance:
             try:
                 self.flush()
             except TsengineError as error:
+                if self._stopping.is_set():
+                    return
                 self._n["flush_failures"] += 1
                 _LOG.error("flush failed, it is tried again: %s", error)
                 self._stopping.wait(_RETRY_S)
@@ -165,10 +179,18 @@ class Maintenance:
                 self._n["merge_failures"] += 1
                 _LOG.exception("compaction failed by a fault of ours")
 
+    def _live_parts(self) -> list[PartEntry]:
+        """Parts that merges and retention may replace; hold the merge lock.
+
+        Those of the state, not of the manifest: between a flush's commit and its publication the
+        manifest names a part that no merge can read yet, and would be dropped as if it were merged.
+        """
+        return [part.entry for part in self._database.state.parts]
+
     def _compact_due(self) -> None:
         while not self._stopping.is_set():
             with self._merge_lock:
-                merges = plan_compaction(self._checkpointer.manifest.parts)
+                merges = plan_compaction(self._live_parts())
                 if not merges:
                     return
                 self._merge(merges[0])
@@ -193,10 +215,15 @@ class Maintenance:
             )
         except OSError as error:
             raise storage_error(error, "merging parts") from error
-        opened = tuple(
-            PartReader.open(self._fs, filenames.part_dir(database.directory, entry.name), entry)
-            for entry in added
-        )
+        paths = [filenames.part_dir(database.directory, entry.name) for entry in added]
+        try:
+            opened = tuple(
+                PartReader.open(self._fs, path, entry)
+                for path, entry in zip(paths, added, strict=True)
+            )
+        except BaseException:
+            self._checkpointer.discard(paths)
+            raise
         self._replace(frozenset(names), opened)
         self._n["merges"] += 1
 
@@ -205,7 +232,7 @@ class Maintenance:
         if floor is None:
             return
         with self._merge_lock:
-            gone = expired_parts(self._checkpointer.manifest.parts, floor)
+            gone = expired_parts(self._live_parts(), floor)
             if gone:
                 self._replace(frozenset(entry.name for entry in gone), ())
 
@@ -214,7 +241,8 @@ class Maintenance:
         self._checkpointer.commit(
             lambda current: current.with_changes(
                 parts=tuple(e for e in current.parts if e.name not in removed) + entries
-            )
+            ),
+            [filenames.part_dir(self._database.directory, entry.name) for entry in entries],
         )
         self._database.change_state(lambda state: state.with_merged(removed, added))
         at = time.monotonic() + _GRACE_S

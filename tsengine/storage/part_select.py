@@ -16,7 +16,7 @@ from tsengine.codecs.axis import decode_axes
 from tsengine.codecs.block import decode_blocks
 from tsengine.errors import CorruptionError
 from tsengine.kernels.axes import clip_blocks, copy_rows
-from tsengine.storage.filesystem import ReadFile
+from tsengine.storage.filesystem import ReadFile, storage_error
 from tsengine.storage.part_format import AXES_FILE, FLAG_STALE, VALUES_FILE
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
@@ -212,7 +212,10 @@ class _Ranges:
 
 
 def _read_ranges(file: ReadFile, starts: I64Array, ends: I64Array, path: str) -> _Ranges:
-    """Read ascending ranges that do not overlap, near ones with one call."""
+    """Read ascending ranges that do not overlap, near ones with one call.
+
+    Raises StorageError when the system can't read, CorruptionError when the file has become short.
+    """
     if len(starts) == 0:
         return _Ranges(np.empty(0, np.uint8), starts, starts, starts)
     is_far = starts[1:] - ends[:-1] > GAP_BYTES_MAX
@@ -221,7 +224,10 @@ def _read_ranges(file: ReadFile, starts: I64Array, ends: I64Array, path: str) ->
     read_starts, read_sizes = starts[first], ends[last] - starts[first]
     pieces = []
     for offset, size in zip(read_starts.tolist(), read_sizes.tolist(), strict=True):
-        piece = file.pread(offset, size)
+        try:
+            piece = file.pread(offset, size)
+        except OSError as error:
+            raise storage_error(error, f"reading {path}") from error
         if len(piece) < size:
             raise CorruptionError("the file ends inside a payload", path=path, offset=offset)
         pieces.append(piece)

@@ -2,8 +2,8 @@
 
 Most series take the direct way: their pieces follow each other in time, so values are decoded to
 their final place and series whose pieces are the same share one axis. Series whose sources overlap
-in time, or from which staleness markers are to be dropped, are merged one sample at a time and get
-an axis of their own; equal axes are then found again by content.
+in time, or that hold staleness markers which are to be dropped, are settled sample by sample and
+get an axis of their own; equal axes are then found again by content.
 
 Stateless; any thread. Sources are pinned by the caller.
 """
@@ -11,10 +11,12 @@ Stateless; any thread. Sources are pinned by the caller.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.kernels.bits import STALE_BITS
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.storage.head_read import HeadPieces, HeadView, copy_plain
@@ -29,6 +31,8 @@ from tsengine.storage.pieces import (
     offsets_of,
     settle,
 )
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 def read_frames(
@@ -50,11 +54,13 @@ def read_frames(
     refs = np.ascontiguousarray(refs, np.uint32)
     found = _find(parts, heads, refs, mint, maxt)
     is_merged = found.overlapping_rows(len(refs))
-    if drop_stale:
-        is_merged[found.rows[found.may_be_stale]] = True
+    direct = _decode_direct(found, ~is_merged)
+    if drop_stale and found.may_be_stale.any():
+        # Blocks only say that they hold a marker somewhere; most reads don't meet it.
+        is_merged |= direct.marked_rows()
     if not is_merged.any():
-        return _direct_frames(found, len(refs))
-    return _mixed_frames(found, is_merged, drop_stale=drop_stale)
+        return _direct_frames(found, direct)
+    return _mixed_frames(found, direct, is_merged, drop_stale=drop_stale)
 
 
 def read_columns(
@@ -70,7 +76,8 @@ def read_columns(
     """
     refs = np.ascontiguousarray(refs, np.uint32)
     found = _find(parts, heads, refs, mint, maxt)
-    offsets, t_ms, bits = _merge(found, found.by_source(None), len(refs), drop_stale=False)
+    every = np.ones(len(refs), np.bool_)
+    offsets, t_ms, bits = _merge(found, _decode_direct(found, ~every), every, drop_stale=False)
     kept = np.flatnonzero(np.diff(offsets))
     # Rows without samples take no room, so the others keep their offsets.
     return SeriesColumns(refs[kept], np.append(offsets[kept], offsets[-1]), t_ms, bits)
@@ -121,14 +128,12 @@ class _Found:
                 self._order = np.lexsort((self.first_t, self.rows))
         return self._order
 
-    def by_source(self, is_wanted: npt.NDArray[np.bool_] | None) -> I64Array:
-        """Pieces (of wanted rows) ordered by (row, source, time)."""
-        if is_wanted is None:
-            return np.argsort(self.rows, kind="stable")
+    def by_source(self, is_wanted: BoolArray) -> I64Array:
+        """Pieces of wanted rows ordered by (row, source, time)."""
         pieces = np.flatnonzero(is_wanted[self.rows])
         return pieces[np.argsort(self.rows[pieces], kind="stable")]
 
-    def overlapping_rows(self, n_rows: int) -> npt.NDArray[np.bool_]:
+    def overlapping_rows(self, n_rows: int) -> BoolArray:
         """Which rows have pieces that do not follow each other in time."""
         overlapping = np.zeros(n_rows, np.bool_)
         if len(self.sources) > 1:
@@ -180,6 +185,7 @@ def _find(
     mint: int,
     maxt: int,
 ) -> _Found:
+    assert (refs[1:] > refs[:-1]).all(), "refs ascend; rows are found by binary search"
     sources: list[Pieces] = []
     for part in parts:
         if part.entry.mint <= maxt and part.entry.maxt >= mint:
@@ -194,18 +200,49 @@ def _find(
     return _Found(sources)
 
 
-def _direct_frames(found: _Found, n_rows: int) -> FrameBatch:
-    """Frames of series whose pieces follow each other."""
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """Rows whose pieces follow each other in time, values decoded; other rows are empty.
+
+    ``order``: their pieces by (row, time); ``row_pieces: i64[S + 1]`` positions in it;
+    ``row_offsets: i64[S + 1]`` and ``piece_starts: i64[P]`` (of all pieces; those of other rows
+    mean nothing) positions in ``values: u64[N]``.
+    """
+
+    order: I64Array
+    row_pieces: I64Array
+    row_offsets: I64Array
+    piece_starts: I64Array
+    values: U64Array
+
+    def marked_rows(self) -> BoolArray:
+        """Which rows hold a staleness marker."""
+        marked = np.zeros(len(self.row_offsets) - 1, np.bool_)
+        at = np.flatnonzero(self.values == STALE_BITS)
+        marked[np.searchsorted(self.row_offsets, at, side="right") - 1] = True
+        return marked
+
+
+def _decode_direct(found: _Found, is_wanted: BoolArray) -> _Decoded:
+    """Decode the values of wanted rows to where a batch of only these rows has them."""
     order = found.by_time
-    sizes = found.sizes[order]
-    row_pieces = offsets_of(np.bincount(found.rows, minlength=n_rows))
-    positions = offsets_of(sizes)
-    row_offsets = positions[row_pieces]
+    if not is_wanted.all():
+        order = order[is_wanted[found.rows[order]]]
+    row_pieces = offsets_of(np.bincount(found.rows[order], minlength=len(is_wanted)))
+    positions = offsets_of(found.sizes[order])
     values = np.empty(positions[-1], np.uint64)
     found.copy_values(order, values, positions[:-1])
-    row_axis, heads = group_equal_runs(found.keys(order), 4 * row_pieces)
-    axis_offsets, t_ms = _times_of_rows(found, order, row_pieces, heads)
-    return FrameBatch(t_ms, axis_offsets, row_axis, values.view(np.float64), row_offsets)
+    piece_starts = np.zeros(len(found.rows), np.int64)
+    piece_starts[order] = positions[:-1]
+    return _Decoded(order, row_pieces, positions[row_pieces], piece_starts, values)
+
+
+def _direct_frames(found: _Found, direct: _Decoded) -> FrameBatch:
+    """Frames where every row was decoded directly."""
+    row_axis, heads = group_equal_runs(found.keys(direct.order), 4 * direct.row_pieces)
+    axis_offsets, t_ms = _times_of_rows(found, direct.order, direct.row_pieces, heads)
+    values = direct.values.view(np.float64)
+    return FrameBatch(t_ms, axis_offsets, row_axis, values, direct.row_offsets)
 
 
 def _times_of_rows(
@@ -223,39 +260,34 @@ def _times_of_rows(
 
 
 def _mixed_frames(
-    found: _Found, is_merged: npt.NDArray[np.bool_], *, drop_stale: bool
+    found: _Found, direct: _Decoded, is_merged: BoolArray, *, drop_stale: bool
 ) -> FrameBatch:
-    """Frames of series some of which must be merged sample by sample."""
+    """Frames some rows of which must be merged, or rid of markers, sample by sample."""
     n_rows = len(is_merged)
-    merged = np.flatnonzero(is_merged)
-    merged_offsets, merged_t, merged_bits = _merge(
-        found, found.by_source(is_merged), n_rows, drop_stale=drop_stale
-    )
-    lengths = np.diff(merged_offsets)
-    order = found.by_time
-    order = order[~is_merged[found.rows[order]]]
-    row_pieces = offsets_of(np.bincount(found.rows[order], minlength=n_rows))
-    piece_offsets = offsets_of(found.sizes[order])
-    lengths += np.diff(piece_offsets[row_pieces])
-
+    merged, kept = np.flatnonzero(is_merged), np.flatnonzero(~is_merged)
+    merged_offsets, merged_t, merged_bits = _merge(found, direct, is_merged, drop_stale=drop_stale)
+    lengths = np.where(is_merged, np.diff(merged_offsets), np.diff(direct.row_offsets))
     row_offsets = offsets_of(lengths)
     values = np.empty(row_offsets[-1], np.uint64)
-    shift = row_offsets[:-1] - piece_offsets[row_pieces[:-1]]
-    found.copy_values(order, values, piece_offsets[:-1] + shift[found.rows[order]])
-    copy_plain(
-        merged_bits.view(np.int64), merged_offsets[merged], lengths[merged], row_offsets[merged],
-        values.view(np.int64),
-    )  # fmt: skip
+    for rows, source, offsets in (
+        (kept, direct.values, direct.row_offsets),
+        (merged, merged_bits, merged_offsets),
+    ):
+        copy_plain(
+            source.view(np.int64), offsets[rows], lengths[rows], row_offsets[rows],
+            values.view(np.int64),
+        )  # fmt: skip
 
-    direct = np.flatnonzero(~is_merged)
-    groups, heads = group_equal_runs(found.keys(order), 4 * row_pieces[np.append(direct, n_rows)])
-    direct_offsets, direct_t = _times_of_rows(found, order, row_pieces, direct[heads])
+    counts = np.diff(direct.row_pieces)[kept]
+    pieces = direct.order[expand_ranges(direct.row_pieces[kept], counts)]
+    groups, heads = group_equal_runs(found.keys(pieces), 4 * offsets_of(counts))
+    kept_offsets, kept_t = _times_of_rows(found, direct.order, direct.row_pieces, kept[heads])
     # Rows that were merged and rows that were not may well have the same times in the end.
-    t_ms = np.concatenate([direct_t, merged_t])
-    own_offsets = merged_offsets[np.append(merged, n_rows)] + len(direct_t)
-    axis_offsets = np.concatenate([direct_offsets, own_offsets[1:]])
+    t_ms = np.concatenate([kept_t, merged_t])
+    own_offsets = merged_offsets[np.append(merged, n_rows)] + len(kept_t)
+    axis_offsets = np.concatenate([kept_offsets, own_offsets[1:]])
     row_axis = np.empty(n_rows, np.int64)
-    row_axis[direct] = groups
+    row_axis[kept] = groups
     row_axis[merged] = len(heads) + np.arange(len(merged))
     shared, first = group_equal_runs(t_ms, axis_offsets)
     if len(first) < len(shared):
@@ -268,17 +300,27 @@ def _mixed_frames(
 
 
 def _merge(
-    found: _Found, pieces: I64Array, n_rows: int, *, drop_stale: bool
+    found: _Found, direct: _Decoded, is_wanted: BoolArray, *, drop_stale: bool
 ) -> tuple[I64Array, I64Array, U64Array]:
-    """Samples of pieces, ordered by row and source, made into rows: ``(offsets, t_ms, bits)``."""
+    """Wanted rows as ``(offsets: i64[S + 1], t_ms, bits)``, the later source winning.
+
+    Values that were decoded already are copied.
+    """
+    pieces = found.by_source(is_wanted)
     positions = offsets_of(found.sizes[pieces])
     t_ms = np.empty(positions[-1], np.int64)
     bits = np.empty(positions[-1], np.uint64)
     found.copy_times(pieces, t_ms, positions[:-1])
-    found.copy_values(pieces, bits, positions[:-1])
-    row_pieces = offsets_of(np.bincount(found.rows[pieces], minlength=n_rows))
+    is_decoded = (np.diff(direct.row_pieces) > 0)[found.rows[pieces]]
+    old, new = np.flatnonzero(is_decoded), np.flatnonzero(~is_decoded)
+    found.copy_values(pieces[new], bits, positions[new])
+    copy_plain(
+        direct.values.view(np.int64), direct.piece_starts[pieces[old]], found.sizes[pieces[old]],
+        positions[old], bits.view(np.int64),
+    )  # fmt: skip
+    row_pieces = offsets_of(np.bincount(found.rows[pieces], minlength=len(is_wanted)))
     return settle(positions[row_pieces], t_ms, bits, drop_stale=drop_stale)
 
 
-def _concatenate(columns: list[npt.NDArray[np.int64]] | list[npt.NDArray[np.bool_]]) -> I64Array:
+def _concatenate(columns: list[I64Array] | list[BoolArray]) -> I64Array:
     return np.concatenate(columns) if columns else np.empty(0, np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,7 @@ from tsengine.model.matchers import METRIC_NAME, MatchOp
 from tsengine.promql import ast
 from tsengine.query.build import without_parens
 from tsengine.query.context import QueryContext
+from tsengine.query.operators import gotext
 from tsengine.query.operators.aggregate import warn_quantile
 from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_series
 from tsengine.query.plan import MatrixPlan
@@ -94,8 +97,8 @@ def _bind(kernel: Kernel, *first: int | _F64 | _I64) -> WindowKernel:
     return call
 
 
-def check_parameters(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> None:
-    """Refuse or warn of parameters; only where there is a series to use them on.
+def check_parameters(node: ast.Call, params: list[_F64]) -> None:
+    """Refuse parameters; to be called where there is a series to use them on.
 
     Raises
     ------
@@ -103,17 +106,14 @@ def check_parameters(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> N
         A smoothing factor is outside (0, 1).
 
     """
-    if node.name == "quantile_over_time":
-        for q in np.unique(params[0]):
-            if not 0.0 <= q <= 1.0:
-                warn_quantile(ctx, q, node.args[0].span)
-    if node.name == "double_exponential_smoothing":
-        for factor, name in zip(params, ("smoothing", "trend"), strict=True):
-            bad = ~((factor > 0.0) & (factor < 1.0))
-            if bad.any():
-                raise QueryError(
-                    f"invalid {name} factor. Expected: 0 < {name[0]}f < 1, got: {factor[bad][0]:f}"
-                )
+    if node.name != "double_exponential_smoothing":
+        return
+    for factor, name in zip(params, ("smoothing", "trend"), strict=True):
+        bad = ~((factor > 0.0) & (factor < 1.0))
+        if bad.any():
+            raise QueryError(
+                f"invalid {name} factor. Expected: 0 < {name[0]}f < 1, got: {factor[bad][0]:f}"
+            )
 
 
 def parameter_steps(params: list[ScalarSteps]) -> list[_F64]:
@@ -126,34 +126,56 @@ def keeps_name(node: ast.Call) -> bool:
     return node.name in _KEEP_NAME
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRollup:
+    """A function of a range selector before any sample is read; ``params: f64[T]`` each."""
+
+    node: ast.Call
+    params: list[_F64]
+    series: SeriesSet
+    kernel: WindowKernel
+
+
 def evaluate_rollup(
     node: ast.Call, source: MatrixPlan, ctx: QueryContext, params: list[ScalarSteps]
 ) -> StepMatrix:
     """A function of a range selector at every step."""
-    series, kernel = prepare_rollup(node, source, ctx, params)
-    matrix = collect(ctx, series, kernel, drop_stale=True)
-    return finish_rollup(node, ctx, matrix)
+    rollup = prepare_rollup(node, source, ctx, params)
+    matrix = collect(ctx, rollup.series, rollup.kernel, drop_stale=True)
+    return finish_rollup(node, ctx, matrix, rollup.params)
 
 
 def prepare_rollup(
     node: ast.Call, source: MatrixPlan, ctx: QueryContext, params: list[ScalarSteps]
-) -> tuple[SeriesSet, WindowKernel]:
+) -> PreparedRollup:
     """Series and kernel of a function of a range selector; everything that may be refused is."""
     steps = parameter_steps(params)
     series = find_series(ctx, source.node.selector, source.shift, source.range_ms)
     if len(series.refs):
-        check_parameters(node, ctx, steps)
-    note_counter_names(node, ctx, series.labels)
-    return series, window_kernel(node, ctx, steps)
+        check_parameters(node, steps)
+    return PreparedRollup(node, steps, series, window_kernel(node, ctx, steps))
 
 
 def finish_rollup(
     node: ast.Call,
     ctx: QueryContext,
     matrix: StepMatrix,
-    marks: npt.NDArray[np.bool_] | None = None,
+    params: list[_F64],
+    marks: _BOOL | None = None,
 ) -> StepMatrix:
-    """Take the names, or turn presence into absence; `marks` of the operand's series: bool[S]."""
+    """Annotate, then take the names, or turn presence into absence.
+
+    Parameters
+    ----------
+    node, ctx, params
+        The function, the query, the function's parameters f64[T].
+    matrix
+        What the kernel made; rows without any result are gone, names are still there.
+    marks
+        bool[S]: series of the operand that have lost their name.
+
+    """
+    annotate(node, ctx, matrix.labels, matrix, params)
     if node.name == "absent_over_time":
         return _absence(node, ctx, matrix)
     if keeps_name(node):
@@ -161,19 +183,41 @@ def finish_rollup(
     return remove_names(ctx.space, matrix, delayed=ctx.delayed_name_removal, merge=False)
 
 
-def note_counter_names(node: ast.Call, ctx: QueryContext, labels: LabelRows) -> None:
-    """Tell that a rate is taken of something whose name is not a counter's."""
-    if node.name not in ("rate", "increase"):
-        return
-    pairs = np.unique(ctx.space.column(labels, METRIC_NAME))
-    for pair in pairs[pairs >= 0].tolist():
-        name = ctx.space.value_of(pair)
-        if not name.endswith(_COUNTER_SUFFIXES):
-            ctx.add_info(
-                "metric might not be a counter, name does not end in "
-                f'_total/_sum/_count/_bucket: "{name}"',
-                node.args[0].span,
-            )
+def annotate(
+    node: ast.Call,
+    ctx: QueryContext,
+    labels: LabelRows,
+    result: StepMatrix,
+    params: list[_F64],
+) -> None:
+    """Warnings and infos of a function of floats, as Prometheus gives them.
+
+    Parameters
+    ----------
+    node, ctx, params
+        The function, the query, the function's parameters f64[T].
+    labels
+        Series that have a result, with their names.
+    result
+        The results, or an aggregation of them: says at which steps there are any.
+
+    """
+    span = node.args[0].span
+    if node.name == "quantile_over_time" and result.n_series:
+        used = params[0][result.present().any(axis=0)]
+        for q in np.unique(used):
+            if not 0.0 <= q <= 1.0:
+                warn_quantile(ctx, q, span)
+    if node.name in ("rate", "increase"):
+        pairs = np.unique(ctx.space.column(labels, METRIC_NAME))
+        for pair in pairs[pairs >= 0].tolist():
+            name = ctx.space.value_of(pair)
+            if not name.endswith(_COUNTER_SUFFIXES):
+                ctx.add_info(
+                    "metric might not be a counter, name does not end in "
+                    f"_total/_sum/_count/_bucket: {gotext.quote(name)}",
+                    span,
+                )
 
 
 def _absence(node: ast.Call, ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:

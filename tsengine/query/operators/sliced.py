@@ -15,7 +15,7 @@ from tsengine.model.labels import LabelRows
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import aggregate, group_rows
-from tsengine.query.operators.rollup import finish_rollup, keeps_name
+from tsengine.query.operators.rollup import PreparedRollup, annotate, finish_rollup, keeps_name
 from tsengine.query.operators.select import (
     SeriesSet,
     WindowKernel,
@@ -35,9 +35,9 @@ _I64 = npt.NDArray[np.int64]
 def aggregate_series(
     ctx: QueryContext,
     node: ast.Aggregate,
-    call: ast.Call | None,
     series: SeriesSet,
     kernel: WindowKernel,
+    rollup: PreparedRollup | None = None,
 ) -> StepMatrix:
     """Aggregate what a kernel makes of the series.
 
@@ -45,14 +45,14 @@ def aggregate_series(
     ----------
     ctx, node
         The query; the aggregation, one of `partials.PARTIAL_OPS`.
-    call
-        The function of the range vector; None if the operand is a selector.
     series, kernel
         What to read, and what to make of it.
+    rollup
+        What `series` and `kernel` are of; None if the operand is an instant selector.
 
     """
-    drops_name = call is not None and not keeps_name(call)
-    drop_stale = call is not None
+    drops_name = rollup is not None and not keeps_name(rollup.node)
+    drop_stale = rollup is not None
     labels = series.labels
     if drops_name and not ctx.delayed_name_removal:
         labels = ctx.space.drop_name(labels)
@@ -62,8 +62,8 @@ def aggregate_series(
     if n_rows == 0 or 2 * n_groups * len(slices) > n_rows:
         # Nothing to do, or partials as large as the matrix they are to replace.
         matrix = collect(ctx, series, kernel, drop_stale=drop_stale)
-        if call is not None:
-            matrix = finish_rollup(call, ctx, matrix)
+        if rollup is not None:
+            matrix = finish_rollup(rollup.node, ctx, matrix, rollup.params)
         result = aggregate(ctx, node, matrix, None)
         ctx.account(cost(result) - cost(matrix))
         return result
@@ -89,6 +89,9 @@ def aggregate_series(
     marked = drops_name and ctx.delayed_name_removal
     result = _merged(ctx, partials, group_labels, marked=marked)
     ctx.account(cost(result) - n_held)
+    if rollup is not None:
+        with_result = ctx.space.take(series.labels, np.flatnonzero(n_present))
+        annotate(rollup.node, ctx, with_result, result, rollup.params)
     return result
 
 

@@ -13,7 +13,6 @@ from tsengine.query.context import QueryContext
 from tsengine.query.operators.rollup import (
     check_parameters,
     finish_rollup,
-    note_counter_names,
     parameter_steps,
     window_kernel,
 )
@@ -94,9 +93,8 @@ def evaluate_subquery_rollup(
     ends_ms, grid_ms, inner = _evaluate_inner(source, ctx, evaluate)
     if inner is None or inner.n_series == 0:
         nothing = StepMatrix(ctx.space.empty_rows(0), np.empty((0, ctx.n_steps)))
-        return finish_rollup(node, ctx, nothing)
-    check_parameters(node, ctx, steps)
-    note_counter_names(node, ctx, inner.labels)
+        return finish_rollup(node, ctx, nothing, steps)
+    check_parameters(node, steps)
     no_refs = np.empty(0, np.uint32)
     series = SeriesSet(no_refs, inner.labels, 0, 0, ends_ms, source.range_ms)
     kernel = window_kernel(node, ctx, steps)
@@ -120,7 +118,7 @@ def evaluate_subquery_rollup(
     marks = None if inner.drop_name is None else inner.drop_name[n_present > 0]
     matrix = trimmed(ctx, inner.labels, values, valid, n_present)
     ctx.account(cost(matrix) - cost_of_cells(values.size))
-    return finish_rollup(node, ctx, matrix, marks)
+    return finish_rollup(node, ctx, matrix, steps, marks)
 
 
 def evaluate_subquery_vector(
