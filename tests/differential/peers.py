@@ -30,7 +30,7 @@ class HttpPeer:
 
     def load(self, series):
         """Send everything in one request; the answer must be a success."""
-        body = snappy(message_v1(series))
+        body = snappy(message_v1(_sorted_labels(series)))
         status, text = self._post("/api/v1/write", body, HEADERS_V1)
         assert status in (200, 204), (status, text)
 
@@ -81,7 +81,7 @@ class EmbeddedPeer:
         self._db = tsengine.open(directory, options=options)
 
     def load(self, series):
-        result = self._db.append_remote_write(message_v1(series), version=1)
+        result = self._db.append_remote_write(message_v1(_sorted_labels(series)), version=1)
         assert not result.rejected, result.rejected[:3]
 
     def flush(self):
@@ -116,7 +116,7 @@ def start_prometheus(directory, *, delayed_names=False):
     )  # fmt: skip
     try:
         child.wait_for(r"Server is ready to receive web requests")
-        address = child.wait_for(r'msg="?Listening on"? address=(127\.0\.0\.1:\d+)')[1]
+        address = child.wait_for(r'msg="?Listening on"? .*address=(127\.0\.0\.1:\d+)')[1]
     except AssertionError:
         child.stop()
         raise
@@ -136,6 +136,10 @@ def start_server(directory, *, delayed_names=False):
 def start_embedded(directory, *, delayed_names=False):
     """The library on a directory of its own."""
     return EmbeddedPeer(directory / "embedded-data", delayed_names=delayed_names)
+
+
+def _sorted_labels(series):
+    return [(sorted(labels.items(), key=lambda kv: kv[0].encode()), v) for labels, v in series]
 
 
 def _seconds(time_ms):

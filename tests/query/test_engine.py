@@ -211,9 +211,15 @@ def test_equal_parts_are_noted_at_each_place(source):
 def test_equal_parts_inside_equal_parts_are_noted_at_each_place(source):
     text = "sum(rate(gauge[5m])) + sum(rate(gauge[5m])) + on () rate(gauge[5m])"
     result = make_engine(source).query(text, 120_000)
-    assert [text[-6:] for text in result.infos] == ["(1:10)", "(1:33)", "(1:60)"]
+    assert [text[-6:] for text in result.infos] == ["(1:10)", "(1:33)", "(1:58)"]
     once = by_labels(make_engine(source).query("rate(gauge[5m])", 120_000))
     assert list(by_labels(result).values()) == [3 * value for value in once.values()]
+
+
+def test_an_info_about_a_rate_of_a_subquery_is_at_the_beginning(source):
+    """As in Prometheus (3.5 was asked)."""
+    (info,) = make_engine(source).query("  abs(rate(gauge[5m:1m]))", 120_000).infos
+    assert info.endswith(' "gauge" (1:1)')
 
 
 def test_infos_are_for_series_with_a_result(source):
@@ -247,7 +253,6 @@ def test_a_quantile_out_of_range_is_warned_of(source):
         ("gauge smoothed", "'smoothed' is not supported yet"),
         ("resets(gauge[5m] smoothed)", "smoothed modifier can only be used with: delta, increase"),
         ("info(gauge)", "info.. is not supported yet"),
-        ("gauge + fill(0) gauge", "fill modifiers are not supported yet"),
     ],
 )
 def test_refusals_name_the_reason(source, text, message):

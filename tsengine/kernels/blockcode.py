@@ -454,7 +454,7 @@ def gather_statistics(bits, start, n, floats, flags, b):
         lost += (total - moved) + v if abs(total) >= abs(v) else (v - moved) + total
         total = moved
     if (seen & (HAS_NAN | HAS_INF)) == 0 and count > 0:
-        total += lost
+        total += lost if abs(total) < np.inf else 0.0
         seen |= EXACT_SUM if whole and size < _TWO_53 else 0
         seen |= ONE_SIGN if smallest >= 0.0 or largest <= 0.0 else 0
     if not smallest <= largest:
@@ -497,9 +497,11 @@ def encode_blocks(bits, offsets, first_rows, out, out_offsets, floats, flags):
 
 
 @device
-def read_constant(data, pos, end, kind):
+def read_constant(data, pos, end, tag):
     """Return (bits, position behind or error) of a constant vector whose tag was read."""
-    if kind == CONSTANT:
+    if tag & (HAS_SPECIALS | HAS_DIVISOR | 1 << ORDER_SHIFT):
+        return _ZERO, np.int64(ERR_CORRUPT)
+    if tag & 15 == CONSTANT:
         if pos + 8 > end:
             return _ZERO, np.int64(ERR_TRUNCATED)
         return load_u64(data, pos), pos + 8
@@ -594,7 +596,7 @@ def read_vector(data, pos, end, n, x, r):
     kind = tag & 15
     pos += 1
     if kind == CONSTANT or kind == CONSTANT_DECIMAL:
-        value, pos = read_constant(data, pos, end, kind)
+        value, pos = read_constant(data, pos, end, tag)
         for i in range(n):
             x[i] = value
         return pos
@@ -668,7 +670,7 @@ def read_group(data, pos, end, vector, n_vectors, length, first_row, lo, hi, out
         last_value = vector_start(length, first_row, last)
         if first_value < hi and last_value > lo:
             if last > vector + 1:
-                value, pos = read_constant(data, pos + 1, stop, kind)
+                value, pos = read_constant(data, pos + 1, stop, tag)
                 for i in range(max(first_value, lo), min(last_value, hi)):
                     out[out_pos + i - lo] = value
             else:

@@ -188,7 +188,8 @@ def read_varint(data, pos, end):
         pos += 1
         value |= (byte & _LOW7) << shift
         if byte < np.uint64(128):
-            return value, pos
+            # The tenth byte has room for the last of 64 bits only.
+            return value, np.int64(ERR_CORRUPT) if shift > np.uint64(62) and byte > _ONE else pos
         shift += _SEVEN
         if shift > np.uint64(63):
             return value, np.int64(ERR_CORRUPT)
@@ -457,6 +458,11 @@ def plan_body(d, start, stop, near, work, plan, at):
             width = max(width + 1, least)
         if best_inside < count:
             low += x[best_first]
+            if full == 64:
+                # The window may reach beyond int64's end, and modulo 2**64 that is its beginning.
+                best_inside = 0
+                for i in range(start, stop):
+                    best_inside += 1 if high_part(d[i] - low, best_width, False) == _ZERO else 0
     plan[at] = np.int64(low)
     plan[at + 1] = best_width
     plan[at + 2] = count - best_inside

@@ -1,8 +1,8 @@
 """Functions over the samples of a range, other than those of counters.
 
-How rows and axes are walked: see `windows`. Results agree with Prometheus's, which sums every window
-on its own with compensation; where this file takes differences of prefix sums instead, they are
-compensated too, and used only where they are as exact.
+How rows and axes are walked: see `windows`. Results agree with Prometheus's, which sums every
+window on its own with compensation; where this file takes differences of prefix sums instead,
+they are compensated too, and used only where they are as exact.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ _OCTAL: Final = re.compile(r"0[0-7_]*")
 
 _RE2_OPTIONS: Final = re2.Options()
 _RE2_OPTIONS.log_errors = False
+# Nobody asks for groups here, and RE2 needs memory for threads times groups: 100,000 parentheses
+# would take tens of gigabytes.
+_RE2_OPTIONS.never_capture = True
 # An escape, or a stretch in which escapes mean nothing.
 _REGEX_ESCAPE: Final = re.compile(r"\\Q.*?(?:\\E|\Z)|\\(.)", re.DOTALL)
 

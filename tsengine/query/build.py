@@ -54,7 +54,7 @@ def build(expr: ast.Expr, times: QueryTimes) -> p.Plan:
         case ast.Aggregate():
             return _build_aggregate(expr, times)
         case ast.Binary():
-            return _build_binary(expr, times)
+            return p.BinaryPlan(expr, build(expr.lhs, times), build(expr.rhs, times))
         case ast.Unary(expr=inner):
             return p.UnaryPlan(expr, build(inner, times))
     raise QueryError(f"{type(expr).__name__} is not an expression")
@@ -125,10 +125,3 @@ def _build_aggregate(node: ast.Aggregate, times: QueryTimes) -> p.Plan:
     if isinstance(param, ast.StringLiteral):
         return p.AggregatePlan(node, operand, label=param.value)
     return p.AggregatePlan(node, operand, build(param, times))
-
-
-def _build_binary(node: ast.Binary, times: QueryTimes) -> p.Plan:
-    matching = node.matching
-    if matching is not None and (matching.fill_left is not None or matching.fill_right is not None):
-        raise QueryError("fill modifiers are not supported yet")
-    return p.BinaryPlan(node, build(node.lhs, times), build(node.rhs, times))

@@ -136,6 +136,7 @@ def _literal(expression: str) -> str | None:
 def _compiled(expression: str) -> RePattern:
     options = re2.Options()
     options.log_errors = False
+    options.never_capture = True  # RE2 needs memory for threads times groups.
     try:
         # Alone first: `a)|(b` must not become valid by what is put around it.
         re2.compile(expression, options)

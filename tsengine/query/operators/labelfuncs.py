@@ -30,6 +30,8 @@ _BOOL = npt.NDArray[np.bool_]
 _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
 _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.log_errors = False
+_GROUPS_MAX = 100
+"""Capturing groups of a regular expression: RE2 needs memory for threads times groups."""
 
 
 def _operands(args: Sequence[EvalValue]) -> tuple[StepMatrix, list[str]]:
@@ -52,6 +54,11 @@ class _Replacement:
         if check_regex(pattern) is not None:
             raise QueryError(f"invalid regular expression in label_replace(): {pattern}")
         self._regex = re2.compile(f"^(?s:{pattern})$", _RE2_OPTIONS)
+        if self._regex.groups > _GROUPS_MAX:
+            raise QueryError(
+                f"the regular expression in label_replace() has {self._regex.groups} groups, the "
+                f"limit is {_GROUPS_MAX}; write (?:...) for those that the replacement does not use"
+            )
         names = self._regex.groupindex
         self._pieces: list[str | int] = []  # text, or the number of a group
         end = 0

@@ -14,9 +14,9 @@ from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
 from tsengine.model.matchers import METRIC_NAME, MatchOp
 from tsengine.promql import ast
+from tsengine.promql.lexer import quote
 from tsengine.query.build import without_parens
 from tsengine.query.context import QueryContext
-from tsengine.query.operators import gotext
 from tsengine.query.operators.aggregate import warn_quantile
 from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_series
 from tsengine.query.plan import MatrixPlan
@@ -209,13 +209,16 @@ def annotate(
             if not 0.0 <= q <= 1.0:
                 warn_quantile(ctx, q, span)
     if node.name in ("rate", "increase"):
+        if isinstance(without_parens(node.args[0]), ast.Subquery):
+            # Prometheus has lost the place of a subquery by then and names the text's beginning.
+            span = ast.Span(0, 0)
         pairs = np.unique(ctx.space.column(labels, METRIC_NAME))
         for pair in pairs[pairs >= 0].tolist():
             name = ctx.space.value_of(pair)
             if not name.endswith(_COUNTER_SUFFIXES):
                 ctx.add_info(
                     "metric might not be a counter, name does not end in "
-                    f"_total/_sum/_count/_bucket: {gotext.quote(name)}",
+                    f"_total/_sum/_count/_bucket: {quote(name)}",
                     span,
                 )
 
