@@ -185,7 +185,10 @@ def _oddities(rng):
 
 
 def _bad_buckets(rng):
-    """Histograms that are not: no +Inf, wrong bounds, equal bounds, sinking and NaN counts."""
+    """Histograms that are not: no +Inf, wrong bounds, equal bounds, sinking counts.
+
+    None has NaN as a bound: Prometheus sorts that with a comparison that is no order.
+    """
     kinds = {
         "no_inf": ("0.1", "1", "5"),
         "text": ("abc", "0.1", "1", "+Inf"),
@@ -193,7 +196,6 @@ def _bad_buckets(rng):
         "sinking": ("0.1", "0.2", "0.3", "0.4", "+Inf"),
         "negative": ("-5", "-1", "0", "1", "+Inf"),
         "alone": ("+Inf",),
-        "nan": ("0.1", "NaN", "+Inf"),
         "slightly": ("1", "2", "3", "+Inf"),
         "none": (None, "1", "+Inf"),
     }

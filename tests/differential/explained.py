@@ -1,14 +1,38 @@
 """Differences between Prometheus 3.5 and tsengine, which speaks 3.14, that are no defects.
 
-Each has a reason and a test that must hold for it; what no rule covers is a finding.
+A rule has a reason and a test on the smallest part of the query that differs while all its operands
+are the same. What no rule covers is a finding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.differential.compare import answers_differ, notes_differ
+
+NEW_WORDS = (
+    "unknown function with name", "experimental duration expression is not enabled",
+    'unexpected "("', "unexpected <op:/>",
+)  # fmt: skip
+NEW_PARTS = re.compile(
+    r"first_over_time|\[5m \* 2\]|\(1m \+ 1m\)|step\(\)|max_of\(|(?<!@ )start\(\)|>/"
+    r"|histogram_quantiles"
+)
+COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
+NOT_UNIQUE = "multiple matches for labels"
+NOTE_CHANGES = (
+    ("actual", r"sort is ineffective for range queries"),
+    ("expected", r'(bucket label "le" is missing .*?) for metric name ".*?"( \(\d+:\d+\))$'),
+)
+SUMS = ("sum", "avg", "stddev", "stdvar")
+PICKS = ("topk", "bottomk")
+QUANTILES = ("quantile", "quantile_over_time", "mad_over_time")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Case:
     """One query, both answers, and the engines for questions about parts of it."""
 
@@ -16,23 +40,262 @@ class Case:
     times: object
     expected: dict
     actual: dict
-    prometheus: object
-    tsengine: object
+    ask: Callable
+    """(node, times) to the `Case` of a part."""
+    _parts: list | None = field(default=None, repr=False)
+
+    @property
+    def op(self):
+        return self.node.op
+
+    @property
+    def parts(self):
+        """The operands as cases of their own; range vectors once per step."""
+        if self._parts is None:
+            self._parts = []
+            for child in operands(self.node):
+                for times in _times_of(child, self.times):
+                    self._parts.append(self.ask(child, times))
+        return self._parts
+
+    def differs(self, tolerance=1e-9):
+        return answers_differ(self.expected, self.actual, tolerance=tolerance)
 
 
 @dataclass(frozen=True)
 class Rule:
+    """`holds` takes the smallest differing part."""
+
     name: str
     reason: str
-    holds: object
-
-
-RULES = ()
+    holds: Callable
 
 
 def explanation(case):
     """Name of the rule that covers a difference; None when there is none."""
+    problem = answers_differ(case.expected, case.actual)
+    if problem is None:
+        return _explained_notes(case)
+    cause = root_cause(case)
     for rule in RULES:
-        if rule.holds(case):
+        if rule.holds(cause):
             return rule.name
     return None
+
+
+def root_cause(case, depth=12):
+    """The part that differs although its operands agree."""
+    for part in case.parts if depth else ():
+        if part.differs():
+            return root_cause(part, depth - 1)
+    return case
+
+
+def operands(node):
+    """The nearest parts that can be asked alone: options are looked through."""
+    for child in node.children:
+        if child.kind in "vsm":
+            yield child
+        else:
+            yield from operands(child)
+
+
+def _times_of(child, times):
+    if child.kind != "m" or times.step_ms == 0:
+        return [times]
+    n_steps = (times.end_ms - times.start_ms) // times.step_ms + 1
+    if "@" in str(child):
+        return []  # start() and end() would mean something else
+    return [times.at(times.start_ms + idx * times.step_ms) for idx in range(min(n_steps, 70))]
+
+
+# --- warnings and infos ------------------------------------------------------------------------
+
+
+def _explained_notes(case):
+    changed = {"expected": _notes(case.expected), "actual": _notes(case.actual)}
+    for side, pattern in NOTE_CHANGES:
+        for key, texts in changed[side].items():
+            changed[side][key] = {
+                re.sub(pattern, r"\1\2", text) if "(" in pattern else text
+                for text in texts
+                if "(" in pattern or not re.search(pattern, text)
+            }
+    if changed["expected"] == changed["actual"]:
+        return "newer annotations"
+    return None
+
+
+def _notes(answer):
+    return {key: set(answer.get(key) or ()) for key in ("warnings", "infos")}
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+def _is_newer_language(case):
+    return (
+        case.expected.get("errorType") == "bad_data"
+        and any(words in case.expected["error"] for words in NEW_WORDS)
+        and NEW_PARTS.search(str(case.node)) is not None
+    )
+
+
+def _is_refused_filter(case):
+    return (
+        case.op in COMPARISONS
+        and f"{case.op} bool" not in str(case.node)
+        and NOT_UNIQUE in case.actual.get("error", "")
+        and case.expected["status"] == "success"
+    )
+
+
+def _is_rounding(case):
+    """The operands are the same but for their last digits."""
+    return any(part.differs(tolerance=0) for part in case.parts)
+
+
+def _is_log_of_subnormal(case):
+    values = [abs(float(v)) for part in case.parts for v in _numbers(part.expected).values()]
+    return case.op in ("ln", "log2", "log10") and any(0 < v < 2.3e-308 for v in values)
+
+
+def _is_fraction(case):
+    """Only where the lowest bucket is cut: elsewhere the versions agree."""
+    return case.op == "histogram_fraction" and all(
+        a == b or math.isnan(float(a)) or float(a) > float(b) or case.parts
+        for a, b in _pairs_of_values(case)
+    )
+
+
+def _is_nan_in_mad(case):
+    return case.op == "mad_over_time" and all(
+        a == b or math.isnan(float(b)) for a, b in _pairs_of_values(case)
+    )
+
+
+def _has_empty_sort_label(case):
+    if not case.op.startswith("sort_by_label"):
+        return False
+    names = re.findall(r', "(\w+)"', str(case.node).rsplit(")", 2)[-2])
+    rows = [row["metric"] for part in case.parts for row in _rows(part.expected)]
+    return any(not row.get(name) for row in rows for name in names)
+
+
+def _is_tie(case):
+    """topk among equals: which of them is nobody's business."""
+    if case.op not in PICKS:
+        return False
+    for part in case.parts:
+        by_time = {}
+        for row in _rows(part.expected):
+            for t, value in row.get("values") or [row["value"]]:
+                number = float(value)
+                key = (t, "NaN" if math.isnan(number) else number)
+                by_time[key] = by_time.get(key, 0) + 1
+        if any(n > 1 for n in by_time.values()):
+            return True
+    return False
+
+
+def _is_order_of_sum(case):
+    """The sum depends on the order of the series only where big numbers cancel."""
+    if case.op not in SUMS:
+        return False
+    sizes = [
+        abs(float(value))
+        for part in case.parts
+        for row in _rows(part.expected)
+        for _, value in row.get("values") or [row["value"]]
+        if math.isfinite(float(value))
+    ]
+    power = 2 if case.op == "stdvar" else 1
+    try:
+        scale = 1e-12 * max(sizes, default=0.0) ** power
+    except OverflowError:
+        return True
+    return all(
+        a == b or abs(float(a) - float(b)) <= scale for a, b in _pairs_of_values(case)
+    )
+
+
+def _is_zero_sign(case):
+    """Equal values of a rank: 0 and -0 are sorted in no defined order."""
+    return case.op in QUANTILES and all(
+        float(a) == float(b) or math.isnan(float(a)) and math.isnan(float(b))
+        for a, b in _pairs_of_values(case)
+    )
+
+
+def _pairs_of_values(case):
+    left, right = _numbers(case.expected), _numbers(case.actual)
+    if left.keys() != right.keys():
+        return [("0", "1")]
+    return [(left[key], right[key]) for key in left]
+
+
+def _numbers(answer):
+    return {
+        (tuple(sorted(row["metric"].items())), t): value
+        for row in _rows(answer)
+        for t, value in row.get("values") or [row["value"]]
+    }
+
+
+def _rows(answer):
+    if answer["status"] != "success" or answer["data"]["resultType"] not in ("vector", "matrix"):
+        return []
+    return answer["data"]["result"]
+
+
+RULES = (
+    Rule(
+        "newer language",
+        "first_over_time, ts_of_first_over_time, histogram_quantiles, step(), range(), start(), "
+        "end(), min_of(), max_of(), trim operators came after 3.5; duration expressions were "
+        "behind a flag there",
+        _is_newer_language,
+    ),
+    Rule(
+        "matching before filtering",
+        "3.5 looked for several matches only among the pairs that a comparison keeps; 3.14 looks "
+        "at all pairs",
+        _is_refused_filter,
+    ),
+    Rule(
+        "logarithm of subnormal numbers",
+        "Go's assembler for amd64 gets logarithms of numbers below 2.2e-308 wrong",
+        _is_log_of_subnormal,
+    ),
+    Rule(
+        "histogram_fraction below the lowest bound",
+        "3.5 let the lowest bucket begin at -Inf even if its bound is positive, so that cutting it "
+        "gave NaN; 3.14 lets it begin at 0",
+        _is_fraction,
+    ),
+    Rule("mad_over_time of NaN", "3.14 answers NaN if any sample is NaN", _is_nan_in_mad),
+    Rule(
+        "sorting empty labels",
+        "Prometheus's natural order calls an empty text neither smaller nor larger than any other, "
+        "so where it lands is chance; tsengine puts it first",
+        _has_empty_sort_label,
+    ),
+    Rule("ties of topk", "which of several equal samples is taken is not defined", _is_tie),
+    Rule(
+        "order of summation",
+        "sums of numbers that cancel keep fewer digits, and which ones depends on the order of "
+        "the series, which is not defined",
+        _is_order_of_sum,
+    ),
+    Rule(
+        "sign of zero in quantiles",
+        "0 and -0 are equal, so their order among the sorted values is not defined",
+        _is_zero_sign,
+    ),
+    Rule(
+        "rounding made larger",
+        "elementary functions and sums may differ in the last digit between Go and C; steps, "
+        "comparisons, label values and differences of near-equal numbers show it",
+        _is_rounding,
+    ),
+)

@@ -93,7 +93,7 @@ class Fuzzer:
         """Both answers to one query."""
         expr = str(node)
         answers = [ask(peer, expr, times) for peer in (self.prometheus, self.tsengine)]
-        return Case(node, times, *answers, self.prometheus, self.tsengine)
+        return Case(node, times, *answers, self.ask)
 
     def _shrink(self, node, times, found):
         """A smaller query that differs in the same way, and how."""

@@ -25,7 +25,7 @@ MATCHERS = (
     'instance=~"(a|c):9100"', 'instance=~".*:9100"', 'code="500"', 'code=~"[24].."', 'code!=""',
     'path="/"', 'path!~"/.+"', 'device=""', 'device!="sda"', 'n="1"', 'n=~"1|2"', 'v=~".*a.*"',
     'v=""', 'v=~"(?i)NAN|.0"', 'le="+Inf"', 'le!="1"', 'le=~"0\\\\..*"', 'kind="text"',
-    'kind=~"equal|sinking|nan"', 'kind="slightly"', 'size="3e15"', 'nothing=""', 'nothing="x"',
+    'kind=~"equal|sinking|alone"', 'kind="slightly"', 'size="3e15"', 'nothing=""', 'nothing="x"',
 )  # fmt: skip
 LABELS = ("job", "instance", "path", "code", "device", "n", "v", "le", "kind", "size", "version",
           "nothing", "__name__", '"a.b"')  # fmt: skip
@@ -113,6 +113,10 @@ class Times:
     start_ms: int
     end_ms: int
     step_ms: int
+
+    def at(self, time_ms):
+        """An instant query at this time."""
+        return Times(time_ms, time_ms, 0)
 
 
 def random_times(rng):

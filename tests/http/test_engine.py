@@ -191,7 +191,11 @@ HOSTILE_QUERIES = {
     "braces": "{" * 100_000,
     "long name": "x" * 1_000_000,
     "long text": '"' + "x" * 1_000_000 + '"',
-    "regex size": 'x{a=~"' + "(" * 5_000 + ")" * 5_000 + '"}',
+    "regex size": 'x{a=~"' + "(" * 100_000 + ")" * 100_000 + '"}',
+    "regex of label_replace": 'label_replace(x, "b", "$1", "a", "'
+    + "(" * 2_000
+    + ")" * 2_000
+    + '")',
     "regex repeat": 'x{a=~"((((a{1,100}){1,100}){1,100}){1,100}){1,100}"}',
     "not utf-8 after decoding": "x\x00y",
     "million steps of a subquery": "count_over_time(x[10y:1ms])",

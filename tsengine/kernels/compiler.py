@@ -12,9 +12,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from tsengine.kernels import jit
+
+_CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from tsengine.kernels.compiler import serve; serve()"
+)
 
 Progress = Callable[[int, int], None]
 """Called with (kernels done, kernels in all)."""
@@ -89,7 +95,8 @@ def _drive_child(todo: queue.SimpleQueue[str], tally: _Tally, cpu: str) -> None:
     environment = dict(os.environ)
     if cpu == "generic":
         environment["NUMBA_CPU_NAME"] = "generic"
-    command = [sys.executable, "-c", "from tsengine.kernels.compiler import serve; serve()"]
+    # -P and the path: the child must import this very package, not one in the current folder.
+    command = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).parents[2])]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as child:

@@ -91,7 +91,8 @@ def _writable(path: Path) -> bool:
 
 def _choose_cache_dir() -> Path:
     package_cache = _PACKAGE / "__pycache__" / "machine-code"
-    if _writable(package_cache):
+    # An image's code is complete: it serves also users who can't write to the package folder.
+    if (package_cache / SOURCES_HASH / GENERIC_MARK).exists() or _writable(package_cache):
         return package_cache
     user_cache = Path.home() / ".cache" / "tsengine" / "machine-code"
     if _writable(user_cache):
