@@ -96,6 +96,7 @@ class Failure:
 # The first class that fits wins, so subclasses stand before their bases.
 _TABLE: tuple[tuple[type[BaseException], Failure], ...] = (
     (errors.ParseError, Failure(400, "bad_data")),
+    (errors.InvalidQueryType, Failure(400, "bad_data")),
     (errors.QueryLimitExceeded, Failure(422, "execution")),
     (errors.QueryTimeout, Failure(503, "timeout")),
     (errors.QueryCanceled, Failure(499, "canceled")),

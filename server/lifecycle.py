@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ _PROGRESS_LOG_S = 5.0
 def serve(config: Config) -> int:
     """Run a server until it is told to stop; returns the exit code of the process."""
     logs.setup(config.log_level, config.log_format)
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code, is_clean = runner.run(_serve(config))
         if not is_clean:
@@ -49,6 +51,14 @@ def serve(config: Config) -> int:
             logging.shutdown()
             os._exit(code)
     return code
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: a part holds two, a client one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

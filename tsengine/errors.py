@@ -4,6 +4,7 @@ TsengineError
 ├── OptionsError                 an option's value is out of its range
 ├── QueryError                   the query was refused or failed
 │   ├── ParseError               syntax or type error in PromQL, with a position
+│   ├── InvalidQueryType         its type can't be evaluated this way, whatever the data
 │   ├── QueryLimitExceeded       samples, steps, memory or output over a limit
 │   ├── QueryTimeout
 │   └── QueryCanceled
@@ -56,6 +57,10 @@ class ParseError(QueryError, ValueError):
         self.message = message
         self.line = line
         self.column = column
+
+
+class InvalidQueryType(QueryError, ValueError):
+    """A query of this type can't be evaluated this way, whatever the data."""
 
 
 class QueryLimitExceeded(QueryError):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..state import Server
 
 
-_WRONG_TYPE = "invalid expression type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +123,13 @@ async def _answer(
     try:
         body = await server.executor.query(evaluate_and_encode, common.timeout_s)
     except Exception as error:
-        if _blames_the_text(error):
+        # The query can't be evaluated whatever the data: Prometheus says 400 then.
+        if isinstance(error, (errors.ParseError, errors.InvalidQueryType)):
             server.telemetry.query_failures.labels(kind, "bad_data").inc()
             raise BadParameter("query", str(error)) from None
         server.telemetry.query_failures.labels(kind, classify(error).error_type).inc()
         raise
     return web.Response(body=body, content_type="application/json")
-
-
-def _blames_the_text(error: Exception) -> bool:
-    """Whether the query can't be evaluated whatever the data: Prometheus says 400 then."""
-    if isinstance(error, errors.ParseError):
-        return True
-    return isinstance(error, errors.QueryError) and str(error).startswith(_WRONG_TYPE)
 
 
 def _encode(server: Server, common: _Common, result: tsengine.Result, waited_s: float) -> bytes:

@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.differential.compare import answers_differ, notes_differ
+from tests.differential.compare import answers_differ
+from tests.differential.data import BASE_MS, END_MS
+from tests.differential.grammar import Times
+from tsengine.promql.parser import parse
 
 NEW_WORDS = (
     "unknown function with name", "experimental duration expression is not enabled",
@@ -23,9 +26,12 @@ NEW_PARTS = re.compile(
 )
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
 NOT_UNIQUE = "multiple matches for labels"
+# (side, pattern, what becomes of it); None drops the whole text.
 NOTE_CHANGES = (
-    ("actual", r"sort is ineffective for range queries"),
-    ("expected", r'(bucket label "le" is missing .*?) for metric name ".*?"( \(\d+:\d+\))$'),
+    ("actual", r"sort is ineffective for range queries", None),
+    ("expected", r'(bucket label "le" is missing .*?) for metric name ".*?"( \(\d+:\d+\))$', r"\1\2"),
+    ("expected", r'(to be fixed for monotonicity .*?) for metric name ".*?"( \(\d+:\d+\))$', r"\1\2"),
+    ("actual", r"(to be fixed for monotonicity .*?), from buckets .*?Z( \(\d+:\d+\))$", r"\1\2"),
 )
 SUMS = ("sum", "avg", "stddev", "stdvar")
 PICKS = ("topk", "bottomk")
@@ -54,7 +60,7 @@ class Case:
         if self._parts is None:
             self._parts = []
             for child in operands(self.node):
-                for times in _times_of(child, self.times):
+                for times in _times_of(child, self.times, self.node):
                     self._parts.append(self.ask(child, times))
         return self._parts
 
@@ -100,7 +106,10 @@ def operands(node):
             yield from operands(child)
 
 
-def _times_of(child, times):
+def _times_of(child, times, parent):
+    if parent.op == "subquery":
+        step_ms = _step_of(str(parent))
+        return [Times(BASE_MS // step_ms * step_ms, END_MS + 600_000, step_ms)]
     if child.kind != "m" or times.step_ms == 0:
         return [times]
     n_steps = (times.end_ms - times.start_ms) // times.step_ms + 1
@@ -109,21 +118,25 @@ def _times_of(child, times):
     return [times.at(times.start_ms + idx * times.step_ms) for idx in range(min(n_steps, 70))]
 
 
+def _step_of(subquery):
+    text = re.findall(r":([^\]:]*)\]", subquery)[-1] or "1m"
+    parsed = parse(f"vector({text})").args[0].value
+    return round(parsed * 1000)
+
+
 # --- warnings and infos ------------------------------------------------------------------------
 
 
 def _explained_notes(case):
+    """3.14 warns of sorts, tells more about monotonicity and no longer names metrics there."""
     changed = {"expected": _notes(case.expected), "actual": _notes(case.actual)}
-    for side, pattern in NOTE_CHANGES:
+    for side, pattern, replacement in NOTE_CHANGES:
         for key, texts in changed[side].items():
-            changed[side][key] = {
-                re.sub(pattern, r"\1\2", text) if "(" in pattern else text
-                for text in texts
-                if "(" in pattern or not re.search(pattern, text)
-            }
-    if changed["expected"] == changed["actual"]:
-        return "newer annotations"
-    return None
+            if replacement is None:
+                changed[side][key] = {text for text in texts if not re.search(pattern, text)}
+            else:
+                changed[side][key] = {re.sub(pattern, replacement, text) for text in texts}
+    return "newer annotations" if changed["expected"] == changed["actual"] else None
 
 
 def _notes(answer):
@@ -160,11 +173,24 @@ def _is_log_of_subnormal(case):
     return case.op in ("ln", "log2", "log10") and any(0 < v < 2.3e-308 for v in values)
 
 
+def _is_forgotten_offset(case):
+    return case.op == "timestamp" and all(word in str(case.node) for word in (" @ ", " offset "))
+
+
 def _is_fraction(case):
     """Only where the lowest bucket is cut: elsewhere the versions agree."""
     return case.op == "histogram_fraction" and all(
         a == b or math.isnan(float(a)) or float(a) > float(b) or case.parts
         for a, b in _pairs_of_values(case)
+    )
+
+
+def _is_refused_count(case):
+    refusals = ("Parameter value is NaN", "underflows int64", "overflows int64")
+    return (
+        case.op in (*PICKS, "limitk", "count")
+        and case.expected["status"] == "success"
+        and any(text in case.actual.get("error", "") for text in refusals)
     )
 
 
@@ -268,10 +294,21 @@ RULES = (
         _is_log_of_subnormal,
     ),
     Rule(
+        "offset in timestamp() with @",
+        "Prometheus (3.5 and 3.14) forgets the offset in timestamp(metric @ t offset d); tsengine "
+        "looks at the same sample as the selector alone",
+        _is_forgotten_offset,
+    ),
+    Rule(
         "histogram_fraction below the lowest bound",
         "3.5 let the lowest bucket begin at -Inf even if its bound is positive, so that cutting it "
         "gave NaN; 3.14 lets it begin at 0",
         _is_fraction,
+    ),
+    Rule(
+        "refused number of series",
+        "topk, bottomk and limitk of NaN or of a number beyond int64 became an error after 3.5",
+        _is_refused_count,
     ),
     Rule("mad_over_time of NaN", "3.14 answers NaN if any sample is NaN", _is_nan_in_mad),
     Rule(

@@ -412,7 +412,7 @@ class Grammar:
         """A number that mostly lies in 0..1."""
         if self._rng.random() < 0.1:
             return self.scalar(min(depth, 1))
-        return Node("s", (self._pick(("0.5", "0.9", "0", "1", "0.99", "0.1", "time() % 7 / 8", "1.1", "-0.5", "NaN")),))
+        return Node("s", (self._pick(("0.5", "0.9", "0", "1", "0.99", "0.1", "time() % 7 / 8", "1.1", "-0.5", "NaN", "time() % 5 - 2")),))
 
     def _pick(self, options):
         return self._rng.choice(options)

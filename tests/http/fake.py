@@ -99,7 +99,7 @@ class FakeDatabase:
         if expr == "damaged":
             raise errors.CorruptionError("checksum", path="part-1", offset=7)
         if expr == "ranged":
-            raise errors.QueryError('invalid expression type "matrix" for range query')
+            raise errors.InvalidQueryType('invalid expression type "matrix" for range query')
         if expr == "matchless <&>":
             raise errors.QueryError("many-to-many <&>")
         if re.fullmatch(r"[0-9.+]+", expr):

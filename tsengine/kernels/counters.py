@@ -231,17 +231,19 @@ def last_difference(
 
 @kernel(
     i64(
-        i64, I64_IN, I64_IN, I64_IN, I64_IN, F64_IN, I64_IN, I64_IN, i64,
+        i64, i64, I64_IN, I64_IN, I64_IN, I64_IN, F64_IN, I64_IN, I64_IN, i64,
         F64_2D_OUT, BOOL_2D_OUT, I64_OUT,
     )
 )  # fmt: skip
 def count_steps(
-    op, t_ms, axis_offsets, row_axis, order, values, row_offsets, ends_ms, range_ms,
+    op, lookback_ms, t_ms, axis_offsets, row_axis, order, values, row_offsets, ends_ms, range_ms,
     out, valid, n_present,
 ):  # fmt: skip
     """CHANGES or RESETS between neighbours in (end - range, end]; 0 for a single sample.
 
-    Shapes as in `windows.select_latest`. Counts are whole numbers, so prefix sums are exact.
+    With `lookback_ms` above 0 the range is anchored: the newest sample at or before its start
+    counts too, if it is newer than that. Shapes as in `windows.select_latest`. Counts are whole
+    numbers, so prefix sums are exact.
     """
     n_steps = ends_ms.shape[0]
     longest = 0
@@ -255,9 +257,13 @@ def count_steps(
         s = order[k]
         if row_axis[s] != axis:
             axis = row_axis[s]
-            window_bounds(
-                t_ms, axis_offsets[axis], axis_offsets[axis + 1], ends_ms, range_ms, lo, hi
-            )
+            start = axis_offsets[axis]
+            window_bounds(t_ms, start, axis_offsets[axis + 1], ends_ms, range_ms, lo, hi)
+            if lookback_ms > 0:
+                for t in range(n_steps):
+                    oldest = ends_ms[t] - range_ms - lookback_ms
+                    if hi[t] > lo[t] > 0 and t_ms[start + lo[t] - 1] > oldest:
+                        lo[t] -= 1
         base = row_offsets[s]
         n = row_offsets[s + 1] - base
         count = 0

@@ -56,6 +56,8 @@ EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 2
 GUESS_SAMPLE = 48
 GUESS_SLACK = 3
+TRY_ALL_ROWS = 16
+"""Up to here a guess is worth little, and planning all orders costs little."""
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -662,7 +664,7 @@ def write_stream(x, n, max_order, out, pos, work, plan):
         guess_bits(x, n, 2, sample) if top >= 2 else none,
     )
     guess = min(guesses[0], guesses[1], guesses[2])
-    limit = guess + (guess >> GUESS_SLACK) + n // 4
+    limit = guess + (guess >> GUESS_SLACK) + n // 4 if n > TRY_ALL_ROWS else none
     best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
     best_order = 0
     d = work[DIFFERENCES]

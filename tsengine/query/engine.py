@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import QueryError
+from tsengine.errors import InvalidQueryType, QueryError
 from tsengine.model.labels import LabelRows
 from tsengine.options import Options
 from tsengine.promql.ast import ValueType
@@ -308,7 +308,7 @@ class _Grid:
 def _check_type(plan: p.Plan, grid: _Grid) -> None:
     made = p.value_type(plan)
     if not grid.is_instant and made not in (ValueType.VECTOR, ValueType.SCALAR):
-        raise QueryError(
+        raise InvalidQueryType(
             f'invalid expression type "{made.value}" for range query, '
             "must be Scalar or instant Vector"
         )
