@@ -44,6 +44,7 @@ def serve(config: Config) -> int:
     _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code, is_clean = runner.run(_serve(config))
+        _ignore_signals(runner.get_loop())
         if not is_clean:
             # A thread still flushes or queries. All it would write is in the log already, and
             # waiting for it would outlast the patience of whoever sent the signal.
@@ -59,6 +60,13 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Closing the loop gives signals their default back: a second SIGTERM would spoil the end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

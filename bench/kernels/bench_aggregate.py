@@ -1,159 +1,97 @@
-"""Aggregation kernels and the operators above them.
+"""Aggregation kernels over groups: aggregate.py, quantiles.py.
 
-Run: python -m bench.kernels.bench_aggregate [SERIES] [STEPS]
-10,000 series with 10 labels each over 1,440 steps (14.4 M cells) by default; one cell in fifty of
-the second operand is absent. Best of three.
+2,000 series in 100 groups (histograms: 250 of 8 buckets) over 720 steps (1.44 M cells); masked:
+one cell in fifty is absent.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from functools import partial
 
 import numpy as np
+import pytest
 
-from tests.query.operators.support import SPAN, make_context
-from tests.reference.memory_source import MemoryDictionary
 from tsengine.kernels import aggregate as kernels
-from tsengine.kernels.quantiles import group_quantiles
-from tsengine.model.labels import LabelRows
-from tsengine.promql import ast
-from tsengine.query.labelspace import LabelSpace
-from tsengine.query.operators.aggregate import aggregate
-from tsengine.query.operators.binary import binary
-from tsengine.query.operators.functions import call_function
-from tsengine.query.partials import ALL_VALID, make_partial
-from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, StringValue
+from tsengine.kernels import quantiles
+from tsengine.query.partials import ALL_VALID
 
+N_SERIES = 2000
+N_STEPS = 720
 N_GROUPS = 100
-LEAF = ast.NumberLiteral(span=SPAN, value=0.0)
+N_BUCKETS = 8
+SHAPE = (N_GROUPS, N_STEPS)
+RNG = np.random.default_rng(1)
+VALUES = RNG.normal(size=(N_SERIES, N_STEPS))
+VALID = RNG.random(VALUES.shape) < 0.98
+GROUPS = RNG.integers(0, N_GROUPS, N_SERIES)
+ORDER = np.argsort(GROUPS, kind="stable")
+OFFSETS = np.concatenate(([0], np.cumsum(np.bincount(GROUPS, minlength=N_GROUPS))))
+SIZE_MAX = int(np.diff(OFFSETS).max())
 
 
-class PinnedDictionary(MemoryDictionary):
-    """The dictionary with arrays made once, as a database has them."""
-
-    def pin(self) -> None:
-        self.arrays = (super().pair_names, super().pair_values)
-
-    @property
-    def pair_names(self):
-        return self.arrays[0]
-
-    @property
-    def pair_values(self):
-        return self.arrays[1]
+def zeros(n=1):
+    return [np.zeros(SHAPE) for _ in range(n)]
 
 
-def label_rows(dictionary, name, n_series):
-    pairs = []
-    for i in range(n_series):
-        labels = {
-            "__name__": name, "cluster": "c", "env": "prod", "instance": f"i{i // 8}",
-            "job": f"j{i % 20}", "le": ("0.1", "0.5", "1", "2", "5", "10", "30", "+Inf")[i % 8],
-            "ns": f"n{i // 8 % 50}", "pod": f"p{i // 4}", "region": "r", "zone": f"z{i % 3}",
-        }  # fmt: skip
-        pairs += [dictionary.pair(*pair) for pair in labels.items()]
-    return LabelRows(np.arange(n_series + 1) * 10, np.array(pairs, np.uint32))
+FOLDS = {
+    "add_sum": lambda v, m, a: kernels.add_sum(
+        v, m, a, GROUPS, True, *zeros(2), np.zeros(SHAPE, np.bool_)
+    ),
+    "add_extreme": lambda v, m, a: kernels.add_extreme(
+        v, m, a, GROUPS, True, np.full(SHAPE, np.nan)
+    ),
+    "add_moments": lambda v, m, a: kernels.add_moments(v, m, a, GROUPS, *zeros(3)),
+    "count_valid": lambda v, m, a: kernels.count_valid(VALID, GROUPS, *zeros()),
+    "take_first": lambda v, m, a: kernels.take_first(
+        m, a, GROUPS, np.full(N_STEPS, 5), np.zeros(SHAPE, np.int64), np.empty(v.shape, np.bool_)
+    ),
+    "select_extreme": lambda v, m, a: kernels.select_extreme(
+        v, m, a, ORDER, OFFSETS, np.full(N_STEPS, 5), True, np.empty(8 * 5),
+        np.empty(8 * 5, np.int64), np.empty(8, np.int64), np.zeros(v.shape, np.bool_),
+    ),
+    "group_quantiles": lambda v, m, a: quantiles.group_quantiles(
+        v, m, a, ORDER, OFFSETS, np.full(N_STEPS, 0.9), np.empty(8 * SIZE_MAX),
+        *np.empty((2, 8), np.int64), np.empty(SHAPE), np.empty(SHAPE, np.bool_),
+    ),
+}  # fmt: skip
 
 
-def best_ms(work):
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times) * 1e3
+@pytest.mark.parametrize("presence", ["all present", "masked"])
+@pytest.mark.parametrize("case", FOLDS)
+def bench_folds(measure, case, presence):
+    mask = ALL_VALID if presence == "all present" else VALID
+    call = partial(FOLDS[case], VALUES, mask, presence == "all present")
+    measure(call, VALUES.size, unit="cells", n_bytes=VALUES.nbytes)
 
 
-def bench_kernels(values, valid):
-    n_series, n_steps = values.shape
-    groups = np.random.default_rng(2).integers(0, N_GROUPS, n_series)
-    order = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups, minlength=N_GROUPS)
-    offsets = np.concatenate(([0], np.cumsum(sizes)))
-    shape = (N_GROUPS, n_steps)
-    for op in ("sum", "avg", "max", "count", "stddev"):
-        for kind, mask in (("all present", None), ("masked", valid)):
-            add = partial(make_partial(op, *shape).add, values, mask, groups)
-            yield f"{op}, {kind}", add
-    counters, out, out_valid = np.empty((2, 8), np.int64), np.empty(shape), np.empty(shape, bool)
-    scratch, chosen = np.empty(8 * int(sizes.max())), np.zeros(values.shape, bool)
-    yield "group_quantiles 0.9", lambda: group_quantiles(
-        values, ALL_VALID, True, order, offsets, np.full(n_steps, 0.9), scratch, *counters,
-        out, out_valid,
+@pytest.mark.parametrize("case", ["bucket_quantiles", "bucket_fractions"])
+def bench_buckets(measure, case):
+    n = N_SERIES // N_BUCKETS
+    counts = np.abs(VALUES).reshape(n, N_BUCKETS, N_STEPS).cumsum(axis=1).reshape(VALUES.shape)
+    bounds = np.tile([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, np.inf], n)
+    given = (counts, ALL_VALID, True, np.arange(N_SERIES), np.arange(n + 1) * N_BUCKETS, bounds)
+    scratch = np.empty((2, N_BUCKETS))
+    out, valid = np.empty((n, N_STEPS)), np.empty((n, N_STEPS), np.bool_)
+    if case == "bucket_quantiles":
+        fixes = np.tile([np.inf, -np.inf, 0.0], (n, 1))
+        call = partial(
+            quantiles.bucket_quantiles, *given, np.full(N_STEPS, 0.9), *scratch, out, valid,
+            fixes, np.zeros(3 * n, np.int64),
+        )  # fmt: skip
+    else:
+        ends = np.full(N_STEPS, 0.2), np.full(N_STEPS, 3.0)
+        call = partial(quantiles.bucket_fractions, *given, *ends, *scratch, out, valid)
+    measure(call, counts.size, unit="cells", n_bytes=counts.nbytes)
+
+
+def bench_hash_label_rows(measure):
+    n_series, n_labels = 10_000, 10
+    pieces = [f"label_{i % n_labels}=value-{i}" for i in range(1000)]
+    texts = np.frombuffer("".join(pieces).encode(), np.uint8)
+    text_offsets = np.concatenate(([0], np.cumsum([len(piece) for piece in pieces])))
+    codes = RNG.integers(0, len(pieces), n_series * n_labels)
+    call = partial(
+        kernels.hash_label_rows, texts, text_offsets, np.arange(n_series + 1) * n_labels, codes,
+        np.empty(4096, np.uint8), np.empty(n_series, np.uint64),
     )  # fmt: skip
-    yield "select_extreme 5", lambda: kernels.select_extreme(
-        values, ALL_VALID, True, order, offsets, np.full(n_steps, 5), True,
-        np.empty(40), np.empty(40, np.int64), np.empty(8, np.int64), chosen,
-    )  # fmt: skip
-
-
-def bench_operators(ctx, a, b):
-    n_steps = ctx.n_steps
-
-    def scalar(value):
-        return ScalarSteps(np.full(n_steps, value))
-
-    def operator(op, cardinality=ast.Cardinality.ONE_TO_ONE, labels=(), is_on=False):
-        rules = ast.VectorMatching(cardinality, labels, is_on)
-        return ast.Binary(span=SPAN, op=op, lhs=LEAF, rhs=LEAF, matching=rules)
-
-    def folded(op, *grouping, param=None, operand=b, without=False):
-        node = ast.Aggregate(
-            span=SPAN, op=op, expr=LEAF, param=LEAF, grouping=grouping, without=without
-        )
-        return lambda: aggregate(ctx, node, operand, param)
-
-    def call(name, *args):
-        node = ast.Call(span=SPAN, name=name, args=(LEAF,) * len(args))
-        return lambda: call_function(ctx, node, args)
-
-    sums = folded("sum", "instance", operand=a)()
-    few = StepMatrix(a.labels, np.round(a.values), None)
-    many_to_many = ast.Cardinality.MANY_TO_MANY
-    yield "a + b", lambda: binary(ctx, operator("+"), a, b)
-    yield "a > b", lambda: binary(ctx, operator(">"), a, b)
-    yield (
-        "a / on(instance) group_left sum",
-        lambda: binary(
-            ctx, operator("/", ast.Cardinality.MANY_TO_ONE, ("instance",), True), a, sums
-        ),
-    )
-    for op in ("and", "or", "unless"):
-        yield f"a {op} b", lambda op=op: binary(ctx, operator(op, many_to_many), a, b)
-    yield "a * 2", lambda: binary(ctx, operator("*"), a, scalar(2.0))
-    yield "sum by (job)", folded("sum", "job")
-    yield "sum without (instance)", folded("sum", "instance", without=True)
-    yield "quantile by (job)", folded("quantile", "job", param=scalar(0.9))
-    yield "topk(5)", folded("topk", param=scalar(5.0))
-    yield "limit_ratio(0.1)", folded("limit_ratio", param=scalar(0.1))
-    yield "count_values of few", folded("count_values", param="v", operand=few)
-    for name in ("abs", "ln", "sin", "round", "year"):
-        yield name, call(name, a)
-    yield "clamp", call("clamp", a, scalar(-1.0), scalar(1.0))
-    yield "histogram_quantile", call("histogram_quantile", scalar(0.9), few)
-    texts = (StringValue(t) for t in ("x", "$1", "instance", "i(.*)"))
-    yield "label_replace", call("label_replace", a, *texts)
-
-
-def main():
-    sizes = [int(arg) for arg in sys.argv[1:]] + [10_000, 1440][len(sys.argv) - 1 :]
-    n_series, n_steps = sizes
-    rng = np.random.default_rng(1)
-    dictionary = PinnedDictionary()
-    labels = [label_rows(dictionary, name, n_series) for name in ("a", "b")]
-    dictionary.pin()
-    ctx = make_context(n_steps)
-    ctx.space = LabelSpace(dictionary)
-    a = StepMatrix(labels[0], rng.normal(size=(n_series, n_steps)), None)
-    valid = rng.random((n_series, n_steps)) < 0.98
-    b = StepMatrix(labels[1], rng.normal(size=(n_series, n_steps)), valid)
-    for cases in (bench_kernels(a.values, valid), bench_operators(ctx, a, b)):
-        for name, work in cases:
-            ms = best_ms(work)
-            print(f"{name:34s} {ms:9.1f} ms {n_series * n_steps / ms / 1e3:8.0f} M cells/s")
-
-
-if __name__ == "__main__":
-    main()
+    measure(call, n_series, unit="series", n_bytes=int(np.diff(text_offsets)[codes].sum()))

@@ -1,25 +1,60 @@
-"""Samples per second of the window kernels, one thread.
+"""Window kernels: windows.py, counters.py, extended.py, rollups.py.
 
-Run: python -m bench.kernels.bench_rollups [rows per axis ...]
-A day of samples every 15 s, evaluated every minute over 5 minutes (1,440 steps).
+A day of samples every 15 s of 100 series, evaluated every minute over 5 minutes (1,440 steps): all
+series on one time axis, as those of one target are, and each on its own. Must-show: `rate` over
+frames, 100 rows an axis, with the one-row case beside it.
+
+    python -m bench.kernels.bench_rollups        (the same as: pytest bench/kernels/bench_rollups.py)
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pytest
 
-from tsengine.kernels import counters, rollups, windows
+from tsengine.kernels import counters, extended, rollups, windows
 from tsengine.model.frame import FrameBatch
 
 N_ROWS = 100
 N_SAMPLES = 5760
 STEPS_MS = 1_700_000_000_000 + np.arange(1440) * 60_000
 RANGE_MS = 300_000
+Q = np.full(len(STEPS_MS), 0.9)
+AHEAD_S = np.full(len(STEPS_MS), 3600.0)
+FACTOR = np.full(len(STEPS_MS), 0.3)
+
+CASES = {
+    "select_latest": ("gauge", windows.select_latest, (windows.VALUE,)),
+    "rate": ("counter", counters.extrapolate, (counters.RATE,)),
+    "rate of a gauge": ("gauge", counters.extrapolate, (counters.RATE,)),
+    "delta": ("gauge", counters.extrapolate, (counters.DELTA,)),
+    "irate": ("counter", counters.last_difference, (counters.IRATE,)),
+    "changes": ("gauge", counters.count_steps, (counters.CHANGES, 0)),
+    "resets": ("counter", counters.count_steps, (counters.RESETS, 0)),
+    "rate smoothed": (
+        "counter",
+        extended.difference_of_edges,
+        (extended.RATE, extended.SMOOTHED, RANGE_MS),
+    ),
+    "delta anchored": (
+        "gauge",
+        extended.difference_of_edges,
+        (extended.DELTA, extended.ANCHORED, RANGE_MS),
+    ),
+    "instants smoothed": ("gauge", extended.interpolate_instants, ()),
+    "count_over_time": ("gauge", rollups.pick_samples, (rollups.COUNT,)),
+    "sum_over_time": ("gauge", rollups.sum_windows, (rollups.SUM,)),
+    "avg_over_time": ("gauge", rollups.sum_windows, (rollups.AVG,)),
+    "stddev_over_time": ("gauge", rollups.sum_windows, (rollups.STDDEV,)),
+    "max_over_time": ("gauge", rollups.extreme_windows, (rollups.MAX,)),
+    "quantile_over_time": ("gauge", rollups.quantile_windows, (rollups.QUANTILE, Q)),
+    "mad_over_time": ("gauge", rollups.quantile_windows, (rollups.MAD, Q)),
+    "deriv": ("gauge", rollups.fit_lines, (rollups.DERIV, AHEAD_S, STEPS_MS)),
+    "double_exponential_smoothing": ("gauge", rollups.smooth_windows, (FACTOR, FACTOR)),
+}
 
 
 def make_batch(rows_per_axis: int, kind: str) -> FrameBatch:
@@ -43,58 +78,20 @@ def make_batch(rows_per_axis: int, kind: str) -> FrameBatch:
     )
 
 
-def measure(call: Callable[[], object], n_samples: int) -> float:
-    call()
-    best = min(_timed(call) for _ in range(7))
-    return n_samples / best / 1e6
-
-
-def _timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
-def main() -> None:
-    n_steps = len(STEPS_MS)
-    q = np.full(n_steps, 0.9)
-    ahead = np.full(n_steps, 3600.0)
-    factor = np.full(n_steps, 0.3)
-    cases = [
-        ("select_latest", "gauge", windows.select_latest, (windows.VALUE,)),
-        ("rate", "counter", counters.extrapolate, (counters.RATE,)),
-        ("rate of a gauge", "gauge", counters.extrapolate, (counters.RATE,)),
-        ("delta", "gauge", counters.extrapolate, (counters.DELTA,)),
-        ("irate", "counter", counters.last_difference, (counters.IRATE,)),
-        ("changes", "gauge", counters.count_steps, (counters.CHANGES,)),
-        ("count_over_time", "gauge", rollups.pick_samples, (rollups.COUNT,)),
-        ("sum_over_time", "gauge", rollups.sum_windows, (rollups.SUM,)),
-        ("avg_over_time", "gauge", rollups.sum_windows, (rollups.AVG,)),
-        ("stddev_over_time", "gauge", rollups.sum_windows, (rollups.STDDEV,)),
-        ("max_over_time", "gauge", rollups.extreme_windows, (rollups.MAX,)),
-        ("quantile_over_time", "gauge", rollups.quantile_windows, (rollups.QUANTILE, q)),
-        ("mad_over_time", "gauge", rollups.quantile_windows, (rollups.MAD, q)),
-        ("deriv", "gauge", rollups.fit_lines, (rollups.DERIV, ahead, STEPS_MS)),
-        ("smoothing", "gauge", rollups.smooth_windows, (factor, factor)),
-    ]
-    out = np.empty((N_ROWS, n_steps))
-    valid = np.empty((N_ROWS, n_steps), np.bool_)
+@pytest.mark.parametrize("rows_per_axis", [100, 1])
+@pytest.mark.parametrize("case", CASES)
+def bench_windows(measure, case, rows_per_axis):
+    kind, kernel, first = CASES[case]
+    batch = make_batch(rows_per_axis, kind)
+    out = np.empty((N_ROWS, len(STEPS_MS)))
+    valid = np.empty(out.shape, np.bool_)
     n_present = np.empty(N_ROWS, np.int64)
-    order = np.arange(N_ROWS)
-    all_rows_per_axis = [int(a) for a in sys.argv[1:]] or [100, 10, 1]
-    print(f"{'M samples/s':20}" + "".join(f"{n:>8} rows/axis" for n in all_rows_per_axis))
-    for name, kind, kernel, first in cases:
-        line = f"{name:20}"
-        for rows_per_axis in all_rows_per_axis:
-            batch = make_batch(rows_per_axis, kind)
-            args = (
-                *first, batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
-                batch.row_offsets, STEPS_MS, RANGE_MS, out, valid, n_present,
-            )  # fmt: skip
-            speed = measure(partial(kernel, *args), len(batch.values))
-            line += f"{speed:18.0f}"
-        print(line)
+    call = partial(
+        kernel, *first, batch.t_ms, batch.axis_offsets, batch.row_axis, np.arange(N_ROWS),
+        batch.values, batch.row_offsets, STEPS_MS, RANGE_MS, out, valid, n_present,
+    )  # fmt: skip
+    measure(call, len(batch.values), n_bytes=batch.values.nbytes)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(pytest.main([__file__]))

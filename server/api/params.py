@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -111,8 +111,16 @@ def parse_form(body: bytes, query: bytes, fields_max: int) -> Params:
     return Params(fields)
 
 
-async def read_body(request: web.Request, size_max: int, limits: ServerLimits) -> bytes:
-    """The whole body, refused as soon as it is known to be over `size_max`."""
+async def read_body(
+    request: web.Request,
+    size_max: int,
+    limits: ServerLimits,
+    on_chunk: Callable[[int], None] | None = None,
+) -> bytes:
+    """The whole body, refused as soon as it is known to be over `size_max`.
+
+    ``on_chunk`` is told the size of each piece that arrived; what it raises ends the reading.
+    """
     if request.content_length is not None and request.content_length > size_max:
         raise BodyTooLarge(_too_large(request.content_length, size_max))
     chunks: list[bytes] = []
@@ -123,6 +131,8 @@ async def read_body(request: web.Request, size_max: int, limits: ServerLimits) -
                 size += len(chunk)
                 if size > size_max:
                     raise BodyTooLarge(_too_large(size, size_max))
+                if on_chunk is not None:
+                    on_chunk(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTimeout(

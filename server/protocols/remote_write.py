@@ -71,17 +71,21 @@ async def handle(server: Server, request: web.Request) -> web.Response:
 
 
 async def _receive(server: Server, request: web.Request, version: Version) -> tsengine.WriteResult:
-    """Read, check, decompress and store one request; its bytes are in the budget meanwhile."""
+    """Read, check, decompress and store one request; its bytes are in the budget meanwhile.
+
+    Bytes count when they arrive: a client that announces much and sends nothing holds nothing.
+    """
     limits = server.limits
-    held = request.content_length
-    if held is None or held > limits.write_body_size_max:
-        held = limits.write_body_size_max
-    _take(server, held)
-    try:
-        body = await read_body(request, limits.write_body_size_max, limits)
-        size = decompressed_size(body, limits)
+    held = 0
+
+    def hold(size: int) -> None:
+        nonlocal held
         _take(server, size)
         held += size
+
+    try:
+        body = await read_body(request, limits.write_body_size_max, limits, hold)
+        hold(decompressed_size(body, limits))
     except BaseException:
         server.write_budget.give_back(held)
         raise

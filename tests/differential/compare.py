@@ -21,7 +21,10 @@ def answers_differ(expected, actual, *, root_op="", tolerance=TOLERANCE):
     if expected["status"] == "error":
         kinds = expected["errorType"], actual["errorType"]
         if kinds[0] != kinds[1]:
-            return "error type", f"{kinds[1]} {actual['error']!r}, expected {kinds[0]} {expected['error']!r}"
+            return (
+                "error type",
+                f"{kinds[1]} {actual['error']!r}, expected {kinds[0]} {expected['error']!r}",
+            )
         return None
     return _data_differ(expected["data"], actual["data"], root_op, tolerance)
 
@@ -96,7 +99,9 @@ def _by_labels(rows):
 def _points_differ(left, right, tolerance):
     times = [t for t, _ in right]
     if [t for t, _ in left] != times:
-        return f"times {times[:5]} ({len(times)}), expected {[t for t, _ in left][:5]} ({len(left)})"
+        return (
+            f"times {times[:5]} ({len(times)}), expected {[t for t, _ in left][:5]} ({len(left)})"
+        )
     if any(b <= a for a, b in pairwise(times)):
         return f"times {times[:5]} do not ascend"
     for (t, expected), (_, actual) in zip(left, right, strict=True):

@@ -152,9 +152,10 @@ def _classic_histogram(rng, target, times):
         yield labels, [(t, row[0][idx]) for t, row in zip(times, rows, strict=True)]
     count = [(t, row[0][-1]) for t, row in zip(times, rows, strict=True)]
     yield {"__name__": f"{name}_count", **target}, count
-    yield {"__name__": f"{name}_sum", **target}, [
-        (t, row[1]) for t, row in zip(times, rows, strict=True)
-    ]
+    yield (
+        {"__name__": f"{name}_sum", **target},
+        [(t, row[1]) for t, row in zip(times, rows, strict=True)],
+    )
 
 
 def _oddities(rng):
@@ -174,7 +175,10 @@ def _oddities(rng):
     yield {"__name__": "single", "job": "api", "n": "3"}, [(at, STALE)]
     for size in ("1e300", "1e-310", "3e15"):
         times = _scrapes(rng, 30_000)
-        yield {"__name__": "huge", "size": size}, [(t, rng.uniform(-1, 1) * float(size)) for t in times]
+        yield (
+            {"__name__": "huge", "size": size},
+            [(t, rng.uniform(-1, 1) * float(size)) for t in times],
+        )
     same = _scrapes(rng, 20_000)
     for n in "1234":
         yield {"__name__": "constant", "job": "api", "n": n}, [(t, float(n)) for t in same]

@@ -29,8 +29,16 @@ NOT_UNIQUE = "multiple matches for labels"
 # (side, pattern, what becomes of it); None drops the whole text.
 NOTE_CHANGES = (
     ("actual", r"sort is ineffective for range queries", None),
-    ("expected", r'(bucket label "le" is missing .*?) for metric name ".*?"( \(\d+:\d+\))$', r"\1\2"),
-    ("expected", r'(to be fixed for monotonicity .*?) for metric name ".*?"( \(\d+:\d+\))$', r"\1\2"),
+    (
+        "expected",
+        r'(bucket label "le" is missing .*?) for metric name ".*?"( \(\d+:\d+\))$',
+        r"\1\2",
+    ),
+    (
+        "expected",
+        r'(to be fixed for monotonicity .*?) for metric name ".*?"( \(\d+:\d+\))$',
+        r"\1\2",
+    ),
     ("actual", r"(to be fixed for monotonicity .*?), from buckets .*?Z( \(\d+:\d+\))$", r"\1\2"),
 )
 SUMS = ("sum", "avg", "stddev", "stdvar")
@@ -128,19 +136,38 @@ def _step_of(subquery):
 
 
 def _explained_notes(case):
-    """3.14 warns of sorts, tells more about monotonicity and no longer names metrics there."""
+    """3.14 warns of sorts, tells more about monotonicity, no longer names metrics there, and points
+    into parentheses where 3.5 sometimes pointed at them. Texts that become equal are one in 3.14.
+    """
     changed = {"expected": _notes(case.expected), "actual": _notes(case.actual)}
     for side, pattern, replacement in NOTE_CHANGES:
-        for key, texts in changed[side].items():
-            if replacement is None:
-                changed[side][key] = {text for text in texts if not re.search(pattern, text)}
-            else:
-                changed[side][key] = {re.sub(pattern, replacement, text) for text in texts}
-    return "newer annotations" if changed["expected"] == changed["actual"] else None
+        texts = changed[side]
+        if replacement is None:
+            changed[side] = {text for text in texts if not re.search(pattern, text)}
+        else:
+            changed[side] = {re.sub(pattern, replacement, text) for text in texts}
+    query = str(case.node)
+    left, right = (_places(changed[side], query) for side in ("expected", "actual"))
+    if left.keys() != right.keys() or any(len(places) > 1 for places in right.values()):
+        return None
+    return "newer annotations" if all(right[text] <= left[text] for text in right) else None
 
 
 def _notes(answer):
-    return {key: set(answer.get(key) or ()) for key in ("warnings", "infos")}
+    return {*(answer.get("warnings") or ()), *(answer.get("infos") or ())}
+
+
+def _places(texts, query):
+    """Columns (in bytes) that each message points to, past parentheses."""
+    data = query.encode()
+    found = {}
+    for text in texts:
+        message, place = re.fullmatch(r"(.*?)(?: \(1:(\d+)\))?", text, re.DOTALL).groups()
+        at = int(place or 1) - 1
+        while data[at : at + 1] == b"(":
+            at += 1
+        found.setdefault(message, set()).add(at)
+    return found
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -175,6 +202,41 @@ def _is_log_of_subnormal(case):
 
 def _is_forgotten_offset(case):
     return case.op == "timestamp" and all(word in str(case.node) for word in (" @ ", " offset "))
+
+
+def _is_between_steps(case):
+    """Every step asked alone is answered alike."""
+    times = case.times
+    if times.step_ms == 0 or "start()" in str(case.node) or "end()" in str(case.node):
+        return False
+    n_steps = (times.end_ms - times.start_ms) // times.step_ms + 1
+    steps = (times.at(times.start_ms + idx * times.step_ms) for idx in range(n_steps))
+    return not any(case.ask(case.node, at).differs() for at in steps)
+
+
+def _is_unused_point(case):
+    return (
+        case.expected.get("errorType") == "execution"
+        and case.actual["status"] == "success"
+        and any(node.op == "subquery" for node in case.node.walk())
+        and _is_between_steps(case)
+    )
+
+
+def _is_frozen_parameter(case):
+    selectors = [node for node in case.node.walk() if node.kind == "v" and not node.children]
+    return (
+        case.op in (*PICKS, "quantile", "limit_ratio", "limitk")
+        and all(" @ " in str(node) or "vector(" in str(node) for node in selectors)
+        and _is_between_steps(case)
+    )
+
+
+def _is_doubly_matched(case):
+    if not case.op.startswith("absent"):
+        return False
+    names = re.findall(r"(\w+)(?:!=|=~|!~|=)", str(case.node))
+    return len(names) > len(set(names))
 
 
 def _is_fraction(case):
@@ -240,15 +302,13 @@ def _is_order_of_sum(case):
         scale = 1e-12 * max(sizes, default=0.0) ** power
     except OverflowError:
         return True
-    return all(
-        a == b or abs(float(a) - float(b)) <= scale for a, b in _pairs_of_values(case)
-    )
+    return all(a == b or abs(float(a) - float(b)) <= scale for a, b in _pairs_of_values(case))
 
 
 def _is_zero_sign(case):
     """Equal values of a rank: 0 and -0 are sorted in no defined order."""
     return case.op in QUANTILES and all(
-        float(a) == float(b) or math.isnan(float(a)) and math.isnan(float(b))
+        float(a) == float(b) or (math.isnan(float(a)) and math.isnan(float(b)))
         for a, b in _pairs_of_values(case)
     )
 
@@ -298,6 +358,24 @@ RULES = (
         "Prometheus (3.5 and 3.14) forgets the offset in timestamp(metric @ t offset d); tsengine "
         "looks at the same sample as the selector alone",
         _is_forgotten_offset,
+    ),
+    Rule(
+        "point of a subquery that nobody sees",
+        "Prometheus evaluates the inside of a subquery also between the windows of the steps and "
+        "beyond the last step up to the end of the query, and fails where only that fails",
+        _is_unused_point,
+    ),
+    Rule(
+        "parameter of a constant vector",
+        "Prometheus (3.5 and 3.14) computes an aggregation over a vector that is the same at all "
+        "steps once, even if its parameter changes; tsengine looks at both",
+        _is_frozen_parameter,
+    ),
+    Rule(
+        "absent of a label with several matchers",
+        "whether the label stays depends on the order of the matchers, which Prometheus changes "
+        "while it looks up the series",
+        _is_doubly_matched,
     ),
     Rule(
         "histogram_fraction below the lowest bound",

@@ -122,7 +122,11 @@ def ask(peer, expr, times):
             return peer.query(expr, times.start_ms)
         return peer.query_range(expr, times.start_ms, times.end_ms, times.step_ms)
     except Exception as error:  # a crash of the engine under test is a finding, not the end
-        return {"status": "error", "errorType": "crash", "error": f"{type(error).__name__}: {error}"}
+        return {
+            "status": "error",
+            "errorType": "crash",
+            "error": f"{type(error).__name__}: {error}",
+        }
 
 
 def difference(case):

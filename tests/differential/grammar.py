@@ -61,7 +61,7 @@ NUMBERS = (
     "0", "1", "2", "-1", "0.5", "10", "1.5", "100", "NaN", "Inf", "-Inf", "1e3", "0x1F", "5m",
     "1e-9", "-0.0", "3.7", "017", "1_000", ".5", "9223372036854775808",
 )  # fmt: skip
-STRINGS = tuple(quote(value) for value in WEIRD_VALUES) + ('"$1"', '"x-$0"', '"${1}y"', '"api"')
+STRINGS = (*map(quote, WEIRD_VALUES), '"$1"', '"x-$0"', '"${1}y"', '"api"')
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,9 @@ class Grammar:
         if self._rng.random() < 0.1:
             parts.append(Node("o", (f" offset {self._pick(OFFSETS)}",)))
         if self._rng.random() < 0.07:
-            at = self._pick(("start()", "end()", f"{(BASE_MS + 1_000_000) / 1000}",
-                             f"{self._rng.randrange(BASE_MS, END_MS) / 1000:.3f}", "0"))  # fmt: skip
+            anywhere = f"{self._rng.randrange(BASE_MS, END_MS) / 1000:.3f}"
+            early = f"{(BASE_MS + 1_000_000) / 1000}"
+            at = self._pick(("start()", "end()", early, anywhere, "0"))
             parts.append(Node("o", (f" @ {at}",)))
         self._rng.shuffle(parts)
         return parts
@@ -328,7 +329,9 @@ class Grammar:
             if self._rng.random() < 0.5:
                 clause = f" {text} on ({labels}) group_left({extra}) "
                 return Node("v", ("(", metric, clause, right, ")"), op)
-            return Node("v", ("(", left, f" {text} on ({labels}) group_right({extra}) ", metric, ")"), op)
+            return Node(
+                "v", ("(", left, f" {text} on ({labels}) group_right({extra}) ", metric, ")"), op
+            )
         return Node("v", ("(", left, f" {text} ", right, ")"), op)
 
     def _any_match(self, depth):
@@ -337,7 +340,9 @@ class Grammar:
         if self._rng.random() < 0.4:
             matching += f"{self._pick(('group_left', 'group_right'))} ({self._label_list(1)}) "
         clause = Node("o", (matching,))
-        return Node("v", ("(", self.vector(depth), f" {text} ", clause, self.vector(depth), ")"), op)
+        return Node(
+            "v", ("(", self.vector(depth), f" {text} ", clause, self.vector(depth), ")"), op
+        )
 
     def _set(self, depth):
         op = self._pick(SETS)
@@ -354,21 +359,33 @@ class Grammar:
         destination = self._pick(('"x"', '"job"', '"instance"', '"é"', '"__name__"', '"n"'))
         source = self._pick(('"job"', '"instance"', '"v"', '"nothing"', '"__name__"', '"n"'))
         pattern = self._pick(('"(.*)"', '"(a)(.*)"', '".+"', '""', '"(?P<name>[^:]*):.*"', '"(.)"'))
-        replacement = self._pick(('"$1"', '"$name"', '"$2-$1"', '""', '"$$1"', '"${1}x"', '"$1x"', '"c"'))
+        replacement = self._pick(
+            ('"$1"', '"$name"', '"$2-$1"', '""', '"$$1"', '"${1}x"', '"$1x"', '"c"')
+        )
         arguments = f", {destination}, {replacement}, {source}, {pattern})"
         return Node("v", ("label_replace(", self.vector(depth), arguments), "label_replace")
 
     def _label_join(self, depth):
-        sources = "".join(f", {name}" for name in self._some(('"job"', '"n"', '"instance"', '"v"', '"é"')))
+        sources = "".join(
+            f", {name}" for name in self._some(('"job"', '"n"', '"instance"', '"v"', '"é"'))
+        )
         destination = self._pick(('"x"', '"job"', '"__name__"', '"n"'))
-        parts = ("label_join(", self.vector(depth), f', {destination}, {self._pick(STRINGS)}{sources})')
+        parts = (
+            "label_join(",
+            self.vector(depth),
+            f", {destination}, {self._pick(STRINGS)}{sources})",
+        )
         return Node("v", parts, "label_join")
 
     def _presence(self, depth):
         return Node("v", ("absent(", self.vector(depth), ")"), "absent")
 
     def _timestamp(self, depth):
-        return Node("v", ("timestamp(", self.vector(depth if self._rng.random() < 0.4 else 0), ")"), "timestamp")
+        return Node(
+            "v",
+            ("timestamp(", self.vector(depth if self._rng.random() < 0.4 else 0), ")"),
+            "timestamp",
+        )
 
     def _sort(self, depth):
         name = self._pick(("sort", "sort_desc", "sort_by_label", "sort_by_label_desc"))
@@ -383,10 +400,14 @@ class Grammar:
     def _histogram(self, depth):
         inner = self._buckets(depth)
         if self._rng.random() < 0.3:
-            bounds = [self._pick(("0", "0.1", "1", "-Inf", "Inf", "2", "0.07", "NaN", "-1")) for _ in "ab"]
+            bounds = [
+                self._pick(("0", "0.1", "1", "-Inf", "Inf", "2", "0.07", "NaN", "-1")) for _ in "ab"
+            ]
             parts = (f"histogram_fraction({bounds[0]}, {bounds[1]}, ", inner, ")")
             return Node("v", parts, "histogram_fraction")
-        return Node("v", ("histogram_quantile(", self._share(depth), ", ", inner, ")"), "histogram_quantile")
+        return Node(
+            "v", ("histogram_quantile(", self._share(depth), ", ", inner, ")"), "histogram_quantile"
+        )
 
     def _native_only(self, depth):
         name = self._pick(("histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev",
@@ -412,7 +433,26 @@ class Grammar:
         """A number that mostly lies in 0..1."""
         if self._rng.random() < 0.1:
             return self.scalar(min(depth, 1))
-        return Node("s", (self._pick(("0.5", "0.9", "0", "1", "0.99", "0.1", "time() % 7 / 8", "1.1", "-0.5", "NaN", "time() % 5 - 2")),))
+        return Node(
+            "s",
+            (
+                self._pick(
+                    (
+                        "0.5",
+                        "0.9",
+                        "0",
+                        "1",
+                        "0.99",
+                        "0.1",
+                        "time() % 7 / 8",
+                        "1.1",
+                        "-0.5",
+                        "NaN",
+                        "time() % 5 - 2",
+                    )
+                ),
+            ),
+        )
 
     def _pick(self, options):
         return self._rng.choice(options)

@@ -131,6 +131,17 @@ def test_stop_with_writes_and_queries_in_flight(serve):
     assert {name: found.get(name) for name in acknowledged} == dict.fromkeys(acknowledged, "3")
 
 
+def test_signals_that_come_again_change_nothing(serve):
+    server = serve()
+    assert post(server.url, message("again", int(time.time() * 1000))) == 204
+    deadline = time.monotonic() + 10
+    # Until the process is gone, the end of the interpreter included.
+    while server.process.poll() is None and time.monotonic() < deadline:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert server.process.wait(10) == 0
+
+
 def test_stop_while_a_client_is_silent(serve):
     """A connection without a request must not hold the process."""
     import socket

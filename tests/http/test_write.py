@@ -242,3 +242,21 @@ async def test_random_bytes_never_break_the_server(running):
         status, _, _ = await write(running, body, headers)
         assert status in (204, 400)
     assert (await write(running, good))[0] == 204
+
+
+async def test_announced_bodies_that_never_come_hold_no_room(running):
+    host, port = running.url.removeprefix("http://").split(":")
+    size = running.server.limits.write_body_size_max
+    n = running.server.limits.writes_in_flight_size_max // size
+    head = f"POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\nabc"
+    idle = [await asyncio.open_connection(host, port) for _ in range(n)]
+    for _, writer in idle:
+        writer.write(head.encode())
+    while running.server.write_budget.used < 3 * n:
+        await asyncio.sleep(0.01)
+    status, _, text = await write(running, wire.snappy(GOOD))
+    assert (status, text) == (204, "")
+    for _, writer in idle:
+        writer.close()
+    while running.server.write_budget.used:
+        await asyncio.sleep(0.01)

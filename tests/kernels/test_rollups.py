@@ -90,8 +90,6 @@ SIMPLE = [
     (counters.extrapolate, counters.DELTA, partial(reference.extrapolate, "delta")),
     (counters.last_difference, counters.IRATE, partial(reference.last_difference, "irate")),
     (counters.last_difference, counters.IDELTA, partial(reference.last_difference, "idelta")),
-    (counters.count_steps, counters.CHANGES, partial(reference.count_steps, "changes")),
-    (counters.count_steps, counters.RESETS, partial(reference.count_steps, "resets")),
     (rollups.pick_samples, rollups.COUNT, partial(reference.pick_samples, "count")),
     (rollups.pick_samples, rollups.PRESENT, partial(reference.pick_samples, "present")),
     (rollups.pick_samples, rollups.FIRST, partial(reference.pick_samples, "first")),

@@ -15,12 +15,13 @@ from tests.promql.script import Eval, Histogram, Load, read_script
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1].parent / "shared" / "promqltest"
 NAMES = (
-    "aggregators", "at_modifier", "collision", "duration_expression", "functions", "histograms",
-    "limit", "literals", "name_label_dropping", "operators", "range_queries", "selectors",
-    "staleness", "subquery", "trig_functions", "type_and_unit",
+    "aggregators", "at_modifier", "collision", "duration_expression", "extended_vectors",
+    "fill-modifier", "functions", "histograms", "info", "limit", "literals",
+    "name_label_dropping", "operators", "range_queries", "selectors", "staleness", "subquery",
+    "trig_functions", "type_and_unit",
 )  # fmt: skip
-N_CASES = 1398
-N_LISTED_MAX = N_CASES - 1000
+N_CASES = 1666
+N_LISTED_MAX = N_CASES - 1348
 
 needs_scripts = pytest.mark.skipif(
     not SCRIPTS.is_dir(), reason="Prometheus's test scripts are not beside the repository"

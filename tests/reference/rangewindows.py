@@ -105,6 +105,63 @@ def count_steps(op: str, inside: Window, end_ms: int, range_ms: int) -> float | 
     return float(sum(a != b and not (math.isnan(a) and math.isnan(b)) for a, b in pairs))
 
 
+# --- ranges that reach beyond their ends ----------------------------------------------------------
+
+
+def anchored_window(samples: Window, end_ms: int, range_ms: int, lookback_ms: int) -> Window:
+    """The window, begun by the newest sample at or before its start, within the lookback."""
+    inside = window(samples, end_ms, range_ms)
+    before = window(samples, end_ms - range_ms, lookback_ms)
+    return before[-1:] + inside if inside else []
+
+
+def value_at(samples: Window, t_ms: int, *, is_counter: bool) -> float:
+    """Value between the neighbours of a time; an end's value outside."""
+    before = [s for s in samples if s[0] <= t_ms]
+    after = [s for s in samples if s[0] >= t_ms]
+    if not before:
+        return after[0][1]
+    if not after:
+        return before[-1][1]
+    (t0, y0), (t1, y1) = before[-1], after[0]
+    if t0 == t1:
+        return y0
+    if is_counter and y1 < y0:
+        y0 = 0.0
+    return y0 + (y1 - y0) * (t_ms - t0) / (t1 - t0)
+
+
+def difference_of_edges(
+    op: str, samples: Window, end_ms: int, range_ms: int, lookback_ms: int, *, smoothed: bool
+) -> float | None:
+    start_ms = end_ms - range_ms
+    is_counter = op in ("rate", "increase")
+    if smoothed:
+        seen = window(samples, end_ms + lookback_ms, range_ms + 2 * lookback_ms)
+        if not seen or seen[0][0] > end_ms or seen[-1][0] <= start_ms:
+            return None
+        left = value_at(seen, start_ms, is_counter=is_counter)
+        right = value_at(seen, end_ms, is_counter=is_counter)
+    else:
+        seen = anchored_window(samples, end_ms, range_ms, lookback_ms)
+        if not seen:
+            return None
+        left, right = seen[0][1], seen[-1][1]
+    if op in ("left", "right"):
+        return left if op == "left" else right
+    path = [left, *(v for t, v in seen if start_ms < t < end_ms), right]
+    lost = sum(a for a, b in zip(path, path[1:], strict=False) if b < a) if is_counter else 0.0
+    difference = right - left + lost
+    return difference / (range_ms / 1000) if op == "rate" else difference
+
+
+def interpolate_instants(samples: Window, end_ms: int, lookback_ms: int) -> float | None:
+    if not window(samples, end_ms, lookback_ms):
+        return None
+    seen = window(samples, end_ms + lookback_ms, 2 * lookback_ms)
+    return value_at(seen, end_ms, is_counter=False)
+
+
 # --- over time ----------------------------------------------------------------------------------
 
 

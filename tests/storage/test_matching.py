@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import re2
@@ -199,3 +202,17 @@ def test_row_tests_and_postings_agree(monkeypatch):
         monkeypatch.setattr(matching, "_ROW_TEST_COST", cost)
         for wanted in queries:
             assert catalog.view().find(wanted).tolist() == naive(series, wanted)
+
+
+def test_many_groups_need_little_memory():
+    """RE2 would keep a position per thread and group: 100,000 groups took all there is."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30));"
+        "from tsengine.promql.parser import parse_selector;"
+        "from tsengine.storage.value_patterns import parse;"
+        "text = '(' * 100_000 + 'a' + ')' * 100_000;"
+        "parse_selector('m{a=~\"' + text + '\"}');"
+        "print(parse(text).matches('a'), parse(text).matches('b'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("True False\n", 0), done.stderr

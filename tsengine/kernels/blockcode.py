@@ -112,6 +112,8 @@ _SIGN = np.uint64(0x8000000000000000)
 _INF = np.uint64(0x7FF0000000000000)
 _TWO_53 = 9007199254740992.0
 _SAMPLE = 128
+WIDE_BITS = 32
+"""Decimals that take more bits a value are compared with the other forms."""
 
 
 @device
@@ -141,8 +143,10 @@ def vector_start(length, first_row, vector):
 @device
 def move_down(out, source, target, size):
     """Copy `size` bytes to a lower place; the ranges may overlap."""
+    bytes_out = out[target : target + size]
+    bytes_in = out[source : source + size]
     for i in range(size):
-        out[target + i] = out[source + i]
+        bytes_out[i] = bytes_in[i]
 
 
 # ---------------------------------------------------------------------------- encoding
@@ -351,7 +355,19 @@ def write_vector(bits, start, n, out, pos, work, plan):
     to_integers(v, n, k, x)
     out[head_at] = np.uint8(DECIMAL | flags)
     out[head_at + 1] = np.uint8(k)
-    return write_integers(x, n, common_divisor(x, n), 0, out, end, head_at, work, plan)
+    special_bytes = end - head_at - 2
+    end = write_integers(x, n, common_divisor(x, n), 0, out, end, head_at, work, plan)
+    if 8 * (end - head_at) <= WIDE_BITS * n:
+        return end
+    # Decimals of so many digits may cost more than the bits of their doubles.
+    out[end] = np.uint8(flags)
+    for i in range(special_bytes):
+        out[end + 1 + i] = out[head_at + 2 + i]
+    rival = write_real(filled, n, end, end + 1, out, end + 1 + special_bytes, work, plan)
+    if rival - end >= end - head_at:
+        return end
+    move_down(out, end, head_at, rival - end)
+    return head_at + rival - end
 
 
 @device
@@ -643,8 +659,11 @@ def copy_wanted(x, first, behind, lo, hi, out, out_pos):
     start = max(first, lo)
     stop = min(behind, hi)
     target = out_pos + start - lo
-    for i in range(stop - start):
-        out[target + i] = x[start - first + i]
+    # Slices: their indices are never negative for the compiler, so the loop vectorises.
+    wanted = out[target : target + stop - start]
+    source = x[start - first : stop - first]
+    for i in range(wanted.shape[0]):
+        wanted[i] = source[i]
 
 
 @device

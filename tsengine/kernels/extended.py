@@ -172,9 +172,7 @@ def difference_of_edges(
                     b -= 1
                 while first_fall < n_falls and places[first_fall] <= a:
                     first_fall += 1
-                x += _lost_at_resets(
-                    values, base, places, first_fall, n_falls, a, b, left, right
-                )
+                x += _lost_at_resets(values, base, places, first_fall, n_falls, a, b, left, right)
                 if op == RATE:
                     x /= range_ms / 1000.0
             out[s, t] = x

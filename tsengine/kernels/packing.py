@@ -54,6 +54,7 @@ PLAN_COUNTS = 32
 PLAN_SIZE = PLAN_COUNTS + 256
 EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 2
+PIECES_GAIN = 5
 GUESS_SAMPLE = 48
 GUESS_SLACK = 3
 TRY_ALL_ROWS = 16
@@ -65,6 +66,7 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SEVEN = np.uint64(7)
 _BYTE = np.uint64(0xFF)
 _LOW7 = np.uint64(0x7F)
+_LOW56 = np.uint64((1 << 56) - 1)
 _WORD = np.uint64(64)
 _CRC_POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
 _CRC_SLICES = 8
@@ -241,6 +243,17 @@ def get_bits(data, bit, width, limit):
 
 
 @device
+def peek(data, bit, limit, roomy):
+    """At least 57 bits from bit position `bit` on, in the low bits; `roomy` saves the bounds check.
+
+    `roomy` says that 8 bytes from any byte below `limit` on lie inside `data`.
+    """
+    if roomy:
+        return load_u64(data, bit >> 3) >> np.uint64(bit & 7)
+    return get_word(data, bit >> 3, limit) >> np.uint64(bit & 7)
+
+
+@device
 def low_mask(width):
     """`width` (0..64) ones."""
     if width >= 64:
@@ -251,8 +264,10 @@ def low_mask(width):
 @device
 def clear(out, pos, size):
     """Zero ``out[pos:pos+size]``."""
-    for i in range(pos, pos + size):
-        out[i] = np.uint8(0)
+    # A slice's indices are never negative for the compiler, so its loops vectorise.
+    part = out[pos : pos + size]
+    for i in range(part.shape[0]):
+        part[i] = np.uint8(0)
 
 
 @device
@@ -301,19 +316,33 @@ def unpack_lanes(data, pos, width, base, x):
 @device
 def unpack_tail(data, pos, width, count, base, x, start):
     """Fill ``x[start:start+count]`` from a sequential bit run of ceil(count * width / 8) bytes."""
+    if width == 0:
+        for i in range(start, start + count):
+            x[i] = base
+        return
     mask = low_mask(width)
-    fast = 0
-    if width <= 56:
-        # One load holds all bits of a value as long as it does not reach behind the array.
-        room = data.shape[0] - pos - 8
-        fast = count if width == 0 else min(count, max(0, (room << 3) // width))
+    tail = x[start : start + count]
+    # One load holds all bits of a value up to 57 wide, two those of any; neither may reach behind
+    # the array, so the last values go the careful way.
+    reach = 8 if width <= 57 else 16
+    room = max(0, data.shape[0] - pos - reach)
+    fast = count if width == 0 else min(count, (room << 3) // width)
+    if width <= 57:
         for i in range(fast):
             bit = i * width
             word = load_u64(data, pos + (bit >> 3)) >> np.uint64(bit & 7)
-            x[start + i] = (word & mask) + base
+            tail[i] = (word & mask) + base
+    else:
+        for i in range(fast):
+            bit = i * width
+            place = pos + (bit >> 3)
+            shift = np.uint64(bit & 7)
+            word = load_u64(data, place) >> shift
+            word |= (load_u64(data, place + 8) << _ONE) << (np.uint64(63) - shift)
+            tail[i] = (word & mask) + base
     limit = pos + ((count * width + 7) >> 3)
     for i in range(fast, count):
-        x[start + i] = get_bits(data, (pos << 3) + i * width, width, limit) + base
+        tail[i] = get_bits(data, (pos << 3) + i * width, width, limit) + base
 
 
 @device
@@ -565,20 +594,27 @@ def read_exceptions(data, pos, end, width, x, start, count):
     unary_at = low_at + n_exceptions * low
     high_at = unary_at + n_exceptions + (count >> low) + 1
     shift = np.uint64(width)
+    roomy = limit + 8 <= data.shape[0]
+    low_part = low_mask(low)
+    high_mask = low_mask(bits)
     at = unary_at
-    word = get_bits(data, at, 32, limit)
+    word = peek(data, at, limit, roomy) & _LOW56
     for k in range(n_exceptions):
         while word == _ZERO:
-            at += 32
+            at += 56
             if at >= high_at:
                 return np.int64(ERR_CORRUPT)
-            word = get_bits(data, at, 32, limit)
+            word = peek(data, at, limit, roomy) & _LOW56
         one = at + trailing_zeros(word)
         word &= word - _ONE
-        idx = ((one - unary_at - k) << low) + np.int64(get_bits(data, low_at + k * low, low, limit))
+        below = np.int64(peek(data, low_at + k * low, limit, roomy) & low_part)
+        idx = ((one - unary_at - k) << low) + below
         if one >= high_at or idx >= count:
             return np.int64(ERR_CORRUPT)
-        high = get_bits(data, high_at + k * bits, bits, limit) + _ONE
+        if bits <= 57:
+            high = (peek(data, high_at + k * bits, limit, roomy) & high_mask) + _ONE
+        else:
+            high = get_bits(data, high_at + k * bits, bits, limit) + _ONE
         x[start + idx] += (unzigzag(high) if signed else high) << shift
     return limit
 
@@ -688,8 +724,10 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     if best_order >= 2:
         pos = write_varint(out, pos, zigzag(x[1] - x[0]))
     near = _ZERO
+    # A full vector gives up lanes, which decode faster than pieces: it wants something in return.
+    limit = best_bits - (best_bits >> PIECES_GAIN) if n == VECTOR_ROWS else best_bits
     if n - best_order > PIECE_ROWS and (
-        plan_pieces(d, best_order, n, best_bits, work, plan) < best_bits
+        plan_pieces(d, best_order, n, limit, work, plan) < limit
     ):
         out[pos] = np.uint8(IN_PIECES)
         pos += 1

@@ -130,11 +130,16 @@ def check_regex(pattern: str) -> str | None:
     return None
 
 
+def matches(matcher: Matcher, value: str) -> bool:
+    """Whether a matcher accepts a label value; an absent label has the empty one."""
+    if matcher.op is MatchOp.EQUAL:
+        return value == matcher.value
+    if matcher.op is MatchOp.NOT_EQUAL:
+        return value != matcher.value
+    regex = re2.compile(f"^(?s:{matcher.value})$", _RE2_OPTIONS)
+    return (regex.search(value) is not None) is (matcher.op is MatchOp.REGEX)
+
+
 def matches_empty(matcher: Matcher) -> bool:
     """Whether a matcher accepts a series without the label."""
-    if matcher.op is MatchOp.EQUAL:
-        return matcher.value == ""
-    if matcher.op is MatchOp.NOT_EQUAL:
-        return matcher.value != ""
-    regex = re2.compile(f"^(?s:{matcher.value})$", _RE2_OPTIONS)
-    return (regex.search("") is not None) is (matcher.op is MatchOp.REGEX)
+    return matches(matcher, "")

@@ -19,28 +19,28 @@ def line_and_column(text: bytes, position: int) -> tuple[int, int]:
 
 
 class Annotations:
-    """Texts without duplicates, in order of arrival. Thread-safe.
+    """Texts without duplicates, in order of first arrival. Thread-safe.
 
-    Two annotations are the same if message and position are; a text names its position as
-    ``(line:column)``.
+    Two annotations are the same if their messages are; a text names the position of the last one
+    as ``(line:column)``, as Prometheus does.
     """
 
     def __init__(self, query: str) -> None:
         self._query = query.encode("utf-8", "surrogateescape")
-        self._warnings: dict[str, None] = {}
-        self._infos: dict[str, None] = {}
+        self._warnings: dict[str, Span] = {}
+        self._infos: dict[str, Span] = {}
         self._lock = threading.Lock()
         self._recordings: list[list[Note]] = []
 
     @property
     def warnings(self) -> list[str]:
         """Everything that makes the answer doubtful."""
-        return list(self._warnings)
+        return self._texts(self._warnings)
 
     @property
     def infos(self) -> list[str]:
         """Everything that may be a mistake in the query."""
-        return list(self._infos)
+        return self._texts(self._infos)
 
     @contextmanager
     def recorded(self) -> Iterator[list[Note]]:
@@ -71,7 +71,15 @@ class Annotations:
         for notes in self._recordings:
             notes.append((is_warning, message))
 
-    def _add(self, texts: dict[str, None], message: str, span: Span) -> None:
-        line, column = line_and_column(self._query, span.start)
+    def _add(self, spans: dict[str, Span], message: str, span: Span) -> None:
         with self._lock:
-            texts.setdefault(f"{message} ({line}:{column})")
+            spans[message] = span
+
+    def _texts(self, spans: dict[str, Span]) -> list[str]:
+        with self._lock:
+            notes = list(spans.items())
+        places = [line_and_column(self._query, span.start) for _, span in notes]
+        return [
+            f"{message} ({line}:{column})"
+            for (message, _), (line, column) in zip(notes, places, strict=True)
+        ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tsengine.errors import QueryError
+from tsengine.model.matchers import Matcher
 from tsengine.promql import ast
 from tsengine.query import plan as p
 
 DEFAULT_SUBQUERY_STEP_MS = 60_000
 """Step of a subquery without one: Prometheus's default evaluation interval."""
 
-_UNSUPPORTED_FUNCTIONS = ("info", "start_timestamp")
+_UNSUPPORTED_FUNCTIONS = ("start_timestamp",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,9 @@ def build(expr: ast.Expr, times: QueryTimes) -> p.Plan:
         case ast.StringLiteral():
             return p.StringPlan(expr)
         case ast.VectorSelector():
-            return p.SelectPlan(_supported(expr), _shift(expr.shift, times))
+            return p.SelectPlan(expr, _shift(expr.shift, times))
         case ast.MatrixSelector():
-            shift = _shift(_supported(expr.selector).shift, times)
-            return p.MatrixPlan(expr, shift, expr.range_ms)
+            return p.MatrixPlan(expr, _shift(expr.selector.shift, times), expr.range_ms)
         case ast.Subquery():
             step_ms = DEFAULT_SUBQUERY_STEP_MS if expr.step_ms is None else expr.step_ms
             inner_plan = build(expr.expr, times)
@@ -76,17 +76,14 @@ def _shift(shift: ast.TimeShift, times: QueryTimes) -> p.Shift:
     return p.Shift(shift.offset_ms, at_ms)
 
 
-def _supported(selector: ast.VectorSelector) -> ast.VectorSelector:
-    for modifier in ("anchored", "smoothed"):
-        if getattr(selector, modifier):
-            raise QueryError(f"the modifier {modifier!r} is not supported yet")
-    return selector
-
-
 def _build_call(call: ast.Call, times: QueryTimes) -> p.Plan:
     if call.name in _UNSUPPORTED_FUNCTIONS:
         raise QueryError(f"function {call.name}() is not supported yet")
+    # Annotations name the place of an argument without its parentheses.
+    call = replace(call, args=tuple(map(without_parens, call.args)))
     _check_range_modifiers(call)
+    if call.name == "info":
+        return _build_info(call, times)
     args = [build(arg, times) for arg in call.args]
     for idx, arg in enumerate(args):
         if isinstance(arg, p.MatrixPlan | p.SubqueryPlan):
@@ -95,6 +92,32 @@ def _build_call(call: ast.Call, times: QueryTimes) -> p.Plan:
         assert isinstance(args[0], p.SelectPlan), "a selector becomes a selection"
         return p.SelectPlan(args[0].node, args[0].shift, want_time=True)
     return p.CallPlan(call, tuple(args))
+
+
+def _build_info(call: ast.Call, times: QueryTimes) -> p.Plan:
+    operand = build(call.args[0], times)
+    matchers: tuple[Matcher, ...] = ()
+    if len(call.args) > 1:
+        selector = call.args[1]
+        assert isinstance(selector, ast.VectorSelector), "the type check lets only braces through"
+        matchers = selector.matchers
+    return p.InfoPlan(call, operand, matchers, _first_shift(operand) or p.Shift())
+
+
+def _first_shift(plan: p.Plan) -> p.Shift | None:
+    """When the first selector of a plan looks, subqueries around it included; None without one."""
+    if p.value_type(plan) in (ast.ValueType.SCALAR, ast.ValueType.STRING):
+        return None
+    if isinstance(plan, p.SelectPlan | p.MatrixPlan):
+        return plan.shift
+    for child in p.children(plan):
+        found = _first_shift(child)
+        if found is None:
+            continue
+        if isinstance(plan, p.SubqueryPlan) and found.at_ms is None:
+            return p.Shift(found.offset_ms + plan.shift.offset_ms, plan.shift.at_ms)
+        return found
+    return None
 
 
 _MODIFIER_FUNCTIONS = {
@@ -122,6 +145,7 @@ def _build_aggregate(node: ast.Aggregate, times: QueryTimes) -> p.Plan:
     if node.param is None:
         return p.AggregatePlan(node, operand)
     param = without_parens(node.param)
+    node = replace(node, param=param)
     if isinstance(param, ast.StringLiteral):
         return p.AggregatePlan(node, operand, label=param.value)
     return p.AggregatePlan(node, operand, build(param, times))

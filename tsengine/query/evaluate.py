@@ -10,12 +10,13 @@ from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import aggregate
 from tsengine.query.operators.binary import binary, unary
 from tsengine.query.operators.functions import call_function
+from tsengine.query.operators.info import add_info_labels
 from tsengine.query.operators.rollup import evaluate_rollup, prepare_rollup
 from tsengine.query.operators.scalars import evaluate_number, evaluate_string, repeat
 from tsengine.query.operators.select import (
     evaluate_range_vector,
     evaluate_select,
-    latest,
+    select_kernel,
     select_series,
 )
 from tsengine.query.operators.sliced import aggregate_series
@@ -55,6 +56,9 @@ def evaluate(plan: p.Plan, ctx: QueryContext) -> EvalValue:
         case p.CallPlan(node=node, args=args):
             values = [evaluate(arg, ctx) for arg in args]
             return _replacing(ctx, values, call_function(ctx, node, values))
+        case p.InfoPlan(operand=operand):
+            vector = evaluate_vector(operand, ctx)
+            return _replacing(ctx, [vector], add_info_labels(ctx, plan, vector))
         case p.BinaryPlan(node=node, lhs=lhs, rhs=rhs):
             left, right = _number(lhs, ctx), _number(rhs, ctx)
             return _replacing(ctx, [left, right], binary(ctx, node, left, right))
@@ -162,7 +166,7 @@ def _evaluate_sliced(plan: p.SlicedAggregatePlan, ctx: QueryContext) -> StepMatr
         return result
     if isinstance(operand, p.SelectPlan):
         series = select_series(operand, ctx)
-        return aggregate_series(ctx, plan.node, series, latest(want_time=False))
+        return aggregate_series(ctx, plan.node, series, select_kernel(operand))
     assert isinstance(operand.source, p.MatrixPlan), "subqueries are not aggregated in slices"
     params = [_scalar(param, ctx) for param in operand.params]
     rollup = prepare_rollup(operand.node, operand.source, ctx, params)

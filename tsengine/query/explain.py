@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tsengine.model.matchers import METRIC_NAME, MatchOp
+from collections.abc import Sequence
+
+from tsengine.model.matchers import METRIC_NAME, Matcher, MatchOp
 from tsengine.promql import ast
 from tsengine.query import plan as p
 
@@ -35,6 +37,8 @@ def _describe(plan: p.Plan) -> str:
             return f"rollup {node.name}"
         case p.CallPlan(node=node):
             return f"call {node.name}"
+        case p.InfoPlan(matchers=matchers, shift=shift):
+            return f"labels of info series {{{_matchers(matchers)}}}{_shift(shift)}"
         case p.AggregatePlan(node=node):
             return f"aggregate {_grouping(node)}"
         case p.SlicedAggregatePlan(node=node):
@@ -48,13 +52,13 @@ def _describe(plan: p.Plan) -> str:
 
 
 def _selector(node: ast.VectorSelector) -> str:
-    matchers = [
-        f"{matcher.name}{matcher.op.value}{matcher.value!r}"
-        for matcher in node.matchers
-        if not (matcher.name == METRIC_NAME and matcher.op is MatchOp.EQUAL)
-    ]
-    name = node.name or ""
-    return f"{name}{{{', '.join(matchers)}}}"
+    others = [m for m in node.matchers if m.name != METRIC_NAME or m.op is not MatchOp.EQUAL]
+    modifier = " anchored" if node.anchored else " smoothed" if node.smoothed else ""
+    return f"{node.name or ''}{{{_matchers(others)}}}{modifier}"
+
+
+def _matchers(matchers: Sequence[Matcher]) -> str:
+    return ", ".join(f"{m.name}{m.op.value}{m.value!r}" for m in matchers)
 
 
 def _shift(shift: p.Shift) -> str:

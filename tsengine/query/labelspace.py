@@ -17,11 +17,14 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.errors import QueryLimitExceeded
 from tsengine.kernels.labelrows import group_rows
 from tsengine.model.labels import NO_ID, LabelDictionary, LabelRows
 
 OVERLAY = 1 << 31
 """First id of a query's own pairs and symbols."""
+OVERLAY_SIZE_MAX = 256 << 20
+"""Characters of the texts that one query may make."""
 
 NAME_LABELS = ("__name__", "__type__", "__unit__")
 """The labels that go when a series loses its name."""
@@ -48,6 +51,7 @@ class LabelSpace:
         self._overlay_names: list[int] = []
         self._overlay_values: list[int] = []
         self._overlay_texts: list[str] = []
+        self._overlay_size = 0
         self._symbol_ids: dict[str, int] = {}
         self._pair_ids: dict[tuple[int, int], int] = {}
         self._overlay_names_array: _U32 = np.empty(0, np.uint32)
@@ -104,6 +108,11 @@ class LabelSpace:
     def _intern_symbol(self, text: str) -> int:
         symbol = self._find_symbol(text)
         if symbol == NO_ID:
+            self._overlay_size += len(text)
+            if self._overlay_size > OVERLAY_SIZE_MAX:
+                raise QueryLimitExceeded(
+                    f"the query makes more than {OVERLAY_SIZE_MAX} characters of new label values"
+                )
             symbol = OVERLAY + len(self._overlay_texts)
             self._overlay_texts.append(text)
         self._symbol_ids[text] = symbol
@@ -181,6 +190,10 @@ class LabelSpace:
         at = np.flatnonzero(self._is_named(rows.pairs, (name,)))
         found[np.searchsorted(rows.offsets, at, side="right") - 1] = rows.pairs[at]
         return found
+
+    def names(self, rows: LabelRows) -> list[str]:
+        """Names of all labels that occur, each once."""
+        return [self._text(symbol) for symbol in np.unique(self._names_of(rows.pairs)).tolist()]
 
     def set_column(self, rows: LabelRows, name: str, pair_ids: _I64) -> LabelRows:
         """Rows whose label `name` is replaced: ``pair_ids: i64[S]`` of that name, -1 removes it."""

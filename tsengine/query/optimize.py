@@ -46,6 +46,8 @@ def is_invariant(plan: p.Plan) -> bool:
             return True
         case p.SelectPlan(shift=shift) | p.MatrixPlan(shift=shift):
             return shift.at_ms is not None
+        case p.InfoPlan(operand=operand, shift=shift):
+            return shift.at_ms is not None and is_invariant(operand)
         case p.SubqueryPlan(shift=shift):
             return shift.at_ms is not None
         case p.CallPlan(node=node) | p.RollupPlan(node=node):
@@ -107,13 +109,14 @@ def share_key(plan: p.Plan) -> Hashable | None:
     """What makes two parts that read samples the same, wherever they stand; None if too complex."""
     match plan:
         case p.SelectPlan(node=node, shift=shift, want_time=want_time):
-            return ("select", node.matchers, shift, want_time)
+            return ("select", node.matchers, shift, want_time, node.smoothed)
         case p.RollupPlan(node=node, source=p.MatrixPlan() as source, params=params):
             if not all(isinstance(param, p.NumberPlan) for param in params):
                 return None
             numbers = tuple(repr(param.node.value) for param in params)  # type: ignore[union-attr]
-            matchers = source.node.selector.matchers
-            return ("rollup", node.name, matchers, source.shift, source.range_ms, numbers)
+            selector = source.node.selector
+            read = (selector.matchers, source.shift, selector.anchored, selector.smoothed)
+            return ("rollup", node.name, read, source.range_ms, numbers)
         case p.SlicedAggregatePlan(node=node, operand=operand):
             inner = share_key(operand)
             if inner is None:
@@ -137,7 +140,7 @@ def _map_children(plan: p.Plan, change: Callable[[p.Plan], p.Plan]) -> p.Plan:
         case p.AggregatePlan():
             param = None if plan.param is None else change(plan.param)
             return replace(plan, operand=change(plan.operand), param=param)
-        case p.UnaryPlan():
+        case p.UnaryPlan() | p.InfoPlan():
             return replace(plan, operand=change(plan.operand))
         case p.BinaryPlan():
             return replace(plan, lhs=change(plan.lhs), rhs=change(plan.rhs))

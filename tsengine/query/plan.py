@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tsengine.model.matchers import Matcher
 from tsengine.promql import ast
 from tsengine.promql.functions import FUNCTIONS
 
@@ -82,6 +83,16 @@ class CallPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class InfoPlan:
+    """``info(v, {...})``: `matchers` as written; info series are looked at as `shift` says."""
+
+    node: ast.Call
+    operand: Plan
+    matchers: tuple[Matcher, ...]
+    shift: Shift
+
+
+@dataclass(frozen=True, slots=True)
 class AggregatePlan:
     """An aggregation; `label` is the parameter of count_values."""
 
@@ -131,6 +142,7 @@ Plan = (
     | SubqueryPlan
     | RollupPlan
     | CallPlan
+    | InfoPlan
     | AggregatePlan
     | SlicedAggregatePlan
     | BinaryPlan
@@ -150,7 +162,11 @@ def children(plan: Plan) -> tuple[Plan, ...]:
             return args
         case AggregatePlan(operand=operand, param=param):
             return (operand,) if param is None else (operand, param)
-        case SlicedAggregatePlan(operand=operand) | UnaryPlan(operand=operand):
+        case (
+            SlicedAggregatePlan(operand=operand)
+            | UnaryPlan(operand=operand)
+            | InfoPlan(operand=operand)
+        ):
             return (operand,)
         case BinaryPlan(lhs=lhs, rhs=rhs):
             return (lhs, rhs)

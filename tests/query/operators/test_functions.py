@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from tests.query.operators.support import SPAN, make_context, read_step, to_matrix
 from tests.reference import elementwise as twin
-from tsengine.errors import QueryError
+from tsengine.errors import QueryError, QueryLimitExceeded
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.promql import ast
+from tsengine.query import labelspace
 from tsengine.query.operators.functions import call_function
 from tsengine.query.operators.labelfuncs import labels_of_absent
 from tsengine.query.operators.sorting import natural_key
@@ -284,6 +285,32 @@ def test_label_replace_refuses_bad_patterns(pattern):
     with pytest.raises(QueryError) as failed:
         call(ctx, "label_replace", series(ctx), "a", "", "b", pattern)
     assert str(failed.value) == text
+
+
+def test_label_replace_refuses_many_groups():
+    ctx = make_context()
+    with pytest.raises(QueryError, match=r"has 101 groups, the limit is 100; write \(\?:"):
+        call(ctx, "label_replace", series(ctx), "a", "$1", "b", "(x?)" * 101)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("label_join", ("a", "-", "a", "a")), ("label_replace", ("a", "$0-$0", "a", ".*"))],
+)
+def test_labels_that_double_come_to_a_limit(name, args):
+    ctx = make_context()
+    vector = series(ctx, ({"__name__": "m", "a": "xy"}, [1.0]))
+    with pytest.raises(QueryLimitExceeded, match=r"label value of \d+ characters, the limit is"):
+        for _ in range(25):
+            vector = call(ctx, name, vector, *args)
+
+
+def test_texts_that_a_query_makes_come_to_a_limit(monkeypatch):
+    monkeypatch.setattr(labelspace, "OVERLAY_SIZE_MAX", 1000)
+    ctx = make_context()
+    vector = series(ctx, *(({"__name__": "m", "a": str(n)}, [1.0]) for n in range(20)))
+    with pytest.raises(QueryLimitExceeded, match="more than 1000 characters of new label values"):
+        call(ctx, "label_join", vector, "b", "x" * 60, "a", "a")
 
 
 @pytest.mark.parametrize("name", ["", "\udcff"])

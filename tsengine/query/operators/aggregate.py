@@ -118,7 +118,8 @@ def _of_single_rows(op: str, values: _F64) -> _F64:
     """What `op` makes of groups of one row."""
     match op:
         case "sum" | "avg":
-            return values + 0.0  # a sum is never -0
+            with np.errstate(invalid="ignore"):  # absent cells may hold the stale marker
+                return values + 0.0  # a sum is never -0
         case "min" | "max":
             return values
         case "count" | "group":

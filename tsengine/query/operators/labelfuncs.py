@@ -6,14 +6,14 @@ They work on whole series and on distinct label values, never on samples.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import re2
 
-from tsengine.errors import QueryError
+from tsengine.errors import QueryError, QueryLimitExceeded
 from tsengine.model.labels import NO_ID
 from tsengine.model.matchers import METRIC_NAME, MatchOp
 from tsengine.promql import ast
@@ -32,6 +32,8 @@ _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.log_errors = False
 _GROUPS_MAX = 100
 """Capturing groups of a regular expression: RE2 needs memory for threads times groups."""
+_VALUE_SIZE_MAX = 1 << 20
+"""Characters of one label value that a query makes."""
 
 
 def _operands(args: Sequence[EvalValue]) -> tuple[StepMatrix, list[str]]:
@@ -42,6 +44,19 @@ def _operands(args: Sequence[EvalValue]) -> tuple[StepMatrix, list[str]]:
         "the type check lets only strings through"
     )
     return vector, [t.text for t in texts if isinstance(t, StringValue)]
+
+
+def _joined(separator: str, texts: Sequence[str], function: str) -> str:
+    """The texts as one label value; refused before it is made if it is too long.
+
+    Nested calls can double a value each time, so a short query could fill the memory.
+    """
+    size = sum(map(len, texts)) + len(separator) * max(0, len(texts) - 1)
+    if size > _VALUE_SIZE_MAX:
+        raise QueryLimitExceeded(
+            f"{function}() makes a label value of {size} characters, the limit is {_VALUE_SIZE_MAX}"
+        )
+    return separator.join(texts)
 
 
 # --- label_replace ----------------------------------------------------------------------------
@@ -79,9 +94,8 @@ class _Replacement:
         match = self._regex.search(text)
         if match is None:
             return None
-        return "".join(
-            piece if isinstance(piece, str) else match[piece] or "" for piece in self._pieces
-        )
+        pieces = [piece if isinstance(piece, str) else match[piece] or "" for piece in self._pieces]
+        return _joined("", pieces, "label_replace")
 
 
 def label_replace(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
@@ -92,12 +106,17 @@ def label_replace(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) 
         raise QueryError(f"invalid destination label name in label_replace(): {target}")
     space = ctx.space
     distinct, code = np.unique(space.column(operand.labels, source), return_inverse=True)
-    texts = [
-        replacement.apply("" if pair == NO_ID else space.value_of(pair))
-        for pair in distinct.tolist()
-    ]
-    matches = np.array([text is not None for text in texts], np.bool_)[code]
-    pairs = space.intern_values(target, [text or "" for text in texts])[code]
+    matched: list[bool] = []
+
+    def texts() -> Iterator[str]:
+        # One by one: the label space refuses more text than a query may hold.
+        for pair in distinct.tolist():
+            text = replacement.apply("" if pair == NO_ID else space.value_of(pair))
+            matched.append(text is not None)
+            yield text or ""
+
+    pairs = space.intern_values(target, texts())[code]
+    matches = np.array(matched, np.bool_)[code]
     column = np.where(matches, pairs, space.column(operand.labels, target))
     return _with_column(ctx, operand, target, column, matches)
 
@@ -133,10 +152,12 @@ def label_join(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> 
         distinct, code = np.unique(columns, axis=0, return_inverse=True)
     else:
         distinct, code = columns[:1], np.zeros(n_rows, np.int64)
-    texts = [
-        separator.join("" if pair == NO_ID else space.value_of(pair) for pair in row)
+    texts = (
+        _joined(
+            separator, ["" if pair == NO_ID else space.value_of(pair) for pair in row], "label_join"
+        )
         for row in distinct.tolist()
-    ]
+    )
     column = space.intern_values(target, texts)[code.reshape(-1)]
     return _with_column(ctx, operand, target, column, np.ones(n_rows, np.bool_))
 

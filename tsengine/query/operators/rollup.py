@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import QueryError
-from tsengine.kernels import counters, rollups
+from tsengine.kernels import counters, extended, rollups
 from tsengine.kernels.jit import Kernel
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
-from tsengine.model.matchers import METRIC_NAME, MatchOp
+from tsengine.model.matchers import METRIC_NAME
 from tsengine.promql import ast
 from tsengine.promql.lexer import quote
 from tsengine.query.build import without_parens
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import warn_quantile
-from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_series
+from tsengine.query.operators.labelfuncs import labels_of_absent
+from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_range_series
 from tsengine.query.plan import MatrixPlan
 from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, remove_names
 
@@ -32,8 +33,6 @@ _SIMPLE: dict[str, tuple[Kernel, int]] = {
     "delta": (counters.extrapolate, counters.DELTA),
     "irate": (counters.last_difference, counters.IRATE),
     "idelta": (counters.last_difference, counters.IDELTA),
-    "changes": (counters.count_steps, counters.CHANGES),
-    "resets": (counters.count_steps, counters.RESETS),
     "count_over_time": (rollups.pick_samples, rollups.COUNT),
     "present_over_time": (rollups.pick_samples, rollups.PRESENT),
     "absent_over_time": (rollups.pick_samples, rollups.PRESENT),
@@ -52,6 +51,10 @@ _SIMPLE: dict[str, tuple[Kernel, int]] = {
 }
 """Functions whose only argument is the range: kernel and op code."""
 
+_STEPS = {"changes": counters.CHANGES, "resets": counters.RESETS}
+_EDGES = {"rate": extended.RATE, "increase": extended.INCREASE, "delta": extended.DELTA}
+"""Functions that `anchored` and `smoothed` change into differences between a range's ends."""
+
 _KEEP_NAME = frozenset({"first_over_time", "last_over_time"})
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 
@@ -66,6 +69,13 @@ def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> Wind
 
     """
     name = node.name
+    modifier = _modifier(node)
+    if name in _STEPS:
+        reach_ms = 0 if modifier is None else ctx.lookback_ms
+        return _bind(counters.count_steps, _STEPS[name], reach_ms)
+    if modifier is not None:
+        op = _EDGES[name]
+        return _bind(extended.difference_of_edges, op, modifier, ctx.lookback_ms)
     if name in _SIMPLE:
         kernel, op = _SIMPLE[name]
         return _bind(kernel, op)
@@ -82,6 +92,18 @@ def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> Wind
         case "double_exponential_smoothing":
             return _bind(rollups.smooth_windows, params[0], params[1])
     raise QueryError(f"function {name}() of a range vector is not supported yet")
+
+
+def _modifier(node: ast.Call) -> int | None:
+    """ANCHORED or SMOOTHED if the function's range is; the planner refuses what can't be."""
+    for arg in node.args:
+        inner = without_parens(arg)
+        if isinstance(inner, ast.MatrixSelector):
+            if inner.selector.anchored:
+                return extended.ANCHORED
+            if inner.selector.smoothed:
+                return extended.SMOOTHED
+    return None
 
 
 def _bind(kernel: Kernel, *first: int | _F64 | _I64) -> WindowKernel:
@@ -141,7 +163,7 @@ def evaluate_rollup(
 ) -> StepMatrix:
     """A function of a range selector at every step."""
     rollup = prepare_rollup(node, source, ctx, params)
-    matrix = collect(ctx, rollup.series, rollup.kernel, drop_stale=True)
+    matrix = collect(ctx, rollup.series, rollup.kernel)
     return finish_rollup(node, ctx, matrix, rollup.params)
 
 
@@ -150,7 +172,7 @@ def prepare_rollup(
 ) -> PreparedRollup:
     """Series and kernel of a function of a range selector; everything that may be refused is."""
     steps = parameter_steps(params)
-    series = find_series(ctx, source.node.selector, source.shift, source.range_ms)
+    series = find_range_series(ctx, source)
     if len(series.refs):
         check_parameters(node, steps)
     return PreparedRollup(node, steps, series, window_kernel(node, ctx, steps))
@@ -228,21 +250,5 @@ def _absence(node: ast.Call, ctx: QueryContext, matrix: StepMatrix) -> StepMatri
     absent: _BOOL = np.logical_not(matrix.present().any(axis=0, keepdims=True))
     if not absent.any():
         return StepMatrix(ctx.space.empty_rows(0), np.empty((0, ctx.n_steps)), None)
-    labels = ctx.space.from_dicts([absent_labels(node.args[0])])
+    labels = ctx.space.from_dicts([labels_of_absent(node.args[0])])
     return StepMatrix(labels, np.ones((1, ctx.n_steps)), None if absent.all() else absent)
-
-
-def absent_labels(arg: ast.Expr) -> dict[str, str]:
-    """Labels of what is absent: those that the selector fixes by exactly one equality matcher."""
-    inner = without_parens(arg)
-    selector = inner.selector if isinstance(inner, ast.MatrixSelector) else inner
-    if not isinstance(selector, ast.VectorSelector):
-        return {}
-    names = [matcher.name for matcher in selector.matchers]
-    return {
-        matcher.name: matcher.value
-        for matcher in selector.matchers
-        if matcher.op is MatchOp.EQUAL
-        and matcher.name != METRIC_NAME
-        and names.count(matcher.name) == 1
-    }

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.kernels import windows
+from tsengine.kernels import extended, windows
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
-from tsengine.promql import ast
+from tsengine.model.matchers import Matcher
 from tsengine.query.context import QueryContext
 from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
 from tsengine.query.scheduler import plan_slices, run_slices
@@ -37,10 +37,24 @@ Sink = Callable[[int, range, _F64, _BOOL | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """Samples that a selector uses at time T: in (T - range - before, T + after].
+
+    `drop_stale`: see `SeriesSet`.
+    """
+
+    range_ms: int
+    before_ms: int = 0
+    after_ms: int = 0
+    drop_stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesSet:
     """Series that a selector found, and where their samples have to be looked for.
 
     ``refs: u32[S]``; `mint`, `maxt` closed; ``ends_ms: i64[T]`` right ends of the windows.
+    `drop_stale`: markers are as if they were not there, instead of ending a series.
     """
 
     refs: npt.NDArray[np.uint32]
@@ -49,6 +63,7 @@ class SeriesSet:
     maxt: int
     ends_ms: _I64
     range_ms: int
+    drop_stale: bool
 
 
 def window_ends(ctx: QueryContext, shift: Shift) -> _I64:
@@ -59,36 +74,57 @@ def window_ends(ctx: QueryContext, shift: Shift) -> _I64:
 
 
 def find_series(
-    ctx: QueryContext, selector: ast.VectorSelector, shift: Shift, range_ms: int
+    ctx: QueryContext, matchers: tuple[Matcher, ...], shift: Shift, reach: Reach
 ) -> SeriesSet:
     """Find the series of a selector; equal selectors over equal times are looked up once."""
     ends_ms = window_ends(ctx, shift)
-    range_ms = min(range_ms, _FAR_MS)
-    mint = int(ends_ms[0]) - range_ms + 1
-    maxt = int(ends_ms[-1])
-    key = ("series", selector.matchers, mint, maxt)
+    range_ms = min(reach.range_ms, _FAR_MS)
+    mint = int(ends_ms[0]) - range_ms - reach.before_ms + 1
+    maxt = int(ends_ms[-1]) + reach.after_ms
+    key = ("series", matchers, mint, maxt)
     known = ctx.memo.get(key)
     if known is None:
-        refs = ctx.view.find(selector.matchers, mint, maxt)
+        refs = ctx.view.find(matchers, mint, maxt)
         known = (refs, ctx.view.labels(refs))
         ctx.memo[key] = known
     refs, labels = known
-    return SeriesSet(refs, labels, mint, maxt, ends_ms, range_ms)
+    return SeriesSet(refs, labels, mint, maxt, ends_ms, range_ms, reach.drop_stale)
+
+
+def find_range_series(ctx: QueryContext, plan: MatrixPlan) -> SeriesSet:
+    """The series of a range selector; `anchored` and `smoothed` look one lookback further."""
+    selector = plan.node.selector
+    before_ms = ctx.lookback_ms if selector.anchored or selector.smoothed else 0
+    after_ms = ctx.lookback_ms if selector.smoothed else 0
+    reach = Reach(plan.range_ms, before_ms, after_ms, drop_stale=True)
+    return find_series(ctx, selector.matchers, plan.shift, reach)
 
 
 def evaluate_select(plan: SelectPlan, ctx: QueryContext) -> StepMatrix:
     """An instant vector selector at every step; the metric name stays unless times were asked."""
-    series = select_series(plan, ctx)
-    return collect(ctx, series, latest(want_time=plan.want_time), drop_stale=False)
+    return collect(ctx, select_series(plan, ctx), select_kernel(plan))
 
 
 def select_series(plan: SelectPlan, ctx: QueryContext) -> SeriesSet:
     """The series of an instant selector."""
-    return find_series(ctx, plan.node, plan.shift, ctx.lookback_ms)
+    reach = Reach(ctx.lookback_ms)
+    if _is_smoothed(plan):
+        reach = Reach(ctx.lookback_ms, after_ms=ctx.lookback_ms, drop_stale=True)
+    return find_series(ctx, plan.node.matchers, plan.shift, reach)
+
+
+def select_kernel(plan: SelectPlan) -> WindowKernel:
+    """The kernel of an instant selector."""
+    return _interpolated if _is_smoothed(plan) else latest(want_time=plan.want_time)
+
+
+def _is_smoothed(plan: SelectPlan) -> bool:
+    # Times are those of samples: there is nothing to interpolate.
+    return plan.node.smoothed and not plan.want_time
 
 
 def latest(*, want_time: bool) -> WindowKernel:
-    """The kernel of instant selectors."""
+    """The kernel of ordinary instant selectors."""
     op = windows.TIME_S if want_time else windows.VALUE
 
     def call(
@@ -103,9 +139,17 @@ def latest(*, want_time: bool) -> WindowKernel:
     return call
 
 
-def collect(
-    ctx: QueryContext, series: SeriesSet, kernel: WindowKernel, *, drop_stale: bool
-) -> StepMatrix:
+def _interpolated(
+    batch: FrameBatch, order: _I64, ends_ms: _I64, range_ms: int,
+    out: _F64, valid: _BOOL, n_present: _I64,
+) -> None:  # fmt: skip
+    extended.interpolate_instants(
+        batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values, batch.row_offsets,
+        ends_ms, range_ms, out, valid, n_present,
+    )  # fmt: skip
+
+
+def collect(ctx: QueryContext, series: SeriesSet, kernel: WindowKernel) -> StepMatrix:
     """Run a kernel over all series and keep the rows that hold anything.
 
     The result is on the query's account.
@@ -118,7 +162,7 @@ def collect(
 
     def work(number: int, rows: range) -> None:
         window = slice(rows.start, rows.stop)
-        with held_slice(ctx, series, rows, drop_stale=drop_stale) as batch:
+        with held_slice(ctx, series, rows) as batch:
             run_kernel(kernel, batch, series, values[window], valid[window], n_present[window])
 
     if n_rows > 0:
@@ -150,12 +194,10 @@ def slices_of(ctx: QueryContext, series: SeriesSet) -> list[range]:
 
 
 @contextmanager
-def held_slice(
-    ctx: QueryContext, series: SeriesSet, rows: range, *, drop_stale: bool
-) -> Iterator[FrameBatch]:
+def held_slice(ctx: QueryContext, series: SeriesSet, rows: range) -> Iterator[FrameBatch]:
     """Samples of some of the series, on the query's account as long as they are in use."""
     refs = series.refs[rows.start : rows.stop]
-    batch = ctx.view.read(refs, series.mint, series.maxt, drop_stale=drop_stale)
+    batch = ctx.view.read(refs, series.mint, series.maxt, drop_stale=series.drop_stale)
     n_samples = len(batch.values)
     ctx.limits.note_read(n_samples)
     ctx.account(n_samples)
@@ -188,7 +230,7 @@ def trimmed(
 
 def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
     """A range selector as the answer of an instant query: its samples, without stale markers."""
-    series = find_series(ctx, plan.node.selector, plan.shift, plan.range_ms)
+    series = find_range_series(ctx, plan)
     ctx.account(ctx.view.count_samples(series.refs, series.mint, series.maxt))
     batch = ctx.view.read(series.refs, series.mint, series.maxt, drop_stale=True)
     ctx.limits.note_read(len(batch.values))

@@ -52,7 +52,6 @@ def aggregate_series(
 
     """
     drops_name = rollup is not None and not keeps_name(rollup.node)
-    drop_stale = rollup is not None
     labels = series.labels
     if drops_name and not ctx.delayed_name_removal:
         labels = ctx.space.drop_name(labels)
@@ -61,7 +60,7 @@ def aggregate_series(
     slices = slices_of(ctx, series) if n_rows else []
     if n_rows == 0 or 2 * n_groups * len(slices) > n_rows:
         # Nothing to do, or partials as large as the matrix they are to replace.
-        matrix = collect(ctx, series, kernel, drop_stale=drop_stale)
+        matrix = collect(ctx, series, kernel)
         if rollup is not None:
             matrix = finish_rollup(rollup.node, ctx, matrix, rollup.params)
         result = aggregate(ctx, node, matrix, None)
@@ -74,7 +73,7 @@ def aggregate_series(
         window = slice(rows.start, rows.stop)
         values = np.empty((len(rows), ctx.n_steps), np.float64)
         valid = np.empty(values.shape, np.bool_)
-        with held_slice(ctx, series, rows, drop_stale=drop_stale) as batch:
+        with held_slice(ctx, series, rows) as batch:
             run_kernel(kernel, batch, series, values, valid, n_present[window])
         is_full = int(n_present[window].sum()) == values.size
         partial = make_partial(node.op, n_groups, ctx.n_steps)

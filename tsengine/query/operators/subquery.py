@@ -96,7 +96,7 @@ def evaluate_subquery_rollup(
         return finish_rollup(node, ctx, nothing, steps)
     check_parameters(node, steps)
     no_refs = np.empty(0, np.uint32)
-    series = SeriesSet(no_refs, inner.labels, 0, 0, ends_ms, source.range_ms)
+    series = SeriesSet(no_refs, inner.labels, 0, 0, ends_ms, source.range_ms, drop_stale=False)
     kernel = window_kernel(node, ctx, steps)
     shape = (inner.n_series, ctx.n_steps)
     values, valid = np.empty(shape, np.float64), np.empty(shape, np.bool_)
