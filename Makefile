@@ -22,7 +22,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest -q bench -o 'python_files=bench_*.py' --benchmark-only
+	$(BIN)/python -m pytest bench
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tsengine needs Python 3.11 or newer; name one with: make PYTHON=python3.11 ...")'

@@ -70,7 +70,7 @@ class TimelessBody:
 
 
 class Scrapes:
-    """Bodies of 1.0 in which only values and times change, so that a load process has little to do."""
+    """Bodies of 1.0 in which only values and times change, so that sending them is cheap."""
 
     def __init__(self, n_series: int) -> None:
         self._messages = []
@@ -108,7 +108,7 @@ def _digits_of(t_ms: int) -> npt.NDArray[np.uint8]:
 
 
 def _timeless(message: npt.NDArray[np.uint8], positions: npt.NDArray[np.int64]) -> TimelessBody:
-    """Compress, and find the bytes that hold the digits of the time, which stands at `positions`."""
+    """Compress, and find the bytes that hold the digits of the time that stands at `positions`."""
     digit_at = np.full(len(message), -1, np.int64)
     spans = positions + np.arange(N_TIME_DIGITS)
     digit_at[spans] = np.arange(N_TIME_DIGITS)

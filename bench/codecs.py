@@ -2,13 +2,15 @@
 
     python -m bench.codecs [DATASETS]        default: ../shared/datasets beside the repository
 
-The first table counts value blocks with their checksums; timestamps and the index of a part are in the
-second. Every block is decoded and compared to the bit before it is counted. Of the node recording only
-series that change are in the first table (constant ones cost everybody next to nothing), all in the
-second. A series absent from a scrape has one staleness marker, then no samples. zstd gets the doubles
-of a block as they are. Speeds are medians of rounds, in CPU time of the one thread, so that what else
-the machine does counts little; each round also copies the same output with np.copyto, and the ratio is
-the median of the rounds' ratios.
+The first table counts value blocks with their checksums; timestamps and the index of a part are in
+the second. Every block is decoded and compared to the bit before it is counted. Of the node
+recording only series that change are in the first table (constant ones cost everybody next to
+nothing), all of them in the second. A series absent from a scrape has one staleness marker, then no
+samples. zstd gets the doubles of a block as they are.
+
+Speeds are medians of rounds, in CPU time of the one thread, so that what else the machine does
+counts little; each round also copies the same output with np.copyto, and the ratio is the median of
+the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def main(folder):
         print(f"{name:24}" + "".join(f"{x:14.2f}" for x in row), flush=True)
     means = np.exp(np.log(np.array(table)).mean(axis=0))
     print(f"{'geometric mean':24}" + "".join(f"{x:14.2f}" for x in means))
-    print("\nThe same in bytes a sample: divide by 8. Whole recordings as one part, bytes a sample\n")
+    print("\nWhole recordings written as one part, bytes a sample\n")
     whole_parts(folder)
     print(f"\nSpeed, M values/s, medians of {ROUNDS} rounds; blocks of 8192 values\n")
     print(f"{'blocks of':24}{'bits':>8}{'encode':>10}{'decode':>10}{'copyto':>10}{'ratio':>8}")
@@ -80,12 +82,15 @@ def load(folder):
     names = nab["series"].cast("string")
     for group in NAB:
         chosen = nab.filter(pc.starts_with(names, group + "/"))
-        yield f"nab/{group}", [
-            chosen.filter(pc.equal(chosen["series"].cast("string"), name))["value"]
-            .to_numpy()
-            .view(np.uint64)
-            for name in sorted(set(chosen["series"].to_pylist()))
-        ]
+        yield (
+            f"nab/{group}",
+            [
+                chosen.filter(pc.equal(chosen["series"].cast("string"), name))["value"]
+                .to_numpy()
+                .view(np.uint64)
+                for name in sorted(set(chosen["series"].to_pylist()))
+            ],
+        )
     for name in ("alp_food_prices", "alp_gov26"):
         yield name, [pq.read_table(folder / f"{name}.parquet")["value"].to_numpy().view(np.uint64)]
 
@@ -209,9 +214,9 @@ def recordings(n):
     yield "constant", True, np.full(n, 7.0)
 
 
-def timed(call):
+def timed(call, *args):
     begin = time.thread_time()
-    call()
+    call(*args)
     return time.thread_time() - begin
 
 
@@ -224,9 +229,9 @@ def speeds():
     for name, integers, values in recordings(n):
         bits = values.view(np.uint64)
         made = encode_blocks(bits, offsets, first_rows)
-        encode_s = [timed(lambda: encode_blocks(bits, offsets, first_rows)) for _ in range(3)]
+        encode_s = [timed(encode_blocks, bits, offsets, first_rows) for _ in range(3)]
         rounds = [
-            (timed(lambda: decode_all(made, offsets, out)), timed(lambda: np.copyto(copy, bits)))
+            (timed(decode_all, made, offsets, out), timed(np.copyto, copy, bits))
             for _ in range(ROUNDS)
         ]
         assert (out == bits).all(), "lossless"
@@ -238,7 +243,7 @@ def speeds():
         print(f"{name:24}{size:8.2f}{encode:10.0f}{decode:10.0f}{copyto:10.0f}{ratio:8.2f}")
         yield name, integers, decode
     t_ms = 1_700_000_000_000 + 15_000 * np.arange(n) + np.random.default_rng(2).integers(-9, 9, n)
-    seconds = median(timed(lambda: encode_axes(t_ms, offsets)) for _ in range(3))
+    seconds = median(timed(encode_axes, t_ms, offsets) for _ in range(3))
     size = 8 * len(encode_axes(t_ms, offsets)[0]) / n
     print(f"{'jittered axes':24}{size:8.2f}{n / seconds / 1e6:10.0f}")
 

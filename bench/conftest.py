@@ -39,8 +39,9 @@ def measure(benchmark):
 
 def copy_seconds(n_bytes):
     """Median time of a plain copy of that many bytes."""
-    source = np.zeros(max(1, n_bytes // 8))
-    target = np.ones_like(source)
+    source = np.full(max(1, n_bytes // 8), 1.5)  # Zeros would be one page, read from the cache.
+    target = np.zeros_like(source)
+    target[:] = 0.0
     n_repeats = max(1, 1_000_000 // n_bytes)  # A copy of few bytes is too short for the clock.
     times = []
     for _ in range(N_ROUNDS):

@@ -71,7 +71,9 @@ class Server:
 class Connection(threading.Thread):
     """Sends its share of the bodies, round after round, until the time is up."""
 
-    def __init__(self, port: int, rounds: list[list[TimelessBody]], first_ms: int, stop_s: float) -> None:
+    def __init__(
+        self, port: int, rounds: list[list[TimelessBody]], first_ms: int, stop_s: float
+    ) -> None:
         super().__init__()
         self._port = port
         self._rounds = rounds

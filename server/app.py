@@ -12,7 +12,18 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from . import errors
-from .api import admin, encode, health, labels, queries, status
+from .api import (
+    admin,
+    encode,
+    expressions,
+    federate,
+    health,
+    labels,
+    notifications,
+    queries,
+    status,
+    targets,
+)
 from .api.params import is_api_path
 from .logs import LOGGER
 from .protocols import remote_write
@@ -34,25 +45,46 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/-/quit", _POST_PUT, health.quit_server),
     ("/metrics", _GET_HEAD, health.metrics),
     ("/version", _GET, status.version),
+    ("/federate", _GET, federate.federate),
     ("/write", _POST, remote_write.handle),
     ("/api/v1/write", _POST, remote_write.handle),
     ("/api/v1/query", _GET_POST, queries.query),
     ("/api/v1/query_range", _GET_POST, queries.query_range),
     ("/api/v1/query_exemplars", _GET_POST, queries.query_exemplars),
+    ("/api/v1/format_query", _GET_POST, expressions.format_query),
+    ("/api/v1/parse_query", _GET_POST, expressions.parse_query),
     ("/api/v1/series", _GET_POST, labels.series),
     ("/api/v1/labels", _GET_POST, labels.label_names),
     ("/api/v1/label/{name}/values", _GET, labels.label_values),
     ("/api/v1/metadata", _GET, labels.metadata),
     ("/api/v1/rules", _GET, status.rules),
     ("/api/v1/alerts", _GET, status.alerts),
+    ("/api/v1/targets", _GET, targets.targets),
+    ("/api/v1/targets/metadata", _GET, targets.targets_metadata),
+    ("/api/v1/targets/relabel_steps", _GET, targets.relabel_steps),
+    ("/api/v1/scrape_pools", _GET, targets.scrape_pools),
+    ("/api/v1/scrape_pools/config", _GET, targets.scrape_pool_config),
+    ("/api/v1/alertmanagers", _GET, targets.alertmanagers),
+    ("/api/v1/features", _GET, status.features),
+    ("/api/v1/notifications", _GET, notifications.notifications),
+    ("/api/v1/notifications/live", _GET, notifications.live),
+    ("/api/v1/status/config", _GET, status.config),
+    ("/api/v1/status/walreplay", _GET, status.walreplay),
+    ("/api/v1/status/self_metrics", _GET, status.self_metrics),
+    ("/api/v1/status/tsdb/blocks", _GET, status.tsdb_blocks),
     ("/api/v1/status/buildinfo", _GET, status.buildinfo),
     ("/api/v1/status/runtimeinfo", _GET, status.runtimeinfo),
     ("/api/v1/status/flags", _GET, status.flags),
     ("/api/v1/status/tsdb", _GET, status.tsdb),
     ("/api/v1/admin/tsdb/flush", _POST_PUT, admin.flush),
+    ("/api/v1/admin/tsdb/delete_series", _POST_PUT, admin.not_in_this_version),
+    ("/api/v1/admin/tsdb/clean_tombstones", _POST_PUT, admin.not_in_this_version),
+    ("/api/v1/admin/tsdb/snapshot", _POST_PUT, admin.not_in_this_version),
 )
 
-_ALWAYS_SERVED = ("/-/", "/metrics", "/version")
+_ALWAYS_SERVED = (
+    "/-/", "/metrics", "/version", "/api/v1/notifications", "/api/v1/status/walreplay",
+)  # fmt: skip
 """Paths that answer before the start is complete; so does ``/`` itself."""
 
 

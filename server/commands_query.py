@@ -67,10 +67,16 @@ def add_verb(verbs: Any) -> None:
     parser.add_argument("--time", metavar="T", help="evaluate at this time (default: now)")
     parser.add_argument("--start", metavar="T", help="first time of a range query")
     parser.add_argument("--end", metavar="T", help="last time of a range query (default: now)")
-    parser.add_argument("--step", metavar="D", help="distance of its times (default: 1m)")
+    parser.add_argument(
+        "--step", metavar="D", help="distance of its times (default: 1/250 of the range, 1s or more)"
+    )
     parser.add_argument(
         "--format", choices=("table", "json", "csv", "arrow"), default="table",
         help="table for people (default); json is the API's data; arrow is an IPC stream",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain", action="store_true",
+        help="print how it would be evaluated instead; needs --data-dir, reads no samples",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -78,6 +84,9 @@ def add_verb(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask, print, and show warnings on stderr."""
     grid = _parse_grid(arguments)
+    if arguments.explain:
+        sys.stdout.write(f"{_explain(arguments, grid)}\n")
+        return EXIT_OK
     if arguments.url is None:
         answer = _ask_directory(arguments, grid)
     else:
@@ -99,7 +108,9 @@ def _parse_grid(arguments: argparse.Namespace) -> tuple[int, int, int] | int:
         raise UsageError("--time is for one time, --start for many: give only one of them")
     start = parse_moment(arguments.start, "--start", now)
     end = now if arguments.end is None else parse_moment(arguments.end, "--end", now)
-    step = parse_duration_ms(arguments.step or "1m")
+    step: int | None = max(1000, (end - start) // 250 // 1000 * 1000)
+    if arguments.step is not None:
+        step = parse_duration_ms(arguments.step)
     if step is None or step <= 0:
         raise UsageError(f"--step: {arguments.step!r} is not a duration like 15s or 1m")
     if end < start:
@@ -121,6 +132,16 @@ def parse_moment(text: str, flag: str, now: int) -> int:
             f"{flag}: {text!r} is no time; write 1700000000, 2024-01-31T12:00:00Z, now or now-1h"
         )
     return value
+
+
+def _explain(arguments: argparse.Namespace, grid: tuple[int, int, int] | int) -> str:
+    if arguments.url is not None:
+        raise UsageError("--explain is for a directory: give --data-dir instead of --url")
+    with tsengine.open(existing_directory(arguments.data_dir), read_only=True) as database:
+        if isinstance(grid, int):
+            return database.explain(arguments.expr, grid)
+        start, end, step = grid
+        return database.explain(arguments.expr, start, end, step / 1000)
 
 
 def _ask_directory(arguments: argparse.Namespace, grid: tuple[int, int, int] | int) -> Answer:

@@ -17,7 +17,12 @@ from .logs import LEVELS
 from .times import duration_text, parse_duration_ms
 
 DEFAULT_LISTEN = "127.0.0.1:9201"
-KNOWN_FEATURES = ("promql-experimental-functions", "promql-delayed-name-removal")
+KNOWN_FEATURES = (
+    "promql-experimental-functions",
+    "promql-extended-range-selectors",
+    "promql-binop-fill-modifiers",
+    "promql-delayed-name-removal",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,8 @@ async def _open(server: Server) -> tsengine.Database | int:
 
 def open_database(config: Config) -> tsengine.Database:
     """The database with the options that the server's flags mean."""
+    if os.path.exists(config.data_dir) and not os.path.isdir(config.data_dir):
+        raise NotADirectoryError(f"{config.data_dir} is not a directory")
     unknown = config.features.difference(KNOWN_FEATURES)
     if unknown:
         log(logging.WARNING, "unknown features are ignored", features=",".join(sorted(unknown)))

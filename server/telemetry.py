@@ -6,9 +6,10 @@ database) are read when the metrics are collected.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
+    from prometheus_client.samples import Sample
 
     import tsengine
 
@@ -131,6 +133,56 @@ class Telemetry:
         """Text of all metrics and its content type (OpenMetrics when asked for)."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
+
+    def families(self) -> list[dict[str, Any]]:
+        """All metrics in the JSON form of ``io.prometheus.client.MetricFamily``."""
+        return [family_json(family) for family in self.registry.collect()]
+
+
+def family_json(family: Metric) -> dict[str, Any]:
+    """One metric family: counters and gauges with values, histograms with buckets."""
+    metrics: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    suffix = "_total" if family.type == "counter" else ""
+    for sample in family.samples:
+        if sample.name.endswith("_created"):
+            continue
+        labels = {name: text for name, text in sample.labels.items() if name != "le"}
+        metric = metrics.setdefault(
+            tuple(labels.items()),
+            {"label": [{"name": name, "value": text} for name, text in labels.items()]},
+        )
+        if family.type == "histogram":
+            _add_to_histogram(metric.setdefault("histogram", {"bucket": []}), sample)
+        else:
+            key = family.type if family.type in ("counter", "gauge") else "untyped"
+            metric[key] = {"value": _json_number(sample.value)}
+    kind = family.type if family.type in ("counter", "gauge", "histogram") else "untyped"
+    return {
+        "name": family.name + suffix,
+        "help": family.documentation,
+        "type": kind.upper(),
+        "metric": list(metrics.values()),
+    }
+
+
+def _add_to_histogram(histogram: dict[str, Any], sample: Sample) -> None:
+    """64-bit counts are texts in this form."""
+    if sample.name.endswith("_bucket"):
+        bound = _json_number(float(sample.labels["le"]))
+        bucket = {"cumulativeCount": str(int(sample.value)), "upperBound": bound}
+        histogram["bucket"].append(bucket)
+    elif sample.name.endswith("_count"):
+        histogram["sampleCount"] = str(int(sample.value))
+    elif sample.name.endswith("_sum"):
+        histogram["sampleSum"] = _json_number(sample.value)
+
+
+def _json_number(value: float) -> float | str:
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 class _StateCollector(Collector):

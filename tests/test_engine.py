@@ -335,3 +335,22 @@ def test_the_example_of_the_readme_runs_as_printed(tmp_path):
     assert out.returncode == 0, out.stderr
     assert "'resultType': 'vector'" in out.stdout
     assert "'job': 'api'" in out.stdout
+
+
+def test_explain_tells_the_plan_without_reading(db):
+    text = db.explain("sum by (job) (rate(a_total[5m] offset 1m)) / 2", T0, T0 + 3_600_000, 60)
+    assert text.splitlines() == [
+        "binary /",
+        "  aggregate in slices sum by (job)",
+        "    rollup rate",
+        "      samples of a_total{} over 300000 ms offset 60000 ms",
+        "  number 2.0",
+    ]
+    assert db.explain("a @ start()", T0) == f"latest samples of a{{}} at {T0}"
+    assert db.explain("a @ 7", T0, T0 + 1000, 1).splitlines()[0] == "once for all steps"
+    with pytest.raises(ValueError, match="a start, an end and a step"):
+        db.explain("a", T0, T0 + 1000)
+    with pytest.raises(ValueError, match="end is before start"):
+        db.explain("a", T0, T0 - 1, 60)
+    with pytest.raises(errors.ParseError):
+        db.explain("sum(", T0)

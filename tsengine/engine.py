@@ -33,6 +33,9 @@ from tsengine.model.times import (
 from tsengine.options import Options
 from tsengine.promql import parser
 from tsengine.promql.ast import VectorSelector, walk
+from tsengine.promql.features import promql_features
+from tsengine.promql.pretty import pretty
+from tsengine.promql.syntax_json import syntax_tree
 from tsengine.query.engine import Engine
 from tsengine.result import Result
 from tsengine.storage.catalog import Reject
@@ -265,10 +268,7 @@ class Database:
 
         """
         start_ms, end_ms, step_ms = to_ms(start), to_ms(end), duration_to_ms(step)
-        if step_ms < 1:
-            raise ValueError("the step must be at least 1 ms")
-        if end_ms < start_ms:
-            raise ValueError("end is before start")
+        _check_grid(start_ms, end_ms, step_ms)
         n_steps = (end_ms - start_ms) // step_ms + 1
         if n_steps > self.options.max_samples:
             raise QueryLimitExceeded(
@@ -286,6 +286,34 @@ class Database:
         )
         return Result(answer)
 
+    def explain(
+        self,
+        expr: str,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        step: DurationLike | None = None,
+    ) -> str:
+        """How PromQL would be evaluated: the plan as text, one step a line, inputs indented.
+
+        Without `end` and `step` it is the plan of a query at one time (default: now). No sample is
+        read.
+
+        Raises
+        ------
+        ValueError
+            Only one of end and step is given, the step is below 1 ms, or end is before start.
+        ParseError, QueryError
+
+        """
+        start_ms = self._clock() if start is None else to_ms(start)
+        if end is None and step is None:
+            return self._engine.explain(expr, start_ms, start_ms, 0)
+        if start is None or end is None or step is None:
+            raise ValueError("a range query has a start, an end and a step")
+        end_ms, step_ms = to_ms(end), duration_to_ms(step)
+        _check_grid(start_ms, end_ms, step_ms)
+        return self._engine.explain(expr, start_ms, end_ms, step_ms)
+
     def select(
         self,
         selector: str,
@@ -301,6 +329,38 @@ class Database:
 
         view, matchers, mint, maxt = self.pin(selector, start, end)
         return select_reader(view, matchers, mint, maxt)
+
+    def newest(
+        self,
+        selectors: Sequence[str],
+        time: TimeLike | None = None,
+        *,
+        lookback: DurationLike | None = None,
+    ) -> pa.Table:
+        """The newest sample of each matching series within the lookback before a time.
+
+        Columns as those of `select`, one row per series; series that went stale are left out.
+
+        Raises
+        ------
+        ParseError
+            A selector is not one.
+        QueryLimitExceeded
+            The range holds more samples than a query may read.
+
+        """
+        from tsengine.interop.exposition import newest_table
+
+        at = self._clock() if time is None else to_ms(time)
+        back = round(self.options.lookback * 1000) if lookback is None else duration_to_ms(lookback)
+        view = self._storage.view()
+        refs = self._find(view, selectors, at - back, at)
+        n_samples = view.count_samples(refs, at - back, at)
+        if n_samples > self.options.max_samples:
+            raise QueryLimitExceeded(
+                f"{n_samples} samples would be read, over the limit of {self.options.max_samples}"
+            )
+        return newest_table(view, refs, at - back, at)
 
     def pin(
         self, selector: str | None, start: TimeLike | None, end: TimeLike | None
@@ -369,6 +429,14 @@ class Database:
         tree = parser.parse(expr, features=self.options.features)
         return any(isinstance(node, VectorSelector) for node in walk(tree))
 
+    def format_query(self, expr: str) -> str:
+        """A PromQL text in Prometheus's layout, long ones on several lines; raises ParseError."""
+        return pretty(parser.parse(expr, features=self.options.features))
+
+    def parse_query(self, expr: str) -> dict[str, Any]:
+        """The syntax tree of a PromQL text, in the shape of Prometheus's API; raises ParseError."""
+        return syntax_tree(parser.parse(expr, features=self.options.features))
+
     def tsdb_status(self, limit: int = 10) -> dict[str, Any]:
         """Cardinality statistics, in the shape of Prometheus's /status/tsdb."""
         view = self._storage.view()
@@ -388,6 +456,30 @@ class Database:
             "maxTime": MINT if bounds is None else bounds[1],
         }
         return status
+
+    def tsdb_blocks(self) -> list[dict[str, Any]]:
+        """The parts, oldest first, in the shape of Prometheus's /status/tsdb/blocks."""
+        return [
+            {
+                "ulid": entry.name,
+                "minTime": entry.mint,
+                "maxTime": entry.maxt + 1,  # Prometheus's blocks end before it.
+                "stats": {
+                    "numSamples": entry.n_samples,
+                    "numSeries": entry.n_series,
+                    "numBytes": entry.size_bytes,
+                },
+                "compaction": {"level": entry.level + 1, "sources": [entry.name]},
+                "version": 1,
+            }
+            for entry in sorted(self._storage.view().entries, key=lambda entry: entry.mint)
+        ]
+
+    def promql_features(self) -> dict[str, dict[str, bool]]:
+        """Which words, functions and operators queries may use, as in Prometheus's /features."""
+        found = promql_features(self.options.features)
+        found["promql"]["delayed_name_removal"] = self.options.delayed_name_removal
+        return found
 
     def stats(self) -> dict[str, int | float]:
         """Counts and sizes as plain numbers."""
@@ -446,6 +538,13 @@ class Database:
             return None
         mint, maxt = _time_range(start, end)
         return view.live(view.all_refs(), mint, maxt)
+
+
+def _check_grid(start_ms: int, end_ms: int, step_ms: int) -> None:
+    if step_ms < 1:
+        raise ValueError("the step must be at least 1 ms")
+    if end_ms < start_ms:
+        raise ValueError("end is before start")
 
 
 def _time_range(start: TimeLike | None, end: TimeLike | None) -> tuple[int, int]:

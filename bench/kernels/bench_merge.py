@@ -1,138 +1,111 @@
-"""Kernels that sort, merge and place samples: `python -m bench.kernels.bench_merge`.
+"""Sorting, merging and placing samples: sorting.py, merge.py, axes.py.
 
-Prints million samples per second on one thread, best of several runs. The inputs are those of a
-head of 10,000 series, of series written by two senders, and of axes shared by a target.
+The inputs are those of a head of many series, of series written by two senders, and of axes shared
+by a target.
 """
 
 from __future__ import annotations
 
-import time
+from functools import partial
 
 import numpy as np
+import pytest
 
 from tsengine.kernels.axes import clip_blocks, copy_rows, cut_axes, group_runs, place_series
 from tsengine.kernels.merge import settle_rows, slice_run
 from tsengine.kernels.sorting import N_DIGITS, order_by_key
 
 N_RUN = 256 * 1024
-RNG = np.random.default_rng(3)
+SIZE = 4096
+N_ROWS = 250
+N_SERIES = 1000
+N_STEPS = 2000
+GRID = 1 + np.arange(N_STEPS) * 15_000
 
 
-def report(name: str, n: int, call, prepare=lambda: ()) -> None:
-    best = float("inf")
-    for _ in range(7):
-        arguments = prepare()
-        start = time.perf_counter()
-        call(*arguments)
-        best = min(best, time.perf_counter() - start)
-    print(f"{name:48s} {best * 1e3:8.2f} ms {n / best / 1e6:8.0f} M/s")
-
-
-def bench_sorting() -> None:
+@pytest.mark.parametrize("n_series", [1_000, 10_000, 1_000_000, 50_000_000])
+def bench_order_by_key(measure, n_series):
+    keys = np.random.default_rng(3).integers(0, n_series, N_RUN).astype(np.uint32)
     order, spare = np.empty(N_RUN, np.uint32), np.empty(N_RUN, np.uint32)
     counts = np.empty(N_DIGITS, np.int64)
-    for n_series in (1_000, 10_000, 1_000_000, 50_000_000):
-        keys = RNG.integers(0, n_series, N_RUN).astype(np.uint32)
-        report(
-            f"order_by_key, 256 Ki rows of {n_series} series", N_RUN,
-            lambda keys=keys: order_by_key(keys, order, spare, counts),
-        )  # fmt: skip
-    report("np.argsort(kind='stable') of the last", N_RUN, lambda: np.argsort(keys, kind="stable"))
+    measure(lambda: order_by_key(keys, order, spare, counts), N_RUN, n_bytes=keys.nbytes)
 
 
-def bench_settling() -> None:
-    n_rows, size = 500, 4096
-    n = n_rows * size
-    offsets = np.arange(n_rows + 1) * size
-    spare_t, spare_bits = np.empty(size, np.int64), np.empty(size, np.uint64)
-    out = np.empty(n_rows + 1, np.int64)
-    bits = RNG.integers(0, 100, n).astype(np.uint64)
-    ordered = np.tile(np.arange(size) * 15_000, n_rows)
-    half = np.tile(np.arange(size // 2) * 15_000, 2)
-    inputs = {
-        "in order": ordered,
-        "two senders, equal times": np.tile(half, n_rows),
-        "two senders, other times": np.tile(half + np.repeat([0, 7], size // 2), n_rows),
-        "8 runs": np.tile(np.arange(size) % (size // 8) * 15_000, n_rows),
-        "shuffled": RNG.permuted(ordered.reshape(n_rows, size), axis=1).ravel(),
-    }
-    for name, times in inputs.items():
-        report(
-            f"settle_rows, {name}", n,
-            lambda t, b: settle_rows(offsets, t, b, 1, spare_t, spare_bits, out),
-            lambda times=times: (times.copy(), bits.copy()),
-        )  # fmt: skip
+HALF = np.tile(np.arange(SIZE // 2) * 15_000, 2)
+TIMES = {
+    "in order": np.arange(SIZE) * 15_000,
+    "two senders, equal times": HALF,
+    "two senders, other times": HALF + np.repeat([0, 7], SIZE // 2),
+    "8 runs": np.arange(SIZE) % (SIZE // 8) * 15_000,
+    "shuffled": np.random.default_rng(4).permutation(SIZE) * 15_000,
+}
 
 
-def bench_slicing() -> None:
+@pytest.mark.parametrize("case", TIMES)
+def bench_settle_rows(measure, case):
+    n = N_ROWS * SIZE
+    times = np.tile(TIMES[case], N_ROWS)
+    bits = np.random.default_rng(3).integers(0, 100, n).astype(np.uint64)
+    offsets, out = np.arange(N_ROWS + 1) * SIZE, np.empty(N_ROWS + 1, np.int64)
+    spare_t, spare_bits = np.empty(SIZE, np.int64), np.empty(SIZE, np.uint64)
+    measure(
+        lambda t, b: settle_rows(offsets, t, b, 1, spare_t, spare_bits, out), n, n_bytes=16 * n,
+        prepare=lambda: (times.copy(), bits.copy()),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_wanted", [1_000, 100_000])
+def bench_slice_run(measure, n_wanted):
     n_series = 100_000
     offsets = np.linspace(0, N_RUN, n_series + 1).astype(np.int64)
     run_refs = np.arange(n_series, dtype=np.uint32)
-    times = np.arange(N_RUN)
-    for n_wanted in (1_000, 100_000):
-        refs = np.sort(RNG.choice(run_refs, n_wanted, replace=False))
-        starts, lengths = np.empty(n_wanted, np.int64), np.empty(n_wanted, np.int64)
-        report(
-            f"slice_run, {n_wanted} of {n_series} series (series/s)", n_wanted,
-            lambda refs=refs, starts=starts, lengths=lengths: slice_run(
-                run_refs, offsets, times, refs, 0, N_RUN, starts, lengths
-            ),
-        )  # fmt: skip
+    refs = np.sort(np.random.default_rng(3).choice(run_refs, n_wanted, replace=False))
+    starts, lengths = np.empty(n_wanted, np.int64), np.empty(n_wanted, np.int64)
+    call = partial(slice_run, run_refs, offsets, np.arange(N_RUN), refs, 0, N_RUN, starts, lengths)
+    measure(call, n_wanted, unit="series", n_bytes=refs.nbytes)
 
 
-def bench_axes() -> None:
-    n_series, n_steps = 1000, 2000
-    n = n_series * n_steps
-    grid = 1 + np.arange(n_steps) * 15_000
-    t_ms, offsets = np.tile(grid, n_series), np.arange(n_series + 1) * n_steps
-    hashes, heads, groups = (np.empty(n_series, kind) for kind in (np.uint64, np.int64, np.int64))
-    report(
-        "group_runs, one scrape", n,
-        lambda table: group_runs(t_ms, offsets, table, hashes, heads, groups),
-        lambda: (np.full(2048, -1, np.int64),),
+def bench_group_runs(measure):
+    t_ms, offsets = np.tile(GRID, N_SERIES), np.arange(N_SERIES + 1) * N_STEPS
+    outs = [np.empty(N_SERIES, kind) for kind in (np.uint64, np.int64, np.int64)]
+    measure(
+        lambda table: group_runs(t_ms, offsets, table, *outs), len(t_ms), n_bytes=t_ms.nbytes,
+        prepare=lambda: (np.full(2048, -1, np.int64),),
     )  # fmt: skip
-    pieces, piece_starts = np.empty(n_series + 1, np.int64), np.empty(n + 1, np.int64)
+
+
+def bench_cut_axes(measure):
+    t_ms, offsets = np.tile(GRID, N_SERIES), np.arange(N_SERIES + 1) * N_STEPS
+    pieces, starts = np.empty(N_SERIES + 1, np.int64), np.empty(len(t_ms) + 1, np.int64)
     widths = np.array([86_400_000, 21_600_000, 3_600_000, 900_000])
-    report(
-        "cut_axes, own clocks", n,
-        lambda: cut_axes(t_ms, offsets, widths, 8192, pieces, piece_starts),
+    call = partial(cut_axes, t_ms, offsets, widths, 8192, pieces, starts)
+    measure(call, len(t_ms), n_bytes=t_ms.nbytes)
+
+
+@pytest.mark.parametrize("case", ["place_series", "clip_blocks", "copy_rows"])
+def bench_presence(measure, case):
+    """Series that lack a tenth of the rows of the axis they share, at random."""
+    keep = np.random.default_rng(3).random((N_SERIES, N_STEPS)) < 0.9
+    sparse = np.broadcast_to(GRID, keep.shape)[keep]
+    offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
+    zeros, sizes = np.zeros(N_SERIES, np.int64), np.diff(offsets)
+    blocks = np.empty((4, N_SERIES), np.int64)
+    ends = np.empty(N_SERIES + 1, np.int64)
+    first, length = np.empty((2, len(sparse)), np.int64)
+    place = partial(
+        place_series, sparse, offsets, zeros, GRID, np.array([0, 1]), np.array([0, N_STEPS]),
+        *blocks, ends, first, length,
     )  # fmt: skip
-    keep = RNG.random((n_series, n_steps)) < 0.9
-    sparse = np.broadcast_to(grid, (n_series, n_steps))[keep]
-    sparse_offsets = np.concatenate([[0], np.cumsum(keep.sum(axis=1))])
-    blocks = [np.empty(n_series, np.int64) for _ in range(4)]
-    pattern_offsets = np.empty(n_series + 1, np.int64)
-    first, length = np.empty(len(sparse), np.int64), np.empty(len(sparse), np.int64)
-    report(
-        "place_series, a tenth of the rows missing", len(sparse),
-        lambda: place_series(
-            sparse, sparse_offsets, np.zeros(n_series, np.int64), grid,
-            np.array([0, 1]), np.array([0, n_steps]), *blocks, pattern_offsets, first, length,
-        ),
-    )  # fmt: skip
-    pattern_offsets = np.concatenate([[0], pattern_offsets])
-    zeros, patterns = np.zeros(n_series, np.int64), np.arange(1, n_series + 1)
-    sizes = np.diff(sparse_offsets)
-    columns = [np.empty(n_series, np.int64) for _ in range(4)]
-    report(
-        "clip_blocks with patterns", len(sparse),
-        lambda: clip_blocks(
-            grid, zeros, sizes, patterns, pattern_offsets, first, length,
-            int(grid[10]), int(grid[-10]), *columns,
-        ),
-    )  # fmt: skip
+    place()
+    pattern_offsets = np.concatenate([[0], ends])
+    runs = (np.arange(1, N_SERIES + 1), pattern_offsets, first, length)
     out = np.empty(len(sparse), np.int64)
-    report(
-        "copy_rows with patterns", len(sparse),
-        lambda: copy_rows(
-            grid, zeros, zeros, sizes, patterns, pattern_offsets, first, length,
-            sparse_offsets[:-1], out,
+    call = {
+        "place_series": place,
+        "clip_blocks": partial(
+            clip_blocks, GRID, zeros, sizes, *runs, int(GRID[10]), int(GRID[-10]),
+            *np.empty((4, N_SERIES), np.int64),
         ),
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    bench_sorting()
-    bench_settling()
-    bench_slicing()
-    bench_axes()
+        "copy_rows": partial(copy_rows, GRID, zeros, zeros, sizes, *runs, offsets[:-1], out),
+    }[case]  # fmt: skip
+    measure(call, len(sparse), n_bytes=sparse.nbytes)

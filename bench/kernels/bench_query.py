@@ -1,14 +1,13 @@
 """Whole queries over samples that are in memory already: what the engine itself costs.
 
-Run: python -m bench.kernels.bench_query
-1,000 series, a day of samples every 15 s (5.76 M), 100 series to an axis, 1,440 steps.
+1,000 series, six hours of samples every 15 s (1.44 M), 100 series to an axis, 360 steps, one
+thread.
 """
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
+import pytest
 
 from tests.reference.memory_source import MemoryDictionary
 from tsengine.model.frame import FrameBatch
@@ -18,7 +17,7 @@ from tsengine.query.engine import Engine
 
 N_SERIES = 1000
 ROWS_PER_AXIS = 100
-N_SAMPLES = 5760
+N_SAMPLES = 1440
 START_MS = 1_700_000_000_000
 
 QUERIES = (
@@ -91,20 +90,18 @@ class ArraySource:
         )
 
 
-def main() -> None:
-    source = ArraySource()
-    end_ms = START_MS + 1440 * 60_000
-    for n_threads in (1, 2):
-        engine = Engine(source, Options(query_threads=n_threads))
-        for text in QUERIES:
-            best = np.inf
-            for _ in range(4):
-                begin = time.perf_counter()
-                engine.query_range(text, START_MS + 60_000, end_ms, 60_000)
-                best = min(best, time.perf_counter() - begin)
-            print(f"{n_threads} threads {best * 1e3:8.1f} ms  {text}")
-        engine.close()
+@pytest.fixture(scope="module")
+def engine():
+    engine = Engine(ArraySource(), Options(query_threads=1))
+    yield engine
+    engine.close()
 
 
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize("text", QUERIES)
+def bench_query(measure, engine, text):
+    end_ms = START_MS + 360 * 60_000
+    n_samples = N_SERIES * N_SAMPLES
+    measure(
+        lambda: engine.query_range(text, START_MS + 60_000, end_ms, 60_000), n_samples,
+        n_bytes=8 * n_samples,
+    )  # fmt: skip

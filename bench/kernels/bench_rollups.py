@@ -4,7 +4,7 @@ A day of samples every 15 s of 100 series, evaluated every minute over 5 minutes
 series on one time axis, as those of one target are, and each on its own. Must-show: `rate` over
 frames, 100 rows an axis, with the one-row case beside it.
 
-    python -m bench.kernels.bench_rollups        (the same as: pytest bench/kernels/bench_rollups.py)
+    python -m bench.kernels.bench_rollups
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ N_ROWS = 100
 N_SAMPLES = 5760
 STEPS_MS = 1_700_000_000_000 + np.arange(1440) * 60_000
 RANGE_MS = 300_000
+NOT_ANCHORED_MS = 0
 Q = np.full(len(STEPS_MS), 0.9)
 AHEAD_S = np.full(len(STEPS_MS), 3600.0)
 FACTOR = np.full(len(STEPS_MS), 0.3)

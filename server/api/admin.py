@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 async def flush(server: Server, request: web.Request) -> web.Response:
     """Make the head a part; with ``merge=1`` also merge all parts before answering."""
-    if not server.config.enable_admin_api:
-        raise Unavailable("admin APIs disabled; start the server with --enable-admin-api")
+    _check_enabled(server)
     params = await read_params(request, server.limits)
     merge = params.get("merge")
     if merge not in ("", "0", "1", "true", "false"):
@@ -26,3 +25,15 @@ async def flush(server: Server, request: web.Request) -> web.Response:
     if merge in ("1", "true"):
         await server.executor.admin(database.compact)
     return web.Response(status=204)
+
+
+async def not_in_this_version(server: Server, request: web.Request) -> web.Response:
+    """Prometheus's other admin calls."""
+    _check_enabled(server)
+    call = request.path.rpartition("/")[2]
+    raise Unavailable(f"{call} is not in this version of tsengine; it comes with a later one")
+
+
+def _check_enabled(server: Server) -> None:
+    if not server.config.enable_admin_api:
+        raise Unavailable("admin APIs disabled; start the server with --enable-admin-api")

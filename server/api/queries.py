@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..state import Server
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class _Common:
     """Parameters that both query calls have."""

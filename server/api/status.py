@@ -9,10 +9,12 @@ import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
+import re2
 from aiohttp import web
 
 from ..config import as_flags
-from ..errors import BadParameter
+from ..errors import BadParameter, BadRequest
 from ..times import duration_text
 from . import encode
 from .params import read_params
@@ -84,9 +86,64 @@ async def tsdb(server: Server, request: web.Request) -> web.Response:
     """GET /api/v1/status/tsdb: counts of series, label pairs and blocks."""
     params = await read_params(request, server.limits)
     limit = params.limit("limit", signed=True) if params.get("limit") else 10
-    if not 1 <= limit <= _TSDB_LIMIT_MAX:
-        raise BadParameter("limit", f"limit must be between 1 and {_TSDB_LIMIT_MAX}")
+    if limit < 1:
+        raise BadRequest("limit must be a positive number")
+    if limit > _TSDB_LIMIT_MAX:
+        raise BadRequest(f"limit must not exceed {_TSDB_LIMIT_MAX}")
     return _success(await server.executor.metadata(server.database.tsdb_status, limit))
+
+
+async def tsdb_blocks(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/status/tsdb/blocks: the parts, named as Prometheus names blocks."""
+    return _success({"blocks": await server.executor.metadata(server.database.tsdb_blocks)})
+
+
+async def config(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/status/config: no configuration file is read."""
+    return _success({"yaml": ""})
+
+
+async def walreplay(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/status/walreplay, before readiness too; segments are not counted."""
+    return _success({"min": 0, "max": 0, "current": 0})
+
+
+async def self_metrics(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/status/self_metrics: the server's own metrics as JSON."""
+    params = await read_params(request, server.limits)
+    pattern = params.get("metric_name_pattern")
+    try:
+        # RE2, because a client's pattern must not take exponential time.
+        is_wanted = re2.compile(pattern).fullmatch if pattern else None
+    except re2.error as error:
+        raise BadRequest(f"invalid metric_name_pattern: {error}") from None
+    families = await server.executor.background(server.telemetry.families)
+    return _success([row for row in families if is_wanted is None or is_wanted(row["name"])])
+
+
+async def features(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/features: what can be relied on, as category to feature to whether it is on."""
+    found = {
+        "api": {
+            "admin": server.config.enable_admin_api,
+            "exclude_alerts": True,
+            "label_values_match": True,
+            "lifecycle": server.config.enable_lifecycle,
+            "otlp_write_receiver": False,
+            "query_stats": True,
+            "query_warnings": True,
+            "remote_write_receiver": True,
+            "search": False,
+            "time_range_labels": True,
+            "time_range_series": True,
+        },
+        "prometheus": {"agent_mode": False, "auto_reload_config": False, "server_mode": True},
+        "tsdb": {"exemplar_storage": False, "native_histograms": False, "st_storage": False},
+        **server.database.promql_features(),
+    }
+    # Operators such as >= are not escaped here, as in Prometheus.
+    body = encode.success(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
+    return web.Response(body=body, content_type="application/json")
 
 
 async def rules(server: Server, request: web.Request) -> web.Response:
@@ -103,6 +160,6 @@ async def alerts(server: Server, request: web.Request) -> web.Response:
     return _success({"alerts": []})
 
 
-def _success(data: dict[str, Any]) -> web.Response:
+def _success(data: Any) -> web.Response:
     body = encode.success(encode.plain(data))
     return web.Response(body=body, content_type="application/json")

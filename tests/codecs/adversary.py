@@ -1,7 +1,7 @@
 """Series that are hard for the transforms, each in its own way, and bytes that lie.
 
-Not a test itself: `blocks` and `axes` draw from a `random.Random`, so that a hypothesis test gives a
-seed and gets whole arrays without drawing thousands of numbers one by one.
+Not a test itself: `block` and `axis` draw from a `random.Random`, so that a hypothesis test gives
+a seed and gets whole arrays without drawing thousands of numbers one by one.
 """
 
 from __future__ import annotations

@@ -149,10 +149,8 @@ def _seconds(time_ms):
 def _envelope(ask):
     try:
         result = ask()
-    except errors.ParseError as error:
+    except (errors.ParseError, errors.InvalidQueryType) as error:
         return _failed("bad_data", f'invalid parameter "query": {error}')
-    except errors.QueryLimitExceeded as error:
-        return _failed("execution", str(error))
     except errors.QueryError as error:
         return _failed("execution", str(error))
     return {

@@ -11,7 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from server import config as server_config
-from server.lifecycle import make_runner
+from server.lifecycle import make_runner, open_database
 from server.state import Server
 from tests.http.fake import FakeDatabase
 
@@ -77,6 +77,14 @@ async def start():
 @pytest_asyncio.fixture
 async def running(start):
     return await start()
+
+
+@pytest_asyncio.fixture
+async def real(start, tmp_path):
+    """A server over the real engine."""
+    database = open_database(make_config("--data-dir", str(tmp_path / "data")))
+    yield await start("--enable-admin-api", database=database)
+    database.close()
 
 
 @pytest.fixture

@@ -153,6 +153,20 @@ class FakeDatabase:
         known = {"up": [{"type": "gauge", "help": "a<b", "unit": ""}]}
         return known if metric in (None, "up") else {}
 
+    def format_query(self, expr):
+        self.has_selectors(expr)
+        return expr.upper()
+
+    def parse_query(self, expr):
+        self.has_selectors(expr)
+        return {"type": "x", "bool": None, "a": expr}
+
+    def promql_features(self):
+        return {"promql": {"offset": True}, "promql_operators": {">=": True}}
+
+    def tsdb_blocks(self):
+        return []
+
     def tsdb_status(self, limit=10):
         return {"headStats": {"numSeries": len(self.rows)}, "limit": limit}
 

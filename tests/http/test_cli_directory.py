@@ -48,6 +48,25 @@ def test_query_at_one_time_and_at_many(capsys, data_dir):
     assert [float(row["value"]) for row in rows] == [1.5, 4.5, 7.5]
 
 
+def test_query_explains(capsys, data_dir):
+    code, out, err = run(
+        capsys, "query", "max(temperature) - 1", "--explain", "--data-dir", data_dir
+    )
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "binary -",
+        "  aggregate in slices max",
+        "    latest samples of temperature{}",
+        "  number 1.0",
+    ]
+    arguments = ("--start", "1700000000", "--end", "1700000600", "--explain")
+    code, out, _ = run(capsys, "query", "late @ 0", *arguments, "--data-dir", data_dir)
+    assert (code, out) == (0, "once for all steps\n  latest samples of late{} at 0\n")
+    code, _, err = run(capsys, "query", "late", "--explain", "--url", "http://127.0.0.1:1")
+    assert code == 2
+    assert "give --data-dir instead of --url" in err
+
+
 def test_query_formats(capsys, data_dir):
     code, out, _ = run(
         capsys, "query", "late", "--time", "1700000600", "--data-dir", data_dir, "--format", "json"

@@ -88,7 +88,7 @@ def test_count_steps_matches_reference(op, batch, grid, lookback_ms):
 
 def test_a_reset_between_the_neighbours_of_an_edge_counts_once():
     # Samples at 0, 20, 40, 60 s: 9 8 5 4; the range is (15 s, 55 s].
-    rows, batch = one_row([9, 8, 5, 4], step_ms=20_000)
+    _, batch = one_row([9, 8, 5, 4], step_ms=20_000)
     first = (extended.INCREASE, extended.SMOOTHED, 300_000)
     out, valid = run(extended.difference_of_edges, first, batch, [55_000], 40_000)
     # From 6 (zero to 8 in 15 of 20 s) to 3 (zero to 4), and 8 and 5 were lost on the way.

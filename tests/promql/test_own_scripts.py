@@ -16,7 +16,7 @@ from tsengine.promql.parser import parse
 
 SCRIPTS = sorted((Path(__file__).parent / "testdata").glob("*.test"))
 # These answer that they are not there yet.
-MISSING_FUNCTIONS = {"info", "start_timestamp"}
+MISSING_FUNCTIONS = {"start_timestamp"}
 OPERATORS = (
     "+ - * / % ^ atan2 == != < > <= >= </ >/ and or unless"
 ).split()  # fmt: skip
@@ -75,6 +75,8 @@ def test_every_operator_is_used(used):
     assert {matching.cardinality for matching in matchings} == set(ast.Cardinality)
     assert {matching.is_on for matching in matchings if matching.labels} == {True, False}
     assert any(matching.include for matching in matchings)
+    assert any(matching.fill_left is not None for matching in matchings)
+    assert any(matching.fill_right is not None for matching in matchings)
     assert {node.op for node in used if isinstance(node, ast.Unary)} == {"+", "-"}
 
 
@@ -85,6 +87,9 @@ def test_every_way_to_select_is_used(used):
     assert {node.step_ms is None for node in subqueries} == {True, False}
     shifts = [node.shift for node in selectors + subqueries]
     assert {shift.at_edge for shift in shifts} == {None, *ast.Edge}
+    assert {(node.anchored, node.smoothed) for node in selectors} == {
+        (False, False), (True, False), (False, True)
+    }  # fmt: skip
     assert any(shift.at_ms is not None for shift in shifts)
     assert any(shift.offset_ms > 0 for shift in shifts)
     assert any(shift.offset_ms < 0 for shift in shifts)

@@ -38,6 +38,11 @@ def find_node_exporter():
     )
 
 
+def find_promtool():
+    """Path of a promtool."""
+    return _find("promtool", ("promtool",), "sid", PEERS / "promtool", _is_version_3)
+
+
 def _find(package, names, suite, directory, is_good):
     candidates = [directory / "usr" / "bin" / name for name in names]
     candidates += [Path(found) for name in names if (found := shutil.which(name))]

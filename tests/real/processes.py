@@ -16,7 +16,7 @@ import urllib.request
 
 from tests.real.peers import ROOT
 
-START_S = 120
+START_S = 240.0
 
 
 class Child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from itertools import pairwise
 
 from tests.reference.packing import (
     MASK,
@@ -89,6 +90,6 @@ def _read_axis(data: bytes, n: int) -> list[int]:
     else:
         raise Damaged
     t_ms = [signed(x * step + first & MASK) for x in rows]
-    if reader.pos != reader.end or any(b <= a for a, b in zip(t_ms, t_ms[1:])):
+    if reader.pos != reader.end or any(b <= a for a, b in pairwise(t_ms)):
         raise Damaged
     return t_ms

@@ -11,6 +11,7 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 
 from tests.reference.decimals import decimal, is_special, to_bits, to_f64, to_ordered
 from tests.reference.packing import (
@@ -59,7 +60,7 @@ def encode_blocks(
 
 def _block(bits: list[int], first_row: int, choose: Choose | None) -> bytes:
     bounds = vector_bounds(len(bits), first_row)
-    vectors = [bits[a:b] for a, b in zip(bounds, bounds[1:])]
+    vectors = [bits[a:b] for a, b in pairwise(bounds)]
     if len(vectors) == 1:
         return seal(_vector(vectors[0], choose), context(len(bits), first_row, 0))
     out = b""
@@ -199,9 +200,7 @@ def _read_block(data: bytes, first_row: int, length: int, lo: int, hi: int) -> l
         reader.take(size)
         stored = int.from_bytes(reader.take(4), "little")
         if bounds[vector + count] > lo:
-            if stored != checksum(
-                data[start : body_at + size], context(length, first_row, vector)
-            ):
+            if stored != checksum(data[start : body_at + size], context(length, first_row, vector)):
                 raise Damaged
             _read_group(
                 Reader(data, body_at, body_at + size), values,
@@ -320,7 +319,7 @@ def statistics(bits: list[int]) -> Statistics:
         if all(x.is_integer() for x in values) and sum(abs(int(x)) for x in values) < 2**53:
             flags |= 8
         flags |= 16 if min(values) >= 0 or max(values) <= 0 else 0
-    drops = (a for a, b in zip(values, values[1:]) if b < a)
+    drops = (a for a, b in pairwise(values) if b < a)
     return Statistics(
         count=len(values),
         first=values[0] if values else math.nan,

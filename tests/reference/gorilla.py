@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tests.reference.packing import MASK, Damaged
 
 TIMES, VALUES = 1, 2
@@ -15,7 +17,7 @@ def _low_first(x: int, width: int) -> str:
 def _times(words: list[int]) -> str:
     text = ""
     before = 0
-    for a, b in zip(words, words[1:]):
+    for a, b in pairwise(words):
         delta = b - a & MASK
         change = delta - before & MASK
         before = delta
@@ -34,7 +36,7 @@ def _times(words: list[int]) -> str:
 def _values(words: list[int]) -> str:
     text = ""
     window: tuple[int, int] | None = None
-    for a, b in zip(words, words[1:]):
+    for a, b in pairwise(words):
         x = a ^ b
         if x == 0:
             text += "0"

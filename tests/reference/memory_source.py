@@ -99,7 +99,7 @@ class MemorySource:
         self._samples[ref].update(zip(timestamps, values, strict=True))
         return ref
 
-    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> np.ndarray:
+    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int, check=None) -> np.ndarray:
         return np.array(
             [r for r, ls in enumerate(self._labels) if all(_matches(m, ls) for m in matchers)],
             np.uint32,

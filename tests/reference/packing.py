@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import google_crc32c
 
@@ -202,7 +203,7 @@ def write_stream(x: list[int], order: int, choose: Choose | None) -> bytes:
     head = b""
     for _ in range(order):
         head += varint(zigzag(d[0]))
-        d = [(b - a) & MASK for a, b in zip(d, d[1:])]
+        d = [(b - a) & MASK for a, b in pairwise(d)]
     if choose is None or choose(2) == 0:
         return head + write_body(d, 0, 1 + order if len(x) == VECTOR else 0, choose)
     head += b"\x7f"

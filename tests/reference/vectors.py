@@ -136,19 +136,24 @@ def binary(op, lhs, rhs, matching, returns_bool, delayed):
     for key, element, other in pairs:
         a, b = (other, element) if swapped else (element, other)
         labels = result_labels(op, element, other, matching, returns_bool and not delayed)
+        is_filtered = op in COMPARISON and not (returns_bool or COMPARISON[op](a.value, b.value))
         if matching.cardinality.value == "one-to-one":
             mark, text = key, "many-to-one matching must be explicit"
+        elif is_filtered:
+            continue
         else:
             mark, text = (key, labels), "grouping labels must ensure unique matches"
         if mark in seen:
             raise FailedError(text)
         seen.add(mark)
+        if is_filtered:
+            continue
         if op in ARITHMETIC:
             result.append(Element(labels, ARITHMETIC[op](a.value, b.value)))
         elif returns_bool:
             holds = COMPARISON[op](a.value, b.value)
             result.append(Element(labels, float(holds), delayed))
-        elif COMPARISON[op](a.value, b.value):
+        else:
             result.append(Element(labels, a.value, element.drop))
     return unique(result)
 

@@ -1,7 +1,7 @@
 """Time axes: strictly ascending timestamps to bytes and back, many axes a call.
 
-Bytes only; the form is described in docs/format/axis.md. Timestamps are any int64, in practice ms since
-the epoch. Thread-safe: no state, no shared scratch; the GIL is released while the kernels work.
+Bytes only; the form is described in docs/format/axis.md. Timestamps are any int64, in practice ms
+since the epoch. Thread-safe: no state, no shared scratch; the GIL is released while kernels work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Value blocks: runs of samples of one series to bytes and back, many blocks a call.
 
-Bytes only: where a block lies in a file, and what says so, is the part format's business. The form is
-described in docs/format/block.md. Values are float64 bits (u64) from end to end: staleness markers,
-NaN payloads and -0.0 come back as they went in.
+Bytes only: where a block lies in a file, and what says so, is the part format's business. The form
+is described in docs/format/block.md. Values are float64 bits (u64) from end to end: staleness
+markers, NaN payloads and -0.0 come back as they went in.
 
 Thread-safe: no state, no shared scratch; both functions release the GIL while they work.
 """
@@ -28,7 +28,7 @@ HAS_NAN = blockcode.HAS_NAN
 HAS_INF = blockcode.HAS_INF
 """The block holds an infinity."""
 EXACT_SUM = blockcode.EXACT_SUM
-"""All values are integers whose magnitudes sum up to less than 2**53: vsum is exact in any order."""
+"""All values are integers, their magnitudes sum up to less than 2**53: vsum is exact."""
 ONE_SIGN = blockcode.ONE_SIGN
 """No two values have opposite signs: vsum cancels nothing."""
 
@@ -122,7 +122,17 @@ def encode_blocks(
     floats = np.empty((6, n_blocks), dtype=np.float64)
     flags = np.empty((2, n_blocks), dtype=np.int64)
     size = blockcode.encode_blocks(bits, offsets, first_rows, out, out_offsets, floats, flags)
-    stats = BlockStats(flags[0], *floats, flags=flags[1].astype(np.uint32))
+    first, last, vmin, vmax, vsum, reset_sum = floats
+    stats = BlockStats(
+        count=flags[0],
+        first=first,
+        last=last,
+        vmin=vmin,
+        vmax=vmax,
+        vsum=vsum,
+        reset_sum=reset_sum,
+        flags=flags[1].astype(np.uint32),
+    )
     return EncodedBlocks(out[:size].copy(), out_offsets, stats)
 
 
@@ -194,6 +204,4 @@ def decode_blocks(
     )
     if status < 0:
         what = "is cut short" if status == ERR_TRUNCATED else "breaks its checksum or its form"
-        raise CorruptionError(
-            f"value block {what}", path=path, offset=base_offset + int(error[1])
-        )
+        raise CorruptionError(f"value block {what}", path=path, offset=base_offset + int(error[1]))

@@ -1,8 +1,8 @@
 """Axes: strictly ascending timestamps, one kernel to encode many axes and one to decode them.
 
-The stored form is described in docs/format/axis.md; its constants are defined here. A scrape's jitter
-lies around a straight line and does not add up, so the distance from a line is often smaller than
-any difference. All arithmetic is modulo 2**64, which is exact even from int64's least to its largest.
+The stored form is described in docs/format/axis.md; its constants are defined here. A scrape's
+jitter lies around a straight line and does not add up, so the distance from a line is often smaller
+than any difference. All arithmetic is modulo 2**64, which is exact over all of int64.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tsengine.kernels.jit import (
     kernel,
 )
 from tsengine.kernels.packing import (
+    PLAN_COUNTS,
     PLAN_SIZE,
     VECTOR_ROWS,
     WORK_ROWS,
@@ -30,6 +31,7 @@ from tsengine.kernels.packing import (
     read_stream,
     read_varint,
     seal,
+    sort_u64,
     unzigzag,
     write_stream,
     write_varint,
@@ -91,25 +93,54 @@ def fit_slope(q, n):
 
 
 @device
-def write_axis_vector(q, n, out, pos, work, plan):
-    """Write ``q[0:n]`` as differences or as distances from a line; return the position behind."""
-    end, order = write_stream(q, n, 2, out, pos + 1, work, plan)
-    out[pos] = np.uint8(DIFFERENCES | (order << 4))
-    slope = fit_slope(q, n)
-    if slope == _ZERO:
-        return end
+def median_slope(q, n, steps, scratch, plan):
+    """Median step in 2**-12 units: the interval that a scraper was told. n >= 2.
+
+    steps, scratch: u64[1024].
+    """
+    largest = _ZERO
+    for i in range(n - 1):
+        steps[i] = q[i + 1] - q[i]
+        largest = max(largest, steps[i])
+    sort_u64(steps, n - 1, largest, scratch, plan[PLAN_COUNTS:])
+    return steps[(n - 1) >> 1] << np.uint64(LINE_FRACTION_BITS)
+
+
+@device
+def write_line(q, n, slope, out, pos, best, work, plan):
+    """Write ``q[0:n]`` as distances from a line behind `best`; keep the shorter, return its end.
+
+    ``out[pos:best]`` is the vector's best form so far.
+    """
     r = work[1]
     for i in range(n):
         r[i] = q[i] - line_at(slope, i)
-    rival = write_varint(out, end + 1, slope)
-    rival, order = write_stream(r, n, 1, out, rival, work, plan)
-    out[end] = np.uint8(LINE | (order << 4))
-    size = rival - end
-    if size >= end - pos:
-        return end
+    end = write_varint(out, best + 1, slope)
+    end, order = write_stream(r, n, 1, out, end, work, plan)
+    out[best] = np.uint8(LINE | (order << 4))
+    size = end - best
+    if size >= best - pos:
+        return best
     for i in range(size):
-        out[pos + i] = out[end + i]
+        out[pos + i] = out[best + i]
     return pos + size
+
+
+@device
+def write_axis_vector(q, n, out, pos, work, plan):
+    """Write ``q[0:n]`` as differences or as distances from a line; return the position behind.
+
+    Two lines are tried: least squares is best where the clock drifts, the median step where most
+    timestamps are exact.
+    """
+    end, order = write_stream(q, n, 2, out, pos + 1, work, plan)
+    out[pos] = np.uint8(DIFFERENCES | (order << 4))
+    fitted = fit_slope(q, n)
+    if fitted == _ZERO:
+        return end
+    end = write_line(q, n, fitted, out, pos, end, work, plan)
+    usual = median_slope(q, n, work[1], work[2], plan)
+    return end if usual == fitted else write_line(q, n, usual, out, pos, end, work, plan)
 
 
 @device
@@ -221,8 +252,9 @@ def read_axis(data, begin, end, n, out, out_pos, x):
 def decode_axes(data, positions, sizes, lengths, out, out_positions, error):
     """Decode whole axes into ``out[out_positions[a]:]``.
 
-    Shapes: u8[P], i64[A] three times, i64[M], i64[A], error: i64[1]. Returns OK, or a negative status
-    with the axis in `error`. The wrapper proves that axes lie inside `data` and fit into `out`.
+    Shapes: u8[P], i64[A] three times, i64[M], i64[A], error: i64[1]. Returns OK, or a negative
+    status with the axis in `error`. The wrapper proves that axes lie inside `data` and fit into
+    `out`.
     """
     scratch = np.empty(VECTOR_ROWS, np.uint64)
     x = unowned(scratch)

@@ -248,10 +248,11 @@ def write_integers(x, n, divisor, shift, out, pos, tag_at, work, plan):
 
 @device
 def guess_residual_exponent(filled, n, changes):
-    """Exponent whose decimals plus residuals look cheapest, or -1 if ordered bits look cheaper.
+    """Guess (k, is_sure): the exponent whose decimals plus residuals look cheapest.
 
-    Counts bits of first differences where the value changes, at no more than 128 such places, which
-    `changes`, u64[1024], gets.
+    k is -1 if ordered bits look cheaper; `is_sure` if they look a third dearer. Counts bits of first
+    differences where the value changes, at no more than 128 such places, which `changes`,
+    u64[1024], gets.
     """
     found = 0
     largest = 0.0
@@ -265,6 +266,7 @@ def guess_residual_exponent(filled, n, changes):
     for c in range(0, found, stride):
         i = np.int64(changes[c])
         best += bit_length(zigzag(to_ordered(filled[i]) - to_ordered(filled[i - 1])))
+    ordered = best
     best_k = -1
     for k in range(MAX_EXPONENT + 1):
         power = POWERS_OF_TEN[k]
@@ -285,7 +287,7 @@ def guess_residual_exponent(filled, n, changes):
         if bits < best:
             best = bits
             best_k = k
-    return best_k
+    return best_k, 4 * best < 3 * ordered
 
 
 @device
@@ -297,13 +299,15 @@ def write_real(filled, n, head_at, special_at, out, pos, work, plan):
     """
     x = work[1]
     flags = np.int64(out[head_at]) & HAS_SPECIALS
-    out[head_at] = np.uint8(ORDERED | flags)
-    for i in range(n):
-        x[i] = to_ordered(filled[i])
-    end = write_integers(x, n, _ONE, common_shift(x, n), out, pos, head_at, work, plan)
-    k = guess_residual_exponent(filled, n, work[2])
-    if k < 0:
-        return end
+    k, is_sure = guess_residual_exponent(filled, n, work[2])
+    end = pos
+    if not is_sure:
+        out[head_at] = np.uint8(ORDERED | flags)
+        for i in range(n):
+            x[i] = to_ordered(filled[i])
+        end = write_integers(x, n, _ONE, common_shift(x, n), out, pos, head_at, work, plan)
+        if k < 0:
+            return end
     # The rival is written behind, whole, and moved down if it is smaller.
     at = end
     out[at] = np.uint8(DECIMAL_RESIDUAL | flags)
@@ -319,7 +323,7 @@ def write_real(filled, n, head_at, special_at, out, pos, work, plan):
     rival = write_integers(x, n, divisor, 0, out, rival, at, work, plan)
     rival, order = write_stream(r, n, 1, out, rival, work, plan)
     out[at + 1] = np.uint8(k | (order << 4))
-    if rival - at >= end - head_at:
+    if not is_sure and rival - at >= end - head_at:
         return end
     move_down(out, at, head_at, rival - at)
     return head_at + rival - at
@@ -330,11 +334,12 @@ def write_vector(bits, start, n, out, pos, work, plan):
     """Encode ``bits[start:start+n]`` at `pos`; return the position behind."""
     differs = _ZERO
     specials = 0
-    for i in range(start, start + n):
-        differs |= bits[i] ^ bits[start]
-        specials += 1 if is_special(bits[i]) else 0
+    part = bits[start : start + n]
+    for i in range(n):
+        differs |= part[i] ^ part[0]
+        specials += 1 if is_special(part[i]) else 0
     if differs == _ZERO:
-        return write_constant(bits[start], out, pos)
+        return write_constant(part[0], out, pos)
     filled = work[0]
     head_at = pos
     v = filled.view(np.float64)
@@ -344,7 +349,7 @@ def write_vector(bits, start, n, out, pos, work, plan):
     else:
         end = head_at + 2
         for i in range(n):
-            filled[i] = bits[start + i]
+            filled[i] = part[i]
     k = find_exponent(v, n, 0)
     flags = HAS_SPECIALS if specials > 0 else 0
     if k < 0:
@@ -372,7 +377,7 @@ def write_vector(bits, start, n, out, pos, work, plan):
 
 @device
 def equal_vectors(bits, start, length, first_row, vector):
-    """How many vectors from `vector` on hold nothing but the same bits. bits[start] is the block."""
+    """How many vectors from `vector` on hold nothing but the same bits; the block is at `start`."""
     i = vector_start(length, first_row, vector)
     value = bits[start + i]
     while i < length and bits[start + i] == value:
@@ -447,8 +452,10 @@ def gather_statistics(bits, start, n, floats, flags, b):
     size = 0.0
     resets = 0.0
     whole = True
-    for i in range(start, start + n):
-        word = bits[i]
+    block = bits[start : start + n]
+    # Choices between values, not between ways: data decide them, so branches would be mispredicted.
+    for i in range(n):
+        word = block[i]
         v = bits_f64(word)
         if (word & _INF) == _INF:
             if word == STALE_BITS:
@@ -457,17 +464,20 @@ def gather_statistics(bits, start, n, floats, flags, b):
             seen |= HAS_INF if (word << _ONE) == (_INF << _ONE) else HAS_NAN
         if count == 0:
             first = v
-        elif v < last:
-            resets += last
+        # The last value is NaN at first, and no value is less than that.
+        resets += last if v < last else 0.0
         count += 1
         last = v
         smallest = v if v < smallest else smallest
         largest = v if v > largest else largest
-        whole = whole and v == np.rint(v)
+        whole &= v == np.rint(v)
         size += abs(v)
         # Neumaier's sum: what the larger addend swallowed is kept apart.
         moved = total + v
-        lost += (total - moved) + v if abs(total) >= abs(v) else (v - moved) + total
+        swaps = abs(v) > abs(total)
+        larger = v if swaps else total
+        smaller = total if swaps else v
+        lost += (larger - moved) + smaller
         total = moved
     if (seen & (HAS_NAN | HAS_INF)) == 0 and count > 0:
         total += lost if abs(total) < np.inf else 0.0
@@ -668,7 +678,7 @@ def copy_wanted(x, first, behind, lo, hi, out, out_pos):
 
 @device
 def read_group(data, pos, end, vector, n_vectors, length, first_row, lo, hi, out, out_pos, x, r):
-    """Decode the wanted vectors of a group whose body is ``data[pos:end]``; return OK or an error."""
+    """Decode the wanted vectors of the group with the body ``data[pos:end]``; OK or an error."""
     behind = vector + n_vectors
     while vector < behind:
         size = end - pos
@@ -739,8 +749,9 @@ def read_block(data, pos, end, length, first_row, lo, hi, out, out_pos, x, r, pl
             if not is_sealed(data, group_at, stop, context_of(length, first_row, vector)):
                 return np.int64(ERR_CORRUPT)
             status = read_group(
-                data, pos, stop, vector, group_vectors, length, first_row, lo, hi, out, out_pos, x, r
-            )
+                data, pos, stop, vector, group_vectors, length, first_row, lo, hi,
+                out, out_pos, x, r,
+            )  # fmt: skip
             if status < 0:
                 return status
         vector = behind
@@ -748,12 +759,8 @@ def read_block(data, pos, end, length, first_row, lo, hi, out, out_pos, x, r, pl
     return np.int64(OK) if pos == end else np.int64(ERR_CORRUPT)
 
 
-@kernel(
-    i64(U8_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, U64_OUT, I64_IN, I64_OUT)
-)
-def decode_blocks(
-    data, positions, sizes, first_rows, lengths, lo, hi, out, out_positions, error
-):
+@kernel(i64(U8_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, U64_OUT, I64_IN, I64_OUT))
+def decode_blocks(data, positions, sizes, first_rows, lengths, lo, hi, out, out_positions, error):
     """Decode values [lo[b], hi[b]) of each block into ``out[out_positions[b]:]``.
 
     Shapes: u8[P], i64[B] seven times, u64[M], error: i64[2]. Returns OK, or a negative status with

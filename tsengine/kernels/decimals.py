@@ -122,7 +122,7 @@ def common_shift(x, n):
 
 @kernel(i64(F64_IN, I64_OUT))
 def decimal_exponent(v, m):
-    """Least k for which all finite v are decimals of k digits; fills m. NO_EXPONENT: m untouched."""
+    """Least k for which all v are decimals of k digits; fills m, unless it is NO_EXPONENT."""
     k = find_exponent(v, v.shape[0], 0)
     if k >= 0:
         for i in range(v.shape[0]):

@@ -1,10 +1,10 @@
 """Gorilla's two bit streams: timestamps by second differences, values by XOR.
 
-The reference codec that ours is held against; nothing stored is written with it. Source: Pelkonen et
-al., "Gorilla: A Fast, Scalable, In-Memory Time Series Database", VLDB 2015, sections 4.1.1 and
-4.1.2. Three things differ: the first timestamp takes 64 bits (the paper aligns blocks to two hours),
-the widest second difference takes 64 instead of 32 (so any int64 fits), and bits are filled from the
-least significant one on.
+The reference codec that ours is held against; nothing stored is written with it. Source: Pelkonen
+et al., "Gorilla: A Fast, Scalable, In-Memory Time Series Database", VLDB 2015, sections 4.1.1 and
+4.1.2. Three things differ: the first timestamp takes 64 bits (the paper aligns blocks to two
+hours), the widest second difference takes 64 instead of 32 (so any int64 fits), and bits are filled
+from the least significant one on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from __future__ import annotations
 import numpy as np
 
 from tsengine.kernels.bits import leading_zeros, trailing_zeros
-from tsengine.kernels.jit import ERR_TRUNCATED, OK, U8_IN, U8_OUT, U64_IN, U64_OUT, device, i64, kernel
+from tsengine.kernels.jit import (
+    ERR_TRUNCATED,
+    OK,
+    U8_IN,
+    U8_OUT,
+    U64_IN,
+    U64_OUT,
+    device,
+    i64,
+    kernel,
+)
 from tsengine.kernels.packing import get_bits, put_bits
 
 TIMES = 1

@@ -46,17 +46,18 @@ DIFFERENCES = 3
 SORTED = 4
 SCRATCH = 5
 WORK_ROWS = 6
-# Sections of the encoder's plan, i64[PLAN_SIZE]: (base, width, exceptions) of bodies, digit counts.
+MIN_DIGIT_BITS = 8
+MAX_DIGIT_BITS = 11
+# Sections of the encoder's plan, i64[PLAN_SIZE]: (base, width, exceptions, their bits) of bodies,
+# counts of digits.
 PLAN_TRIAL = 0
-PLAN_WHOLE = 3
-PLAN_PIECES = 6
-PLAN_COUNTS = 32
-PLAN_SIZE = PLAN_COUNTS + 256
+PLAN_WHOLE = 4
+PLAN_PIECES = 8
+PLAN_COUNTS = 40
+PLAN_SIZE = PLAN_COUNTS + (1 << MAX_DIGIT_BITS)
 EXCEPTIONS_HEADER_BITS = 16
-PIECES_HOPE = 2
-PIECES_GAIN = 5
+PIECES_HOPE = 3
 GUESS_SAMPLE = 48
-GUESS_SLACK = 3
 TRY_ALL_ROWS = 16
 """Up to here a guess is worth little, and planning all orders costs little."""
 
@@ -152,7 +153,7 @@ def seal(out, start, end, context):
 
 @device
 def is_sealed(data, start, end, context):
-    """Whether the 4 bytes at `end` are the checksum that `seal` writes; the caller proves bounds."""
+    """Whether the 4 bytes at `end`, which exist, are the checksum that `seal` writes."""
     stored = _ZERO
     for i in range(4):
         stored |= np.uint64(data[end + i]) << np.uint64(8 * i)
@@ -184,7 +185,7 @@ def write_varint(out, pos, value):
 
 @device
 def read_varint(data, pos, end):
-    """Return (value, position behind); the position is ERR_TRUNCATED or ERR_CORRUPT on bad input."""
+    """Return (value, position behind); the position is a negative status on bad input."""
     value = _ZERO
     shift = _ZERO
     while pos < end:
@@ -314,6 +315,30 @@ def unpack_lanes(data, pos, width, base, x):
 
 
 @device
+def pack_tail(values, width, out, pos):
+    """Pack values below 2**width one behind the other; return the position behind."""
+    if width == 0:
+        return pos
+    end = pos + ((values.shape[0] * width + 7) >> 3)
+    word = _ZERO
+    filled = 0
+    for i in range(values.shape[0]):
+        word |= values[i] << np.uint64(filled)
+        filled += width
+        if filled >= 64:
+            store_u64(out, pos, word)
+            pos += 8
+            filled -= 64
+            # What did not fit: the top `filled` bits of the value, none if it ended on the border.
+            word = (values[i] >> _ONE) >> np.uint64(width - filled - 1)
+    while pos < end:
+        out[pos] = np.uint8(word & _BYTE)
+        word >>= np.uint64(8)
+        pos += 1
+    return end
+
+
+@device
 def unpack_tail(data, pos, width, count, base, x, start):
     """Fill ``x[start:start+count]`` from a sequential bit run of ceil(count * width / 8) bytes."""
     if width == 0:
@@ -365,9 +390,9 @@ def exception_bits(n, count, width):
 
 @device
 def sort_u64(x, n, spread, scratch, counts):
-    """Sort ``x[0:n]``, values at most `spread`, in place: radix sort by bytes, insertion when short.
+    """Sort ``x[0:n]``, values at most `spread`, in place: radix sort, insertion when short.
 
-    scratch: u64[n]; counts: i64[256].
+    scratch: u64[n]; counts: i64[2**MAX_DIGIT_BITS]. Digits are as wide as pays for n values.
     """
     if n <= 24:
         for i in range(1, n):
@@ -378,34 +403,48 @@ def sort_u64(x, n, spread, scratch, counts):
                 j -= 1
             x[j] = value
         return
+    digit_bits = MAX_DIGIT_BITS if n > 2 * PIECE_ROWS else MIN_DIGIT_BITS
+    mask = low_mask(digit_bits)
     shift = _ZERO
     flipped = False
     while shift < _WORD and (spread >> shift) != _ZERO:
         source, target = (scratch, x) if flipped else (x, scratch)
-        digits = min(_BYTE, spread >> shift)
-        for b in range(digits + _ONE):
+        digits = np.int64(min(mask, spread >> shift)) + 1
+        for b in range(digits):
             counts[b] = 0
         for i in range(n):
-            counts[(source[i] >> shift) & _BYTE] += 1
+            counts[(source[i] >> shift) & mask] += 1
         total = 0
-        for b in range(digits + _ONE):
+        for b in range(digits):
             count = counts[b]
             counts[b] = total
             total += count
         for i in range(n):
-            digit = (source[i] >> shift) & _BYTE
+            digit = (source[i] >> shift) & mask
             target[counts[digit]] = source[i]
             counts[digit] += 1
         flipped = not flipped
-        shift += np.uint64(8)
+        shift += np.uint64(digit_bits)
     if flipped:
         for i in range(n):
             x[i] = scratch[i]
 
 
 @device
+def least_and_spread(part):
+    """Return (least value, spread) of u64s read as int64."""
+    smallest = np.int64(part[0])
+    largest = smallest
+    for i in range(part.shape[0]):
+        value = np.int64(part[i])
+        smallest = min(smallest, value)
+        largest = max(largest, value)
+    return np.uint64(smallest), np.uint64(largest) - np.uint64(smallest)
+
+
+@device
 def cheapest_width(x, count, stride, n, widths):
-    """Guess (width, bits) of the cheapest packing of n values from sorted samples ``x[0:count:stride]``.
+    """Guess (width, bits) of n values' cheapest packing from sorted ``x[0:count:stride]``.
 
     Widths from 0 to `widths` - 1 are tried; a window of samples stands for its share of n.
     """
@@ -437,30 +476,25 @@ def cheapest_width(x, count, stride, n, widths):
 def plan_body(d, start, stop, near, work, plan, at):
     """Choose base and width of ``d[start:stop]``, read as int64, with the fewest bits; return them.
 
-    Puts (base, width, exceptions) into ``plan[at:at+3]``. `near` is what the base is written relative
-    to. Every width is tried with the window of that width that holds most values: in the sorted
-    values it only grows with the width, so one pass over all widths is nearly linear.
+    Puts (base, width, exceptions, their bits) into ``plan[at:at+4]``. `near` is what the base is
+    written relative to. Every width is tried with the window of that width that holds most values:
+    in the sorted values it only grows with the width, so one pass over all widths is nearly linear.
     """
     count = stop - start
-    smallest = np.int64(d[start])
-    largest = smallest
-    for i in range(start, stop):
-        value = np.int64(d[i])
-        smallest = min(smallest, value)
-        largest = max(largest, value)
-    low = np.uint64(smallest)
-    spread = np.uint64(largest) - low
+    part = d[start:stop]
+    low, spread = least_and_spread(part)
     full = bit_length(spread)
     # A full vector is packed with all its slots, those of the lost first differences included.
     slots = VECTOR_ROWS if stop == VECTOR_ROWS else count
     best = slots * full
+    best_patches = np.int64(0)
     best_width = full
     best_first = 0
     best_inside = count
     if full > 0 and count > 2:
         x = work[SORTED]
         for i in range(count):
-            x[i] = d[start + i] - low
+            x[i] = part[i] - low
         sort_u64(x, count, spread, work[SCRATCH], plan[PLAN_COUNTS:])
         # Below the width that holds half of the values, every eighth value shows the best width.
         middle = x[(3 * count) >> 2] - x[count >> 2]
@@ -480,9 +514,11 @@ def plan_body(d, start, stop, near, work, plan, at):
                 i += 1
             outside = count - inside
             two_sided = 1 if first > 0 else 0
-            bits = slots * width + exception_bits(count, outside, full + two_sided - width)
+            patches = exception_bits(count, outside, full + two_sided - width)
+            bits = slots * width + patches
             if bits < best:
                 best = bits
+                best_patches = patches
                 best_width = width
                 best_first = first
                 best_inside = inside
@@ -497,6 +533,7 @@ def plan_body(d, start, stop, near, work, plan, at):
     plan[at] = np.int64(low)
     plan[at + 1] = best_width
     plan[at + 2] = count - best_inside
+    plan[at + 3] = best_patches
     return best + 8 + varint_bits(zigzag(low - near))
 
 
@@ -506,15 +543,10 @@ def plan_pieces(d, start, n, limit, work, plan):
     bits = np.int64(8)
     for at in range(start, n, PIECE_ROWS):
         stop = min(at + PIECE_ROWS, n)
-        smallest = np.int64(d[at])
-        largest = smallest
-        for i in range(at, stop):
-            value = np.int64(d[i])
-            smallest = min(smallest, value)
-            largest = max(largest, value)
-        bits += 16 + (stop - at) * bit_length(np.uint64(largest) - np.uint64(smallest))
-    # Exceptions seldom win more than this fraction of what plain widths need.
-    if bits - (bits >> PIECES_HOPE) >= limit:
+        _low, spread = least_and_spread(d[at:stop])
+        bits += 16 + (stop - at) * bit_length(spread)
+    # Without exceptions; they may win what the whole vector's cost, and seldom more.
+    if bits - (bits >> PIECES_HOPE) - plan[PLAN_WHOLE + 3] >= limit:
         return limit
     bits = np.int64(8)
     near = _ZERO
@@ -522,7 +554,7 @@ def plan_pieces(d, start, n, limit, work, plan):
     for first in range(start, n, PIECE_ROWS):
         bits += plan_body(d, first, min(first + PIECE_ROWS, n), near, work, plan, at)
         near = np.uint64(plan[at])
-        at += 3
+        at += 4
     return min(bits, limit)
 
 
@@ -530,16 +562,13 @@ def plan_pieces(d, start, n, limit, work, plan):
 def write_exceptions(d, start, n, base, width, n_exceptions, out, pos):
     """Write positions and high bits of the values outside [base, base + 2**width)."""
     count = n - start
-    signed = False
-    for i in range(start, n):
-        if np.int64(d[i]) < np.int64(base):
-            signed = True
-    largest = _ZERO
-    for i in range(start, n):
-        high = high_part(d[i] - base, width, signed)
-        if high != _ZERO:
-            largest = max(largest, high - _ONE)
-    bits = bit_length(largest)
+    part = d[start:n]
+    low_value, _spread = least_and_spread(part)
+    signed = np.int64(low_value) < np.int64(base)
+    largest = _ONE
+    for i in range(count):
+        largest = max(largest, high_part(part[i] - base, width, signed))
+    bits = bit_length(largest - _ONE)
     pos = write_varint(out, pos, np.uint64(n_exceptions))
     out[pos] = np.uint8(np.uint64(bits) | (SIGNED_EXCEPTIONS if signed else _ZERO))
     pos += 1
@@ -550,10 +579,9 @@ def write_exceptions(d, start, n, base, width, n_exceptions, out, pos):
     unary_at = low_at + n_exceptions * low
     high_at = unary_at + n_exceptions + (count >> low) + 1
     k = 0
-    for i in range(start, n):
-        high = high_part(d[i] - base, width, signed)
+    for idx in range(count):
+        high = high_part(part[idx] - base, width, signed)
         if high != _ZERO:
-            idx = i - start
             put_bits(out, low_at + k * low, np.uint64(idx) & low_mask(low), low)
             put_bits(out, unary_at + (idx >> low) + k, _ONE, 1)
             put_bits(out, high_at + k * bits, high - _ONE, bits)
@@ -687,9 +715,9 @@ def guess_bits(x, n, order, sample):
 def write_stream(x, n, max_order, out, pos, work, plan):
     """Encode ``x[0:n]`` at `pos`; return (position behind, order of differences).
 
-    x: u64[1024], left as it was; work: u64[WORK_ROWS, 1024], of which x may be one of the first three
-    rows; plan: i64[PLAN_SIZE]. Orders are compared by a sample first; only those within a bit of
-    the best guess are planned exactly.
+    x: u64[1024], left as it was; work: u64[WORK_ROWS, 1024], of which x may be one of the first
+    three rows; plan: i64[PLAN_SIZE]. Orders are compared by a sample first; only those within a bit
+    of the best guess are planned exactly.
     """
     top = min(max_order, n - 1)
     sample = work[SORTED]
@@ -700,7 +728,7 @@ def write_stream(x, n, max_order, out, pos, work, plan):
         guess_bits(x, n, 2, sample) if top >= 2 else none,
     )
     guess = min(guesses[0], guesses[1], guesses[2])
-    limit = guess + (guess >> GUESS_SLACK) + n // 4 if n > TRY_ALL_ROWS else none
+    limit = guess + n // 4 if n > TRY_ALL_ROWS else none
     best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
     best_order = 0
     d = work[DIFFERENCES]
@@ -716,7 +744,7 @@ def write_stream(x, n, max_order, out, pos, work, plan):
         if bits < best_bits:
             best_bits = bits
             best_order = order
-            for i in range(3):
+            for i in range(4):
                 plan[PLAN_WHOLE + i] = plan[PLAN_TRIAL + i]
     difference(x, n, best_order, d)
     if best_order >= 1:
@@ -724,10 +752,8 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     if best_order >= 2:
         pos = write_varint(out, pos, zigzag(x[1] - x[0]))
     near = _ZERO
-    # A full vector gives up lanes, which decode faster than pieces: it wants something in return.
-    limit = best_bits - (best_bits >> PIECES_GAIN) if n == VECTOR_ROWS else best_bits
     if n - best_order > PIECE_ROWS and (
-        plan_pieces(d, best_order, n, limit, work, plan) < limit
+        plan_pieces(d, best_order, n, best_bits, work, plan) < best_bits
     ):
         out[pos] = np.uint8(IN_PIECES)
         pos += 1
@@ -736,11 +762,9 @@ def write_stream(x, n, max_order, out, pos, work, plan):
             stop = min(first + PIECE_ROWS, n)
             pos = write_body(d, first, stop, near, False, out, pos, work, plan, at)
             near = np.uint64(plan[at])
-            at += 3
+            at += 4
     else:
-        pos = write_body(
-            d, best_order, n, near, n == VECTOR_ROWS, out, pos, work, plan, PLAN_WHOLE
-        )
+        pos = write_body(d, best_order, n, near, n == VECTOR_ROWS, out, pos, work, plan, PLAN_WHOLE)
     return pos, np.int64(best_order)
 
 
@@ -754,18 +778,16 @@ def write_body(d, start, stop, near, in_lanes, out, pos, work, plan, at):
     pos = write_varint(out, pos + 1, zigzag(base - near))
     mask = low_mask(width)
     packed = work[SCRATCH]
-    for i in range(start, stop):
-        packed[i] = (d[i] - base) & mask
+    part_in = d[start:stop]
+    part_out = packed[start:stop]
+    for i in range(stop - start):
+        part_out[i] = (part_in[i] - base) & mask
     if in_lanes:
         for i in range(start):
             packed[i] = _ZERO
         pos = pack_lanes(packed, width, out, pos)
     else:
-        size = ((stop - start) * width + 7) >> 3
-        clear(out, pos, size + 8)
-        for i in range(start, stop):
-            put_bits(out, (pos << 3) + (i - start) * width, packed[i], width)
-        pos += size
+        pos = pack_tail(packed[start:stop], width, out, pos)
     if n_exceptions > 0:
         pos = write_exceptions(d, start, stop, base, width, n_exceptions, out, pos)
     return pos

@@ -265,8 +265,9 @@ def extreme_windows(
 ):  # fmt: skip
     """MIN, MAX, TS_OF_MIN, TS_OF_MAX of (end - range, end]; shapes as in `windows.select_latest`.
 
-    NaN only if all values are NaN; of equal extremes the last one's time counts. A monotonic queue
-    of positions makes every sample enter and leave once, however windows overlap.
+    NaN only if all values are NaN; of equal extremes the first one's value (0 or -0) and the last
+    one's time count. A monotonic queue of positions makes every sample enter and leave once,
+    however windows overlap.
     """
     n_steps = ends_ms.shape[0]
     longest = 0
@@ -300,12 +301,11 @@ def extreme_windows(
                 x = values[base + i]
                 if np.isnan(x):
                     continue
-                if want_max:
-                    while head < tail and values[base + queue[tail - 1]] <= x:
-                        tail -= 1
-                else:
-                    while head < tail and values[base + queue[tail - 1]] >= x:
-                        tail -= 1
+                while head < tail:
+                    y = values[base + queue[tail - 1]]
+                    if not (want_time and y == x) and not (y < x if want_max else y > x):
+                        break
+                    tail -= 1
                 if head == tail:
                     head = 0
                     tail = 0

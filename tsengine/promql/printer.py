@@ -48,18 +48,14 @@ def to_text(expr: Expr) -> str:
         inner = _selector(expr.selector)
         return f"{inner}[{span}]{_modifiers(expr.selector)}{_at(shift)}{_offset(shift)}"
     if isinstance(expr, Subquery):
-        step = ""
-        if expr.step_ms is not None:
-            step = _span(expr.step_ms, expr.step_expr)
-        span = _span(expr.range_ms, expr.range_expr)
-        return f"{to_text(expr.expr)}[{span}:{step}]{_at(expr.shift)}{_offset(expr.shift)}"
+        return to_text(expr.expr) + subquery_suffix(expr)
     if isinstance(expr, Call):
         return f"{expr.name}({_joined(expr.args)})"
     if isinstance(expr, Binary):
         return _binary(expr)
     if isinstance(expr, Aggregate):
         args = (expr.expr,) if expr.param is None else (expr.param, expr.expr)
-        return f"{expr.op}{_clause(expr)}({_joined(args)})"
+        return f"{aggregate_head(expr)}({_joined(args)})"
     if isinstance(expr, NumberLiteral):
         return number_text(expr.value, is_duration=expr.is_duration)
     if isinstance(expr, Paren):
@@ -82,6 +78,30 @@ def number_text(value: float, *, is_duration: bool = False) -> str:
         return "+Inf" if value > 0 else "-Inf"
     text = format(Decimal(repr(value)), "f")
     return text.removesuffix(".0")
+
+
+def subquery_suffix(expr: Subquery) -> str:
+    """Write what stands behind the expression of a subquery."""
+    step = "" if expr.step_ms is None else _span(expr.step_ms, expr.step_expr)
+    span = _span(expr.range_ms, expr.range_expr)
+    return f"[{span}:{step}]{_at(expr.shift)}{_offset(expr.shift)}"
+
+
+def aggregate_head(expr: Aggregate) -> str:
+    """Write what stands before the parenthesis of an aggregation."""
+    if expr.without:
+        return f"{expr.op} without ({_labels(expr.grouping)}) "
+    return f"{expr.op} by ({_labels(expr.grouping)}) " if expr.grouping else expr.op
+
+
+def operator_text(expr: Binary) -> str:
+    """Write an operator with its modifiers."""
+    words = [expr.op]
+    if expr.returns_bool:
+        words.append("bool")
+    if expr.matching is not None:
+        words += _matching(expr.matching)
+    return " ".join(words)
 
 
 def matcher_text(matcher: Matcher) -> str:
@@ -115,23 +135,11 @@ def _labels(names: tuple[str, ...]) -> str:
     return ", ".join(map(_label, names))
 
 
-def _clause(expr: Aggregate) -> str:
-    if expr.without:
-        return f" without ({_labels(expr.grouping)}) "
-    return f" by ({_labels(expr.grouping)}) " if expr.grouping else ""
-
-
 def _binary(expr: Binary) -> str:
     lhs = to_text(expr.lhs)
     if expr.op == "^" and lhs == "+Inf":
         lhs = "Inf"  # a sign would bind the whole power
-    words = [lhs, expr.op]
-    if expr.returns_bool:
-        words.append("bool")
-    if expr.matching is not None:
-        words += _matching(expr.matching)
-    words.append(to_text(expr.rhs))
-    return " ".join(words)
+    return f"{lhs} {operator_text(expr)} {to_text(expr.rhs)}"
 
 
 def _matching(matching: VectorMatching) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,10 +20,16 @@ class SampleView(Protocol):
     def dictionary(self) -> LabelDictionary:
         """Texts behind the pair ids of `labels`."""
 
-    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> npt.NDArray[np.uint32]:
+    def find(
+        self,
+        matchers: Sequence[Matcher],
+        mint: int,
+        maxt: int,
+        check: Callable[[], None] | None = None,
+    ) -> npt.NDArray[np.uint32]:
         """Refs of matching series, ascending: u32[S]. The closed time range prunes roughly.
 
-        Raises QueryError for an invalid regular expression.
+        `check` is called now and then and may raise to give up. Raises QueryError for an invalid regular expression.
         """
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,12 +95,15 @@ class CatalogView:
         """Id of the pair of two symbol ids, NO_ID if there is none."""
         return find_pair(self.state, self.keys, name, value)
 
-    def find(self, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
+    def find(
+        self, matchers: Sequence[Matcher], check: Callable[[], None] | None = None
+    ) -> npt.NDArray[np.uint32]:
         """Refs of the series that fulfil all matchers, ascending: u32[S].
 
-        Raises QueryError for an invalid regular expression.
+        `check` is called between matchers and may raise to give up. Raises QueryError for an
+        invalid regular expression.
         """
-        return matching.find_series(self, matchers)
+        return matching.find_series(self, matchers, check)
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
         """Label sets of series, sorted by name bytewise; arrays are the caller's."""

@@ -87,7 +87,9 @@ class Checkpointer:
             return True
 
     def discard(self, paths: Sequence[str]) -> None:
-        """Remove files and part folders that no manifest names; what stays, the next start removes.
+        """Remove files and part folders that no manifest names.
+
+        What can't be removed is an orphan, which the next start removes.
         """
         for path in paths:
             with contextlib.suppress(OSError):

@@ -90,11 +90,13 @@ class Head:
 
     def freeze(self) -> None:
         """Take no more samples, and sort the open run so that reading it is cheap."""
-        self._frozen = True
         state = self._state
         if state.n_open == 0:
+            self._frozen = True
             return
         run = self._open.sort(state.n_open)
+        # Only now: if memory was short for sorting, the head goes on taking samples.
+        self._frozen = True
         n_samples = state.n_samples - (state.n_open - len(run.t_ms))
         self._open = _OpenRun()
         self._publish(

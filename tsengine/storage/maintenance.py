@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tsengine.errors import Closed, TsengineError
+from tsengine.errors import Closed, CorruptionError, TsengineError
 from tsengine.storage import filenames
 from tsengine.storage.checkpoint import Checkpointer, check_space, targets_of
 from tsengine.storage.compaction import merge_parts
@@ -50,6 +50,7 @@ class Maintenance:
         self._merge_wanted = threading.Event()
         self._removals: list[tuple[float, str]] = []
         self._removals_lock = threading.Lock()
+        self._damaged_merges: set[tuple[PartEntry, ...]] = set()
         self._last_flush = time.monotonic()
         self._n = {"flushes": 0, "flush_failures": 0, "merges": 0, "merge_failures": 0}
         self._threads = [
@@ -190,10 +191,20 @@ class Maintenance:
     def _compact_due(self) -> None:
         while not self._stopping.is_set():
             with self._merge_lock:
-                merges = plan_compaction(self._live_parts())
+                merges = [
+                    merge
+                    for merge in plan_compaction(self._live_parts())
+                    if merge.inputs not in self._damaged_merges
+                ]
                 if not merges:
                     return
-                self._merge(merges[0])
+                try:
+                    self._merge(merges[0])
+                except CorruptionError as error:
+                    # One damaged part must not hold up the merges of all others.
+                    self._damaged_merges.add(merges[0].inputs)
+                    self._n["merge_failures"] += 1
+                    _LOG.error("a merge is given up until the next start: %s", error)
 
     def _merge(self, merge: Merge) -> None:
         database = self._database

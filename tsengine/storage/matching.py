@@ -11,7 +11,7 @@ candidates' own labels, or, where it covers few series, by its postings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,16 +91,21 @@ class PairCondition:
     negated: bool
 
 
-def find_series(view: Matchable, matchers: Sequence[Matcher]) -> npt.NDArray[np.uint32]:
+def find_series(
+    view: Matchable, matchers: Sequence[Matcher], check: Callable[[], None] | None = None
+) -> npt.NDArray[np.uint32]:
     """Refs of the view's series that fulfil all matchers, ascending: u32[S].
 
-    Raises QueryError for an invalid regular expression.
+    `check` is called between matchers and may raise to give up. Raises QueryError for an invalid
+    regular expression.
     """
     # All are compiled before the first is answered: an invalid one must not hide behind an
     # empty result.
     patterns = [_pattern(matcher) for matcher in matchers]
     conditions = []
     for matcher, pattern in zip(matchers, patterns, strict=True):
+        if check is not None:
+            check()
         condition = _condition(view, matcher, pattern)
         if condition.negated and not len(condition.pairs):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from tsengine.model.matchers import Matcher
 from tsengine.storage import select
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import HeadView
+from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_reader import PartReader
 
 
@@ -60,14 +61,28 @@ class DatabaseView:
         return mint, max(maxts)
 
     @property
+    def entries(self) -> tuple[PartEntry, ...]:
+        """What the manifest says about the parts."""
+        return tuple(part.entry for part in self._parts)
+
+    @property
     def n_samples(self) -> int:
         """Stored samples, duplicates between sources counted each time."""
         parts = sum(p.entry.n_samples for p in self._parts)
         return parts + sum(h.n_samples for h in self._heads)
 
-    def find(self, matchers: Sequence[Matcher], mint: int, maxt: int) -> npt.NDArray[np.uint32]:
-        """Matching series with data near the closed range: u32[S] ascending."""
-        return self.live(self.catalog.find(matchers), mint, maxt)
+    def find(
+        self,
+        matchers: Sequence[Matcher],
+        mint: int,
+        maxt: int,
+        check: Callable[[], None] | None = None,
+    ) -> npt.NDArray[np.uint32]:
+        """Matching series with data near the closed range: u32[S] ascending.
+
+        `check` is called between matchers and may raise to give up.
+        """
+        return self.live(self.catalog.find(matchers, check), mint, maxt)
 
     def all_refs(self) -> npt.NDArray[np.uint32]:
         """Every series: u32[S] ascending."""

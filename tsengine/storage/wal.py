@@ -11,7 +11,7 @@ waits fails: entries behind a failed one may use series that were to be logged b
 try a new segment each time, so a disk that has room again heals the log.
 
 Files are not preallocated: measured, fallocate changes nothing, and writing zeros first saves 20 %
-of an fdatasync but doubles the bytes written (bench/bench_wal.py).
+of an fdatasync but doubles the bytes written (bench/wal.py).
 
 Threads: `append`, `cut`, `trim`, `close` from any thread; the callbacks run in the writer thread.
 """

@@ -193,6 +193,22 @@ def test_no_error_at_a_step_where_one_side_is_empty():
     assert result.values[0, 1] == 12.0
 
 
+def test_pairs_that_a_comparison_filters_out_count_in_one_to_one_matching_only():
+    ctx = make_context()
+    many = to_matrix(ctx, rows_of(({"x": "1", "y": "a"}, [5.0]), ({"x": "1", "y": "b"}, [1.0])))
+    one = to_matrix(ctx, rows_of(({"x": "1", "y": "c"}, [2.0])))
+    rules = ast.VectorMatching(labels=("x",), is_on=True)
+    for op in (">", "<", "!=", "==", "+"):
+        with pytest.raises(QueryError, match="many-to-one matching must be explicit"):
+            binary(ctx, node(op, rules), many, one)
+    grouped = ast.VectorMatching(ast.Cardinality.MANY_TO_ONE, ("x",), True, ("y",))
+    result = binary(ctx, node(">", grouped), many, one)
+    assert result.values[result.present()].tolist() == [5.0]
+    for op in ("!=", "+"):
+        with pytest.raises(QueryError, match="grouping labels must ensure unique matches"):
+            binary(ctx, node(op, grouped), many, one)
+
+
 @pytest.mark.parametrize("op", ["</", ">/"])
 def test_trim_of_floats_gives_nothing_and_an_info(op):
     ctx = make_context(text="a </ b")

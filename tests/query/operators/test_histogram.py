@@ -170,10 +170,9 @@ def test_warnings_about_bad_buckets(delayed):
         ({"__name__": "m", "le": "absent"}, [None]),
     )
     assert call(ctx, "histogram_quantile", 0.5, matrix_of(ctx, rows)).n_series == 0
-    name = ' for metric name "m"' if delayed else ""
     assert ctx.annotations.warnings == [
-        f'PromQL warning: bucket label "le" is missing or has a malformed value of "{le}"{name} '
-        "(1:1)"
+        f'PromQL warning: bucket label "le" is missing or has a malformed value of "{le}" for '
+        'metric name "m" (1:1)'
         for le in ("", "x")
     ]
 

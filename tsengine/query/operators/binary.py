@@ -164,6 +164,7 @@ def _vectors(
             valid = holds
     if valid is not None and valid.all():
         valid = None
+    matching.refuse_equal_results(ctx.space, made, valid, rules)
     marks = _marks(ctx, node, many, made.many)
     return merge_same_labels(ctx.space, StepMatrix(made.labels, values, valid, marks))
 

@@ -139,9 +139,7 @@ def _warn_bad_buckets(
 
 
 def _metric_names(ctx: QueryContext, labels: LabelRows, rows: _I64) -> list[str]:
-    """Metric names of rows for messages; they are told only under delayed name removal."""
-    if not ctx.delayed_name_removal:
-        return [""] * len(rows)
+    """Metric names of rows, for messages; empty where the name is gone already."""
     pairs = ctx.space.column(labels, METRIC_NAME)[rows]
     return ["" if pair == NO_ID else ctx.space.value_of(pair) for pair in pairs.tolist()]
 
@@ -203,7 +201,11 @@ def _quantiles(
     run_slices(ctx, slices_of_groups(ctx, classic.buckets, n_groups), work)
     n_fixes, first, last = fix_steps.reshape(n_groups, 3).T
     fixed = np.flatnonzero(n_fixes)
-    for group, name in zip(fixed, _metric_names(ctx, classic.labels, fixed), strict=True):
+    # Unlike warnings about buckets, this info names the metric only under delayed name removal.
+    names = [""] * len(fixed)
+    if ctx.delayed_name_removal:
+        names = _metric_names(ctx, classic.labels, fixed)
+    for group, name in zip(fixed, names, strict=True):
         low, high, difference = fixes[group].tolist()
         found = _Fixes(
             low=low,

@@ -101,7 +101,8 @@ def join(
     Raises
     ------
     QueryError
-        A matching label set is not unique where it has to be, at a step where it matters.
+        A matching label set is not unique where it has to be, at a step where it matters: also for
+        pairs that a comparison will filter out.
 
     """
     space = ctx.space
@@ -113,11 +114,21 @@ def join(
     valid = _both_present(many, one, many_rows, one_rows)
     made = Join(many_rows, one_rows, valid, labels, groups.left[many_rows])
     if matching.cardinality is Cardinality.ONE_TO_ONE:
-        _refuse_overlap(made, made.group, groups.n, _NEEDS_GROUPING, same_group=True)
-    else:
-        result_group, first_row = space.group(labels)
-        _refuse_overlap(made, result_group, len(first_row), _NOT_UNIQUE_MATCHES, same_group=False)
+        _refuse_overlap(made, valid, made.group, groups.n, _NEEDS_GROUPING, same_group=True)
     return made
+
+
+def refuse_equal_results(
+    space: LabelSpace, made: Join, valid: _BOOL | None, matching: VectorMatching
+) -> None:
+    """Refuse two pairs of a grouped matching that give one label set at a step.
+
+    ``valid: bool[P, T]``: where pairs have a result, None for everywhere. What a comparison has
+    filtered out is none, unlike in one-to-one matching, which `join` has checked.
+    """
+    if matching.cardinality is not Cardinality.ONE_TO_ONE:
+        group, first_row = space.group(made.labels)
+        _refuse_overlap(made, valid, group, len(first_row), _NOT_UNIQUE_MATCHES, same_group=False)
 
 
 def _refuse_duplicates(
@@ -256,7 +267,13 @@ def _result_labels(
 
 
 def _refuse_overlap(
-    made: Join, result_group: _I64, n_groups: int, text: str, *, same_group: bool
+    made: Join,
+    valid: _BOOL | None,
+    result_group: _I64,
+    n_groups: int,
+    text: str,
+    *,
+    same_group: bool,
 ) -> None:
     """Two pairs that would give one result at one step.
 
@@ -268,19 +285,19 @@ def _refuse_overlap(
     if len(rows) == 0:
         return
     dense, dense_group = np.unique(result_group[rows], return_inverse=True)
-    if made.valid is None:
+    if valid is None:
         crowded = np.ones((len(dense), 1), np.bool_)
-        valid = np.ones((len(rows), 1), np.bool_)
+        present = np.ones((len(rows), 1), np.bool_)
     else:
-        valid = np.ascontiguousarray(made.valid[rows])
-        count = np.zeros((len(dense), valid.shape[1]))
-        count_valid(valid, dense_group.astype(np.int64), count)
+        present = np.ascontiguousarray(valid[rows])
+        count = np.zeros((len(dense), present.shape[1]))
+        count_valid(present, dense_group.astype(np.int64), count)
         crowded = count > 1
     steps = np.flatnonzero(crowded.any(axis=0))
     if len(steps) == 0:
         return
     bad = int(np.flatnonzero(crowded[:, steps[0]])[0])
-    pairs = rows[(dense_group == bad) & valid[:, steps[0]]]
+    pairs = rows[(dense_group == bad) & present[:, steps[0]]]
     if same_group or len(np.unique(made.group[pairs])) < len(pairs):
         raise QueryError(text)
     raise QueryError(SAME_LABELSET)

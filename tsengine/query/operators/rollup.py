@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,22 +120,35 @@ def _bind(kernel: Kernel, *first: int | _F64 | _I64) -> WindowKernel:
     return call
 
 
-def check_parameters(node: ast.Call, params: list[_F64]) -> None:
-    """Refuse parameters; to be called where there is a series to use them on.
+def check_parameters(
+    node: ast.Call, params: list[_F64], steps_with_samples: Callable[[], _BOOL]
+) -> None:
+    """Refuse parameters at steps where there is a series to use them on.
+
+    Parameters
+    ----------
+    node, params
+        The function and its parameters, f64[T] each.
+    steps_with_samples
+        bool[T]: whether any series has a sample in its window; asked only if it matters.
 
     Raises
     ------
     QueryError
-        A smoothing factor is outside (0, 1).
+        A smoothing factor is outside (0, 1); NaN is not.
 
     """
     if node.name != "double_exponential_smoothing":
         return
-    for factor, name in zip(params, ("smoothing", "trend"), strict=True):
-        bad = ~((factor > 0.0) & (factor < 1.0))
-        if bad.any():
+    bad = [(factor <= 0.0) | (factor >= 1.0) for factor in params]
+    if not any(steps.any() for steps in bad):
+        return
+    matters = steps_with_samples()
+    for factor, steps, name in zip(params, bad, ("smoothing", "trend"), strict=True):
+        refused = factor[steps & matters]
+        if len(refused):
             raise QueryError(
-                f"invalid {name} factor. Expected: 0 < {name[0]}f < 1, got: {factor[bad][0]:f}"
+                f"invalid {name} factor. Expected: 0 < {name[0]}f < 1, got: {refused[0]:f}"
             )
 
 
@@ -174,7 +188,10 @@ def prepare_rollup(
     steps = parameter_steps(params)
     series = find_range_series(ctx, source)
     if len(series.refs):
-        check_parameters(node, steps)
+        present = _bind(*_SIMPLE["present_over_time"])
+        check_parameters(
+            node, steps, lambda: np.asarray(collect(ctx, series, present).present().any(axis=0))
+        )
     return PreparedRollup(node, steps, series, window_kernel(node, ctx, steps))
 
 

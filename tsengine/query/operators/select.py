@@ -17,6 +17,7 @@ from tsengine.kernels import extended, windows
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
 from tsengine.model.matchers import Matcher
+from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
 from tsengine.query.scheduler import plan_slices, run_slices
@@ -84,7 +85,7 @@ def find_series(
     key = ("series", matchers, mint, maxt)
     known = ctx.memo.get(key)
     if known is None:
-        refs = ctx.view.find(matchers, mint, maxt)
+        refs = ctx.view.find(matchers, mint, maxt, ctx.check)
         known = (refs, ctx.view.labels(refs))
         ctx.memo[key] = known
     refs, labels = known
@@ -229,18 +230,57 @@ def trimmed(
 
 
 def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
-    """A range selector as the answer of an instant query: its samples, without stale markers."""
+    """A range selector as the answer of an instant query: its samples, without stale markers.
+
+    An anchored or smoothed range also has values at both its ends.
+    """
     series = find_range_series(ctx, plan)
     ctx.account(ctx.view.count_samples(series.refs, series.mint, series.maxt))
     batch = ctx.view.read(series.refs, series.mint, series.maxt, drop_stale=True)
     ctx.limits.note_read(len(batch.values))
     lengths = np.diff(batch.row_offsets)
-    used = np.flatnonzero(lengths > 0)
     starts = batch.axis_offsets[batch.row_axis]
     at = np.repeat(starts - batch.row_offsets[:-1], lengths) + np.arange(len(batch.values))
+    row, t_ms, values = np.repeat(np.arange(batch.n_rows), lengths), batch.t_ms[at], batch.values
+    selector = plan.node.selector
+    if selector.anchored or selector.smoothed:
+        row, t_ms, values = _with_edges(ctx, selector, series, batch, (row, t_ms, values))
+    lengths = np.bincount(row, minlength=batch.n_rows)
+    used = np.flatnonzero(lengths > 0)
     return RangeVector(
         labels=ctx.space.take(series.labels, used),
         offsets=np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths[used]))),
-        t_ms=batch.t_ms[at],
-        values=batch.values,
+        t_ms=t_ms,
+        values=values,
     )
+
+
+def _with_edges(
+    ctx: QueryContext,
+    selector: ast.VectorSelector,
+    series: SeriesSet,
+    batch: FrameBatch,
+    samples: tuple[_I64, _I64, _F64],
+) -> tuple[_I64, _I64, _F64]:
+    """Samples ``(row, t_ms, value)`` strictly inside the one range there is, and at its ends."""
+    modifier = extended.SMOOTHED if selector.smoothed else extended.ANCHORED
+    end_ms = int(series.ends_ms[0])
+    start_ms = end_ms - series.range_ms
+    row, t_ms, values = samples
+    shape = (batch.n_rows, 1)
+    valid = np.empty(shape, np.bool_)
+    edges = []
+    for op, edge_ms in ((extended.LEFT, start_ms), (extended.RIGHT, end_ms)):
+        out = np.empty(shape)
+        extended.difference_of_edges(
+            op, modifier, ctx.lookback_ms, batch.t_ms, batch.axis_offsets, batch.row_axis,
+            axis_order(batch), batch.values, batch.row_offsets, series.ends_ms[:1],
+            series.range_ms, out, valid, np.empty(batch.n_rows, np.int64),
+        )  # fmt: skip
+        rows = np.flatnonzero(valid)
+        edges.append((rows, np.full(len(rows), edge_ms), out[rows, 0]))
+    inside = valid[row, 0] & (t_ms > start_ms) & (t_ms < end_ms)
+    parts = (edges[0], (row[inside], t_ms[inside], values[inside]), edges[1])
+    row, t_ms, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((t_ms, row))
+    return row[order], t_ms[order], values[order]

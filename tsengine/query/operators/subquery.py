@@ -94,7 +94,16 @@ def evaluate_subquery_rollup(
     if inner is None or inner.n_series == 0:
         nothing = StepMatrix(ctx.space.empty_rows(0), np.empty((0, ctx.n_steps)))
         return finish_rollup(node, ctx, nothing, steps)
-    check_parameters(node, steps)
+    points_ms = grid_ms[inner.present().any(axis=0)]
+
+    def steps_with_samples() -> npt.NDArray[np.bool_]:
+        first, last = (
+            np.searchsorted(points_ms, times, side="right")
+            for times in (ends_ms - source.range_ms, ends_ms)
+        )
+        return np.asarray(last > first)
+
+    check_parameters(node, steps, steps_with_samples)
     no_refs = np.empty(0, np.uint32)
     series = SeriesSet(no_refs, inner.labels, 0, 0, ends_ms, source.range_ms, drop_stale=False)
     kernel = window_kernel(node, ctx, steps)

@@ -1,7 +1,13 @@
-"""How fast samples are read from a part: `python -m bench.bench_select [--threads 2]`.
+"""How fast samples are read from parts and heads, and parts merged.
+
+    python -m bench.reading [--threads 2]
 
 24 h of 15 s counters in 1,000 series, on one axis and on 1,000 axes with jitter: 5.76 M samples,
-page cache warm, nothing decoded is kept. Prints million samples per second and bytes per sample.
+page cache warm, nothing decoded is kept. Prints for each scene the wall time, million samples per
+second and thread, the time in units of a plain copy of the values by one thread (np.copyto, same
+run), bytes per sample, and the time to read only the last 5 minutes. Then reads that can't take the
+straight way (gaps, stale markers, sources over each other, heads) and a merge of three parts.
+Medians of several runs.
 """
 
 from __future__ import annotations
@@ -10,6 +16,7 @@ import argparse
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 
 import numpy as np
 
@@ -55,13 +62,20 @@ def chunks(columns: SeriesColumns, n_series: int):
         )
 
 
-def best_of(n: int, call) -> float:
-    best = float("inf")
+def median_s(n: int, call) -> float:
+    times = []
     for _ in range(n):
         start = time.perf_counter()
         call()
-        best = min(best, time.perf_counter() - start)
-    return best
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def copy_s(n_samples: int) -> float:
+    """Median time of a plain copy of that many values."""
+    source = np.ones(n_samples)
+    target = np.zeros_like(source)
+    return median_s(7, lambda: np.copyto(target, source))
 
 
 def measure(name: str, columns: SeriesColumns, targets, n_threads: int) -> None:
@@ -82,13 +96,14 @@ def measure(name: str, columns: SeriesColumns, targets, n_threads: int) -> None:
         def read(refs):
             return read_frames([reader], [], refs, mint, maxt, drop_stale=True)
 
-        best = best_of(9, lambda: list(pool.map(read, slices)))
-        tail = best_of(9, lambda: read_frames(
+        took = median_s(9, lambda: list(pool.map(read, slices)))
+        tail = median_s(9, lambda: read_frames(
             [reader], [], columns.refs, maxt - 300_000, maxt, drop_stale=True
         ))  # fmt: skip
         n = len(columns.t_ms)
         print(
-            f"{name:34s} {best * 1e3:7.1f} ms {n / best / 1e6 / n_threads:6.0f} M samples/s/thread"
+            f"{name:34s} {took * 1e3:7.1f} ms {n / took / 1e6 / n_threads:6.0f} M samples/s/thread"
+            f" {took / copy_s(n):5.1f} x copy"
             f"  last 5 min {tail * 1e3:6.2f} ms  {entry.size_bytes / n:5.3f} B/sample"
             f"  index {reader.index.n_bytes / len(reader.index.block_axis):4.0f} B/block"
             f"  written at {n / wrote / 1e6:4.0f} M/s"
@@ -145,10 +160,11 @@ def measure_stacks(n_threads: int) -> None:
                 return read_frames(parts, heads, some, mint, maxt, drop_stale=True)
 
             slices = np.array_split(refs, n_threads)
-            best = best_of(7, lambda read=read, slices=slices: list(pool.map(read, slices)))
+            took = median_s(7, lambda read=read, slices=slices: list(pool.map(read, slices)))
             n_read = sum(len(read(some).values) for some in slices)
             print(
-                f"{name:34s} {best * 1e3:7.1f} ms {n_read / best / 1e6 / n_threads:6.0f} M/s/thread"
+                f"{name:34s} {took * 1e3:7.1f} ms {n_read / took / 1e6 / n_threads:6.0f} M/s/thread"
+                f" {took / copy_s(n_read):5.1f} x copy"
             )
         names = iter(range(10, 20))
         start = time.perf_counter()
