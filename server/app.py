@@ -26,7 +26,7 @@ from .api import (
 )
 from .api.params import is_api_path
 from .logs import LOGGER
-from .protocols import remote_write
+from .protocols import remote_read, remote_write
 from .state import Server
 
 Endpoint: TypeAlias = Callable[[Server, web.Request], Awaitable[web.Response]]
@@ -47,6 +47,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/version", _GET, status.version),
     ("/federate", _GET, federate.federate),
     ("/write", _POST, remote_write.handle),
+    ("/api/v1/read", _POST, remote_read.handle),
     ("/api/v1/write", _POST, remote_write.handle),
     ("/api/v1/query", _GET_POST, queries.query),
     ("/api/v1/query_range", _GET_POST, queries.query_range),
@@ -156,7 +157,8 @@ def _cross_origin(
             response: web.StreamResponse = web.Response(status=204)
         else:
             response = await handler(request)
-        response.headers["Vary"] = "Accept-Encoding, Origin"
+        own = [response.headers["Vary"]] if "Vary" in response.headers else []
+        response.headers["Vary"] = ", ".join([*own, "Accept-Encoding, Origin"])
         origin = request.headers.get("Origin")
         if origin is not None and (everyone or pattern.fullmatch(origin)):
             response.headers["Access-Control-Allow-Origin"] = "*" if everyone else origin
@@ -178,6 +180,8 @@ def _compressing(
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
+        if "Content-Encoding" in response.headers:
+            return response
         body = response.body if isinstance(response, web.Response) else None
         encoding = encode.choose_encoding(request.headers.get("Accept-Encoding", ""))
         if encoding is None or not isinstance(body, bytes) or len(body) < encode.COMPRESS_SIZE_MIN:

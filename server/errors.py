@@ -58,6 +58,13 @@ class NotReady(RequestError):
     error_type = "unavailable"
 
 
+class NotAcceptable(RequestError):
+    """The answer has no form that the client accepts."""
+
+    status = 406
+    error_type = "not_acceptable"
+
+
 class BodyTooLarge(RequestError):
     """A request body is over its limit."""
 

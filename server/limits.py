@@ -28,6 +28,10 @@ class ServerLimits:
         Queries that may wait for a turn; further ones are answered with 503.
     query_steps_max
         Intervals of one range query: ``(end - start) / step``.
+    reads_running_max
+        Remote reads answered at once; further ones wait.
+    read_samples_max
+        Samples of one remote read.
     write_body_size_max
         Bytes of a compressed remote-write body.
     write_message_size_max
@@ -64,6 +68,8 @@ class ServerLimits:
     queries_running_max: int = 20
     queries_waiting_max: int = 1000
     query_steps_max: int = 11_000
+    reads_running_max: int = 10
+    read_samples_max: int = 10_000_000
     write_body_size_max: int = 32 * MIB
     write_message_size_max: int = 64 * MIB
     writes_in_flight_size_max: int = 256 * MIB

@@ -32,6 +32,7 @@ class Server:
         self.telemetry = Telemetry(self.version)
         self.write_budget = ByteBudget(self.limits.writes_in_flight_size_max)
         self.telemetry.watch(self.executor, self.write_budget, self._database_stats)
+        self.reads = asyncio.Semaphore(self.limits.reads_running_max)
         self.not_ready_reason = "starting"
         self._database: tsengine.Database | None = None
         self._stop = asyncio.Event()

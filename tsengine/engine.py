@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.clock import Clock, system_clock
-from tsengine.errors import QueryLimitExceeded
+from tsengine.errors import MalformedRequest, QueryLimitExceeded
 from tsengine.model.labels import label_dicts
 from tsengine.model.matchers import Matcher
 from tsengine.model.metadata import MetadataEntry
@@ -34,6 +34,7 @@ from tsengine.options import Options
 from tsengine.promql import parser
 from tsengine.promql.ast import VectorSelector, walk
 from tsengine.promql.features import promql_features
+from tsengine.promql.literals import check_regex
 from tsengine.promql.pretty import pretty
 from tsengine.promql.syntax_json import syntax_tree
 from tsengine.query.engine import Engine
@@ -361,6 +362,39 @@ class Database:
                 f"{n_samples} samples would be read, over the limit of {self.options.max_samples}"
             )
         return newest_table(view, refs, at - back, at)
+
+    def remote_read(self, body: bytes, max_samples: int) -> bytes:
+        """Answer a decompressed Prometheus remote-read request with a message of raw samples.
+
+        Raises
+        ------
+        MalformedRequest
+            The body is not such a message, or accepts only a stream of chunks.
+        QueryLimitExceeded
+            More than `max_samples` would be read.
+
+        """
+        from tsengine.interop import remote_read
+
+        request = remote_read.parse_request(body)
+        if request.accepted and remote_read.SAMPLES not in request.accepted:
+            raise MalformedRequest("none of the accepted response types is served; accept SAMPLES")
+        view = self._storage.view()
+        found = []
+        n_samples = 0
+        for query in request.queries:
+            for matcher in query.matchers:
+                problem = check_regex(matcher.value) if matcher.op.value in ("=~", "!~") else None
+                if problem is not None:
+                    raise MalformedRequest(problem)
+            refs = view.find(query.matchers, query.mint, query.maxt)
+            n_samples += view.count_samples(refs, query.mint, query.maxt)
+            found.append((refs, query.mint, query.maxt))
+        if n_samples > max_samples:
+            raise QueryLimitExceeded(
+                f"{n_samples} samples would be read, over the limit of {max_samples}"
+            )
+        return b"".join(remote_read.query_result(view, *item) for item in found)
 
     def pin(
         self, selector: str | None, start: TimeLike | None, end: TimeLike | None

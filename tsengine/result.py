@@ -114,6 +114,33 @@ class Result:
         times = pa.array(t_ms).cast(pa.timestamp("ms")).cast(TIMESTAMP)
         return pa.table([labels, times, pa.array(values)], schema=SELECT_SCHEMA)
 
+    def to_arrow_stream(self) -> bytes:
+        """`to_arrow` as an Arrow IPC stream.
+
+        The schema's metadata has ``resultType`` and, when there are any, ``warnings`` and
+        ``infos`` as JSON lists.
+        """
+        import pyarrow as pa
+
+        metadata = {"resultType": self.type}
+        for key, notes in (("warnings", self.warnings), ("infos", self.infos)):
+            if notes:
+                metadata[key] = orjson.dumps(notes).decode()
+        table = self.to_arrow().replace_schema_metadata(metadata)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        stream: bytes = sink.getvalue().to_pybytes()
+        return stream
+
+    def to_csv(self) -> bytes:
+        """A line per sample: a column per label name, sorted, ``timestamp`` (s), ``value``."""
+        from tsengine.interop import csv
+
+        if self._answer.text is not None:
+            return csv.string_csv(int(self.timestamps[0]), self._answer.text)
+        return csv.csv_bytes(self.labels, *self._columns())
+
     def to_pandas(self) -> pd.DataFrame:
         """One column per series (a MultiIndex of its labels), one row per time; needs pandas."""
         import pandas as pd

@@ -60,7 +60,7 @@ class ArraySource:
     def view(self) -> ArraySource:
         return self
 
-    def find(self, matchers: object, mint: int, maxt: int) -> np.ndarray:
+    def find(self, matchers: object, mint: int, maxt: int, check: object = None) -> np.ndarray:
         return np.arange(N_SERIES, dtype=np.uint32)
 
     def labels(self, refs: np.ndarray) -> LabelRows:

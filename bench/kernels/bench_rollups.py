@@ -1,4 +1,4 @@
-"""Window kernels: windows.py, counters.py, extended.py, rollups.py.
+"""Window kernels: windows.py, counters.py, rollups.py and the like.
 
 A day of samples every 15 s of 100 series, evaluated every minute over 5 minutes (1,440 steps): all
 series on one time axis, as those of one target are, and each on its own. Must-show: `rate` over
@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tsengine.kernels import counters, extended, rollups, windows
+from tsengine.kernels import counters, extended, rollups, sliding_quantiles, trends, windows
 from tsengine.model.frame import FrameBatch
 
 N_ROWS = 100
@@ -51,10 +51,14 @@ CASES = {
     "avg_over_time": ("gauge", rollups.sum_windows, (rollups.AVG,)),
     "stddev_over_time": ("gauge", rollups.sum_windows, (rollups.STDDEV,)),
     "max_over_time": ("gauge", rollups.extreme_windows, (rollups.MAX,)),
-    "quantile_over_time": ("gauge", rollups.quantile_windows, (rollups.QUANTILE, Q)),
-    "mad_over_time": ("gauge", rollups.quantile_windows, (rollups.MAD, Q)),
-    "deriv": ("gauge", rollups.fit_lines, (rollups.DERIV, AHEAD_S, STEPS_MS)),
-    "double_exponential_smoothing": ("gauge", rollups.smooth_windows, (FACTOR, FACTOR)),
+    "quantile_over_time": (
+        "gauge",
+        sliding_quantiles.quantile_windows,
+        (sliding_quantiles.QUANTILE, Q),
+    ),
+    "mad_over_time": ("gauge", sliding_quantiles.quantile_windows, (sliding_quantiles.MAD, Q)),
+    "deriv": ("gauge", trends.fit_lines, (trends.DERIV, AHEAD_S, STEPS_MS)),
+    "double_exponential_smoothing": ("gauge", trends.smooth_windows, (FACTOR, FACTOR)),
 }
 
 

@@ -71,19 +71,26 @@ def with_stats(data: bytes, stats: dict[str, Any]) -> bytes:
     return data[:-1] + b',"stats":' + orjson.dumps(stats) + b"}"
 
 
+def accepted(header: str) -> dict[str, float]:
+    """Names of an Accept or Accept-Encoding header in lower case, with their quality."""
+    allowed: dict[str, float] = {}
+    for item in header.split(","):
+        name, *parameters = item.split(";")
+        quality = 1.0
+        for parameter in parameters:
+            key, _, text = parameter.strip().partition("=")
+            if key == "q":
+                try:
+                    quality = float(text)
+                except ValueError:
+                    quality = 0.0
+        allowed[name.strip().lower()] = quality
+    return allowed
+
+
 def choose_encoding(accept_encoding: str) -> str | None:
     """``gzip``, ``deflate`` or None, by the Accept-Encoding header (RFC 9110, 12.5.3)."""
-    allowed: dict[str, float] = {}
-    for item in accept_encoding.split(","):
-        name, _, parameter = item.partition(";")
-        quality = 1.0
-        key, _, text = parameter.strip().partition("=")
-        if key == "q":
-            try:
-                quality = float(text)
-            except ValueError:
-                quality = 0.0
-        allowed[name.strip().lower()] = quality
+    allowed = accepted(accept_encoding)
     anything = allowed.get("*", 0.0)
     best = max(("gzip", "deflate"), key=lambda name: allowed.get(name, anything))
     return best if allowed.get(best, anything) > 0 else None

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tsengine import errors
 
-from ..errors import BadParameter, BadRequest, classify
+from ..errors import BadParameter, BadRequest, NotAcceptable, classify
 from ..times import now_ms, parse_duration_ms
 from . import encode
 from .params import Params, read_params
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import tsengine
 
     from ..state import Server
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
+CSV = "text/csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,10 @@ class _Common:
     lookback_s: float | None
     limit: int
     stats: str
+    media_type: str
 
     @classmethod
-    def parse(cls, params: Params, timeout_max_s: float) -> _Common:
+    def parse(cls, params: Params, timeout_max_s: float, accept: str) -> _Common:
         timeout_s = timeout_max_s
         if params.get("timeout"):
             timeout_s = min(timeout_s, params.duration_ms("timeout") / 1000)
@@ -46,7 +50,7 @@ class _Common:
                     "to a valid duration"
                 )
             lookback_s = lookback_ms / 1000 if lookback_ms > 0 else None
-        return cls(timeout_s, lookback_s, params.limit(), params.get("stats"))
+        return cls(timeout_s, lookback_s, params.limit(), params.get("stats"), choose_media(accept))
 
 
 async def query(server: Server, request: web.Request) -> web.Response:
@@ -54,7 +58,7 @@ async def query(server: Server, request: web.Request) -> web.Response:
     params = await read_params(request, server.limits)
     expr = params.get("query")
     time_ms = params.time_ms("time", now_ms())
-    common = _Common.parse(params, server.limits.query_timeout_s)
+    common = _Common.parse(params, server.limits.query_timeout_s, request.headers.get("Accept", ""))
     database = server.database
 
     def call(timeout_s: float, cancel: threading.Event) -> tsengine.Result:
@@ -73,7 +77,7 @@ async def query_range(server: Server, request: web.Request) -> web.Response:
     end_ms = params.time_ms("end")
     step_ms = params.duration_ms("step")
     check_range(start_ms, end_ms, step_ms, server.limits.query_steps_max)
-    common = _Common.parse(params, server.limits.query_timeout_s)
+    common = _Common.parse(params, server.limits.query_timeout_s, request.headers.get("Accept", ""))
     database = server.database
 
     def call(timeout_s: float, cancel: threading.Event) -> tsengine.Result:
@@ -127,10 +131,24 @@ async def _answer(
             raise BadParameter("query", str(error)) from None
         server.telemetry.query_failures.labels(kind, classify(error).error_type).inc()
         raise
-    return web.Response(body=body, content_type="application/json")
+    return web.Response(body=body, content_type=common.media_type, headers={"Vary": "Accept"})
+
+
+def choose_media(accept: str) -> str:
+    """JSON, or Arrow or CSV where the client prefers them to it."""
+    qualities = encode.accepted(accept)
+    best = max((ARROW, CSV), key=lambda name: qualities.get(name, 0.0))
+    # Wildcards don't count: who names one of ours as well means it.
+    return best if qualities.get(best, 0.0) > qualities.get(JSON, 0.0) else JSON
 
 
 def _encode(server: Server, common: _Common, result: tsengine.Result, waited_s: float) -> bytes:
+    if common.media_type == ARROW:
+        if result.type == "string":
+            raise NotAcceptable("a string has no Arrow form; accept application/json or text/csv")
+        return result.truncate(common.limit).to_arrow_stream()
+    if common.media_type == CSV:
+        return result.truncate(common.limit).to_csv()
     warnings = list(result.warnings)
     infos = list(result.infos)
     cut = result.truncate(common.limit)

@@ -29,7 +29,7 @@ async def test_instant_vector(filled):
     status, headers, body = await filled.call("GET", "/api/v1/query?query=up&time=1")
     assert status == 200
     assert headers["Content-Type"] == "application/json"
-    assert headers["Vary"] == "Accept-Encoding, Origin"
+    assert headers["Vary"] == "Accept, Accept-Encoding, Origin"
     # The order of keys matters to Grafana, and label objects are not escaped.
     assert body == (
         b'{"status":"success","data":{"resultType":"vector","result":['

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import rangewindows as reference
-from tsengine.kernels import counters, rollups, windows
+from tsengine.kernels import counters, rollups, sliding_quantiles, trends, windows
 from tsengine.model.frame import FrameBatch
 
 SPECIALS = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e300, -1e300, 1e18, 11.25, 5e-324]
@@ -144,8 +144,8 @@ def test_quantiles_match_reference(batch, grid, q):
     frames = as_batch(rows, row_axis, axes)
     qs = np.full(len(ends_ms), q)
     with np.errstate(all="ignore"):
-        for op, name in ((rollups.QUANTILE, "quantile"), (rollups.MAD, "mad")):
-            made = run(rollups.quantile_windows, (op, qs), frames, ends_ms, range_ms)
+        for op, name in ((sliding_quantiles.QUANTILE, "quantile"), (sliding_quantiles.MAD, "mad")):
+            made = run(sliding_quantiles.quantile_windows, (op, qs), frames, ends_ms, range_ms)
             function = partial(reference.quantile_windows, name, q=q)
             compare(made, rows, ends_ms, range_ms, function)
 
@@ -163,8 +163,8 @@ def test_lines_match_reference(batch, grid, ahead_s):
     ahead = np.full(len(ends_ms), ahead_s)
     origins = np.full(len(ends_ms), 4321, np.int64)
     with np.errstate(all="ignore"):
-        for op, name in ((rollups.DERIV, "deriv"), (rollups.PREDICT, "predict")):
-            made = run(rollups.fit_lines, (op, ahead, origins), frames, ends_ms, range_ms)
+        for op, name in ((trends.DERIV, "deriv"), (trends.PREDICT, "predict")):
+            made = run(trends.fit_lines, (op, ahead, origins), frames, ends_ms, range_ms)
             function = partial(reference.fit_lines, name, ahead_s=ahead_s, origin_ms=4321)
             compare(made, rows, ends_ms, range_ms, function)
 
@@ -177,7 +177,7 @@ def test_smoothing_matches_reference(batch, grid, level, trend):
     factors = (np.full(len(ends_ms), level), np.full(len(ends_ms), trend))
     with np.errstate(all="ignore"):
         made = run(
-            rollups.smooth_windows, factors, as_batch(rows, row_axis, axes), ends_ms, range_ms
+            trends.smooth_windows, factors, as_batch(rows, row_axis, axes), ends_ms, range_ms
         )
         function = partial(reference.smooth_windows, level_factor=level, trend_factor=trend)
         compare(made, rows, ends_ms, range_ms, function)

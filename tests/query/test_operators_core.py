@@ -191,13 +191,13 @@ def test_positions_are_lines_and_byte_columns():
     assert line_and_column(text, text.index(b"c")) == (2, 3)
 
 
-def test_annotations_come_once_per_text_and_place():
+def test_annotations_come_once_per_text_with_the_last_place():
     notes = Annotations("a + a")
     for _ in range(2):
         notes.add_warning("bad", Span(0, 1))
         notes.add_info("odd", Span(4, 5))
     notes.add_warning("bad", Span(4, 5))
-    assert notes.warnings == ["PromQL warning: bad (1:1)", "PromQL warning: bad (1:5)"]
+    assert notes.warnings == ["PromQL warning: bad (1:5)"]
     assert notes.infos == ["PromQL info: odd (1:5)"]
 
 

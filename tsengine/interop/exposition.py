@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tsengine.interop.arrow import SELECT_SCHEMA, TIMESTAMP, label_maps, read_slices, row_times
+from tsengine.interop.texts import join_all, join_texts, time_texts, value_texts
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import METRIC_NAME, Matcher
@@ -77,8 +78,10 @@ def exposition(table: pa.Table, *, openmetrics: bool = False, utf8: bool = False
     """
     labels = table.column("labels").combine_chunks()
     names, bodies, plain = _series_texts(labels.dictionary.take(labels.indices), utf8)
-    value = _value_texts(table.column("value").combine_chunks())
-    stamp = _time_texts(table.column("timestamp").combine_chunks(), openmetrics)
+    value = value_texts(table.column("value").combine_chunks())
+    stamp = time_texts(
+        table.column("timestamp").combine_chunks().cast(pa.int64()), in_seconds=openmetrics
+    )
     named = pc.not_equal(names, "")
     columns = [pc.filter(column, named) for column in (names, bodies, plain, value, stamp)]
     order = pc.sort_indices(
@@ -86,8 +89,8 @@ def exposition(table: pa.Table, *, openmetrics: bool = False, utf8: bool = False
         sort_keys=[("name", "ascending"), ("body", "ascending")],
     )
     names, bodies, plain, value, stamp = (pc.take(column, order) for column in columns)
-    lines = _join("", _heads(names, plain, openmetrics), bodies, " ", value, " ", stamp, "\n")
-    text: bytes = pc.binary_join(_one_list(lines), "")[0].as_buffer().to_pybytes()
+    lines = join_texts(_heads(names, plain, openmetrics), bodies, " ", value, " ", stamp, "\n")
+    text = join_all(lines)
     return text + b"# EOF\n" if openmetrics else text
 
 
@@ -113,9 +116,9 @@ def _series_texts(maps: pa.MapArray, utf8: bool) -> tuple[pa.Array, pa.Array, pa
     has_instance[row[pc.equal(keys, _INSTANCE).to_numpy(zero_copy_only=False)]] = True
     missing = np.where(has_instance, "", f'{_INSTANCE}=""')
     comma = np.where(has_instance | (counts == 0), "", ",")
-    braced = _join("", pc.binary_join(lists, ","), pa.array(comma), pa.array(missing))
-    quoted = _join("", '{"', _escaped(names), '",', braced, "}")
-    return names, pc.if_else(plain, _join("", names, "{", braced, "}"), quoted), plain
+    braced = join_texts(pc.binary_join(lists, ","), pa.array(comma), pa.array(missing))
+    quoted = join_texts('{"', _escaped(names), '",', braced, "}")
+    return names, pc.if_else(plain, join_texts(names, "{", braced, "}"), quoted), plain
 
 
 def _spread(
@@ -131,10 +134,10 @@ def _spread(
 def _pair_texts(keys: pa.Array, items: pa.Array, utf8: bool) -> pa.Array:
     plain = pc.match_substring_regex(keys, _PLAIN_LABEL)
     if utf8:
-        shown = pc.if_else(plain, keys, _join("", '"', _escaped(keys), '"'))
+        shown = pc.if_else(plain, keys, join_texts('"', _escaped(keys), '"'))
     else:
         shown = _underscored(keys, plain, "[^a-zA-Z0-9_]")
-    return _join("", shown, '="', _escaped(items), '"')
+    return join_texts(shown, '="', _escaped(items), '"')
 
 
 def _underscored(names: pa.Array, plain: pa.Array, odd: str) -> pa.Array:
@@ -153,37 +156,9 @@ def _escaped(texts: pa.Array) -> pa.Array:
 def _heads(names: pa.Array, plain: pa.Array, openmetrics: bool) -> pa.Array:
     """A TYPE line before the first series of each name, nothing before the others."""
     kind = "unknown" if openmetrics else "untyped"
-    quoted = pc.if_else(plain, names, _join("", '"', _escaped(names), '"'))
-    heads = _join("", "# TYPE ", quoted, f" {kind}\n")
+    quoted = pc.if_else(plain, names, join_texts('"', _escaped(names), '"'))
+    heads = join_texts("# TYPE ", quoted, f" {kind}\n")
     first = np.ones(len(names), bool)
     if len(names) > 1:
         first[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
     return pc.if_else(pa.array(first), heads, "")
-
-
-def _value_texts(values: pa.Array) -> pa.Array:
-    """Shortest texts that read back the same double."""
-    texts = pc.cast(values, pa.string())
-    texts = pc.if_else(pc.is_nan(values), "NaN", texts)
-    texts = pc.if_else(pc.equal(values, np.inf), "+Inf", texts)
-    return pc.if_else(pc.equal(values, -np.inf), "-Inf", texts)
-
-
-def _time_texts(stamps: pa.Array, in_seconds: bool) -> pa.Array:
-    t_ms = stamps.cast(pa.int64())
-    if not in_seconds:
-        return pc.cast(t_ms, pa.string())
-    numbers = t_ms.to_numpy()
-    size = np.abs(numbers)
-    sign = pa.array(np.where(numbers < 0, "-", ""))
-    seconds = pc.cast(pa.array(size // 1000), pa.string())
-    millis = pc.utf8_lpad(pc.cast(pa.array(size % 1000), pa.string()), 3, "0")
-    return _join("", sign, seconds, ".", millis)
-
-
-def _join(separator: str, *parts: pa.Array | str) -> pa.Array:
-    return pc.binary_join_element_wise(*parts, separator)
-
-
-def _one_list(texts: pa.Array) -> pa.LargeListArray:
-    return pa.LargeListArray.from_arrays(pa.array([0, len(texts)], pa.int64()), texts)

@@ -250,8 +250,8 @@ def write_integers(x, n, divisor, shift, out, pos, tag_at, work, plan):
 def guess_residual_exponent(filled, n, changes):
     """Guess (k, is_sure): the exponent whose decimals plus residuals look cheapest.
 
-    k is -1 if ordered bits look cheaper; `is_sure` if they look a third dearer. Counts bits of first
-    differences where the value changes, at no more than 128 such places, which `changes`,
+    k is -1 if ordered bits look cheaper; `is_sure` if they look a third dearer. Counts bits of
+    first differences where the value changes, at no more than 128 such places, which `changes`,
     u64[1024], gets.
     """
     found = 0

@@ -57,6 +57,7 @@ PLAN_COUNTS = 40
 PLAN_SIZE = PLAN_COUNTS + (1 << MAX_DIGIT_BITS)
 EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 3
+"""Pieces are planned if they would win by saving one 2**PIECES_HOPE-th of their packed bits."""
 GUESS_SAMPLE = 48
 TRY_ALL_ROWS = 16
 """Up to here a guess is worth little, and planning all orders costs little."""
@@ -244,14 +245,13 @@ def get_bits(data, bit, width, limit):
 
 
 @device
-def peek(data, bit, limit, roomy):
-    """At least 57 bits from bit position `bit` on, in the low bits; `roomy` saves the bounds check.
+def peek(data, bit):
+    """Load what of the 57 bits from bit position `bit` on lies in `data`, which has 8 bytes or more.
 
-    `roomy` says that 8 bytes from any byte below `limit` on lie inside `data`.
+    Near the end the load starts earlier and shifts more: no branch, so that callers inline it.
     """
-    if roomy:
-        return load_u64(data, bit >> 3) >> np.uint64(bit & 7)
-    return get_word(data, bit >> 3, limit) >> np.uint64(bit & 7)
+    place = min(bit >> 3, data.shape[0] - 8)
+    return load_u64(data, place) >> np.uint64(min(bit - (place << 3), 63))
 
 
 @device
@@ -615,32 +615,31 @@ def read_exceptions(data, pos, end, width, x, start, count):
     pos += 1
     low = low_bits(count, n_exceptions)
     size = (n_exceptions * (low + 1 + bits) + (count >> low) + 1 + 7) >> 3
-    if bits > 64 or pos + size > end:
+    if bits > 64 or pos + size > end or data.shape[0] < 8:
         return np.int64(ERR_CORRUPT)
     limit = pos + size
     low_at = pos << 3
     unary_at = low_at + n_exceptions * low
     high_at = unary_at + n_exceptions + (count >> low) + 1
     shift = np.uint64(width)
-    roomy = limit + 8 <= data.shape[0]
     low_part = low_mask(low)
     high_mask = low_mask(bits)
     at = unary_at
-    word = peek(data, at, limit, roomy) & _LOW56
+    word = peek(data, at) & _LOW56
     for k in range(n_exceptions):
         while word == _ZERO:
             at += 56
             if at >= high_at:
                 return np.int64(ERR_CORRUPT)
-            word = peek(data, at, limit, roomy) & _LOW56
+            word = peek(data, at) & _LOW56
         one = at + trailing_zeros(word)
         word &= word - _ONE
-        below = np.int64(peek(data, low_at + k * low, limit, roomy) & low_part)
+        below = np.int64(peek(data, low_at + k * low) & low_part)
         idx = ((one - unary_at - k) << low) + below
         if one >= high_at or idx >= count:
             return np.int64(ERR_CORRUPT)
         if bits <= 57:
-            high = (peek(data, high_at + k * bits, limit, roomy) & high_mask) + _ONE
+            high = (peek(data, high_at + k * bits) & high_mask) + _ONE
         else:
             high = get_bits(data, high_at + k * bits, bits, limit) + _ONE
         x[start + idx] += (unzigzag(high) if signed else high) << shift
@@ -716,8 +715,8 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     """Encode ``x[0:n]`` at `pos`; return (position behind, order of differences).
 
     x: u64[1024], left as it was; work: u64[WORK_ROWS, 1024], of which x may be one of the first
-    three rows; plan: i64[PLAN_SIZE]. Orders are compared by a sample first; only those within a bit
-    of the best guess are planned exactly.
+    three rows; plan: i64[PLAN_SIZE]. Orders are compared by a sample first; only those whose guess
+    lies within a quarter of a bit a value of the best one are planned exactly.
     """
     top = min(max_order, n - 1)
     sample = work[SORTED]

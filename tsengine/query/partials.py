@@ -230,7 +230,7 @@ class MomentsPartial(Partial):
         """See `Partial.finish`."""
         with np.errstate(all="ignore"):
             variance = self._m2 / self.count
-        return (np.sqrt(variance) if self._root else variance), self.count > 0
+            return (np.sqrt(variance) if self._root else variance), self.count > 0
 
 
 PARTIAL_OPS = frozenset({"sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"})

@@ -122,6 +122,16 @@ def test_vector_and_scalar(op, swapped, returns_bool, delayed, case):
     )
 
 
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_a_power_is_never_a_square_root(n_steps):
+    ctx = make_context(n_steps)
+    cells = [-np.inf, -0.0, 0.0, 4.0, -4.0]
+    vector = to_matrix(ctx, rows_of(*(({"a": str(k)}, [x] * n_steps) for k, x in enumerate(cells))))
+    result = binary(ctx, node("^"), vector, ScalarSteps(np.full(n_steps, 0.5)))
+    np.testing.assert_array_equal(result.values[:, -1], [np.inf, 0.0, 0.0, 2.0, np.nan])
+    assert not np.signbit(result.values[:3]).any()
+
+
 @pytest.mark.parametrize(
     ("op", "a", "b", "want"),
     [

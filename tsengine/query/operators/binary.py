@@ -32,9 +32,21 @@ _I64 = npt.NDArray[np.int64]
 _BOOL = npt.NDArray[np.bool_]
 _Ufunc = Callable[..., Any]
 
+
+def _power(x: _F64, y: _F64, out: _F64 | None = None) -> _F64:
+    """C's pow; numpy takes the square root for 0.5, which has other answers for -Inf and -0."""
+    result: _F64 = np.power(x, y, out=out)
+    is_root = (y == 0.5) & ((x == -np.inf) | (x == 0.0))
+    if np.any(is_root):
+        result = np.where(is_root, np.abs(x), result)
+        if out is not None:
+            out[...] = result
+    return result
+
+
 _ARITHMETIC: dict[str, _Ufunc] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.fmod,
-    "^": np.power, "atan2": np.arctan2,
+    "^": _power, "atan2": np.arctan2,
 }  # fmt: skip
 _COMPARISON: dict[str, _Ufunc] = {
     "==": np.equal, "!=": np.not_equal, ">": np.greater, "<": np.less, ">=": np.greater_equal,

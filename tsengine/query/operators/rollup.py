@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import QueryError
-from tsengine.kernels import counters, extended, rollups
+from tsengine.kernels import counters, extended, rollups, sliding_quantiles, trends
 from tsengine.kernels.jit import Kernel
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
@@ -82,16 +82,18 @@ def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> Wind
         return _bind(kernel, op)
     match name:
         case "quantile_over_time":
-            return _bind(rollups.quantile_windows, rollups.QUANTILE, params[0])
+            return _bind(sliding_quantiles.quantile_windows, sliding_quantiles.QUANTILE, params[0])
         case "mad_over_time":
-            return _bind(rollups.quantile_windows, rollups.MAD, np.zeros(ctx.n_steps))
+            return _bind(
+                sliding_quantiles.quantile_windows, sliding_quantiles.MAD, np.zeros(ctx.n_steps)
+            )
         case "deriv":
             no_seconds = np.zeros(ctx.n_steps)
-            return _bind(rollups.fit_lines, rollups.DERIV, no_seconds, ctx.steps_ms)
+            return _bind(trends.fit_lines, trends.DERIV, no_seconds, ctx.steps_ms)
         case "predict_linear":
-            return _bind(rollups.fit_lines, rollups.PREDICT, params[0], ctx.steps_ms)
+            return _bind(trends.fit_lines, trends.PREDICT, params[0], ctx.steps_ms)
         case "double_exponential_smoothing":
-            return _bind(rollups.smooth_windows, params[0], params[1])
+            return _bind(trends.smooth_windows, params[0], params[1])
     raise QueryError(f"function {name}() of a range vector is not supported yet")
 
 
