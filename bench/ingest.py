@@ -87,10 +87,10 @@ class Connection(threading.Thread):
         with socket.create_connection(("127.0.0.1", self._port), timeout=60) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.failure is None and time.perf_counter() < self._stop_s:
-                self._send_round(client)
+                self.send_round(client)
                 self.n_rounds += 1
 
-    def _send_round(self, client: socket.socket) -> None:
+    def send_round(self, client: socket.socket) -> None:
         t_ms = self._first_ms + self.n_rounds * SCRAPE_MS
         for body in self._rounds[self.n_rounds % len(self._rounds)]:
             if time.perf_counter() >= self._stop_s:
@@ -147,7 +147,7 @@ def _run(command: dict, rounds: list[list[TimelessBody]]) -> dict:
     if command["seconds"] is None:
         client = Connection(command["port"], rounds, command["first_ms"], np.inf)
         with socket.create_connection(("127.0.0.1", command["port"]), timeout=60) as one:
-            client._send_round(one)
+            client.send_round(one)
         clients = [client]
         client.n_rounds = 1
     else:

@@ -68,7 +68,9 @@ def add_verb(verbs: Any) -> None:
     parser.add_argument("--start", metavar="T", help="first time of a range query")
     parser.add_argument("--end", metavar="T", help="last time of a range query (default: now)")
     parser.add_argument(
-        "--step", metavar="D", help="distance of its times (default: 1/250 of the range, 1s or more)"
+        "--step",
+        metavar="D",
+        help="distance of its times (default: 1/250 of the range, 1s or more)",
     )
     parser.add_argument(
         "--format", choices=("table", "json", "csv", "arrow"), default="table",

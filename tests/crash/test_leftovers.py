@@ -1,4 +1,4 @@
-"""Half-written files and damaged logs, made on purpose: the database starts and says what it met."""
+"""Half-written files and damaged logs, made on purpose: the database starts and reports them."""
 
 from __future__ import annotations
 

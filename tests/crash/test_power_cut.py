@@ -1,7 +1,7 @@
 """Power cuts in the middle of any file operation: what was acknowledged is there, nothing else is.
 
-The file system of tests/faults crashes at the n-th call of some kind and then forgets a random part of what
-was not synced. The database is opened again on what is left and compared with a model.
+The file system of tests/faults crashes at the n-th call of some kind and then forgets a random
+part of what was not synced. The database is opened again on what is left and compared with a model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SIGKILL at random moments during concurrent writes: every acknowledged sample is there.
 
-Rounds on one data directory, so that replays, flushes and merges of earlier rounds take part. The longer
-soak is `python -m tests.crash.test_server_kill --rounds 200`.
+Rounds on one data directory, so that replays, flushes and merges of earlier rounds take part. The
+longer soak is `python -m tests.crash.test_server_kill --rounds 200`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A database against a dict: appends in any order, duplicates, flushes, merges, restarts, queries."""
+"""A database against a dict: appends in any order, duplicates, flushes, merges, restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SPECIAL = [STALE, 0x7FF8000000000000, 0x7FF80000DEADBEEF, 0x8000000000000000, 0x
 
 bits = st.one_of(
     st.integers(0, 50).map(lambda n: int(np.float64(n).view(np.uint64))),
-    st.floats(width=64, allow_nan=False).map(lambda v: struct.unpack("<Q", struct.pack("<d", v))[0]),
+    st.floats(width=64, allow_nan=False).map(
+        lambda v: struct.unpack("<Q", struct.pack("<d", v))[0]
+    ),
     st.sampled_from(SPECIAL),
 )
 times = st.one_of(

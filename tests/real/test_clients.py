@@ -1,5 +1,6 @@
 """Other people's clients against our server: promtool, prometheus-api-client, federation."""
 
+import contextlib
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -105,10 +106,7 @@ def test_prometheus_api_client(served):
 
 def test_federation(served, tmp_path):
     url, newest = served
-    binary = peer(find_prometheus)
-    config = tmp_path / "prometheus.yml"
-    config.write_text(
-        f"""\
+    config = f"""\
 scrape_configs:
   - job_name: federate
     scrape_interval: 1s
@@ -117,25 +115,51 @@ scrape_configs:
     params: {{"match[]": ['{{__name__=~"requests.*"}}']}}
     static_configs: [{{targets: ["{url.removeprefix("http://")}"]}}]
 """
-    )
-    children = []
-    with stopped_afterwards(children):
-        child = Child(
-            [binary, f"--config.file={config}", "--web.listen-address=127.0.0.1:0",
-             f"--storage.tsdb.path={tmp_path / 'data'}"],
-            tmp_path / "log",
-        )  # fmt: skip
-        children.append(child)
-        address = child.wait_for(r'msg="?Listening on"? .*address=(127\.0\.0\.1:\d+)', 60)[1]
+    with prometheus(tmp_path, config) as other:
         deadline = time.monotonic() + 60
         theirs = []
         while not theirs and time.monotonic() < deadline:
             time.sleep(0.3)
-            theirs = by_path(api(f"http://{address}", "query", query="requests_total"))
+            theirs = by_path(api(other, "query", query="requests_total"))
         assert theirs == by_path(api(url, "query", query="requests_total"))
         assert len(theirs) == 3
-        stamps = api(f"http://{address}", "query", query="timestamp(requests_total)")["result"]
+        stamps = api(other, "query", query="timestamp(requests_total)")["result"]
         assert {row["value"][1] for row in stamps} == {str(newest)}
+
+
+def test_remote_read(served, tmp_path):
+    url, newest = served
+    config = f'remote_read: [{{url: "{url}/api/v1/read", read_recent: true}}]\n'
+    with prometheus(tmp_path, config) as other:
+        span = {"start": newest - 40, "end": newest, "step": 7}
+        for query in ("requests_total", 'sum by (job) (rate(requests_total{path=~".+"}[20s]))',
+                      'requests_total{job!="j0"} offset 3s'):  # fmt: skip
+            theirs, ours = (api(at, "query_range", query=query, **span) for at in (other, url))
+            assert theirs["result"], query
+            assert theirs == ours
+        theirs, ours = (
+            api(at, "query", query="requests_total[1m]", time=newest) for at in (other, url)
+        )
+        assert len(theirs["result"][0]["values"]) == 60
+        assert theirs == ours
+
+
+@contextlib.contextmanager
+def prometheus(directory, config):
+    """URL of a running Prometheus."""
+    binary = peer(find_prometheus)
+    (directory / "prometheus.yml").write_text(config)
+    children = []
+    with stopped_afterwards(children):
+        child = Child(
+            [binary, f"--config.file={directory / 'prometheus.yml'}",
+             "--web.listen-address=127.0.0.1:0", f"--storage.tsdb.path={directory / 'data'}"],
+            directory / "log",
+        )  # fmt: skip
+        children.append(child)
+        address = child.wait_for(r'msg="?Listening on"? .*address=(127\.0\.0\.1:\d+)', 60)[1]
+        child.wait_for(r"Server is ready to receive web requests", 60)
+        yield f"http://{address}"
 
 
 def by_path(data):

@@ -124,9 +124,13 @@ def test_appends_are_held_back_while_the_flush_can_not_keep_up(tmp_path, monkeyp
     hold = threading.Event()
     real = db._checkpointer.flush
     monkeypatch.setattr(db._checkpointer, "flush", lambda frozen: (hold.wait(30), real(frozen)))
-    with pytest.raises(Overloaded, match="flush can't keep up"):
+
+    def append_too_much():
         for i in range(10):
             append(db, np.arange(NOW + 100 * i, NOW + 100 * i + 100))
+
+    with pytest.raises(Overloaded, match="flush can't keep up"):
+        append_too_much()
     stored = len(times_of(db)[0])
     assert stored >= 300
     hold.set()

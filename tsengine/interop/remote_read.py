@@ -25,6 +25,7 @@ SAMPLES: Final = 0
 """The response type that is served; 1 is a stream of chunks."""
 
 _OPS: Final = (MatchOp.EQUAL, MatchOp.NOT_EQUAL, MatchOp.REGEX, MatchOp.NOT_REGEX)
+_NOTHING: Final = pa.scalar(b"", pa.large_binary())
 _SAMPLE_SIZE: Final = 12
 """Bytes of a sample with its key and length, without the varint of its time."""
 
@@ -203,7 +204,7 @@ class _PairTexts:
         pairs = _concatenated(_heads(0x0A, names), names, _heads(0x12, values), values)
         fields = _concatenated(_heads(0x0A, pairs), pairs).take(pa.array(codes))
         lists = pa.LargeListArray.from_arrays(pa.array(rows.offsets.astype(np.int64)), fields)
-        return pc.binary_join(lists, b"")
+        return pc.binary_join(lists, _NOTHING)
 
     def _texts(self, symbols: npt.NDArray[np.uint32]) -> pa.Array:
         return pa.array(
@@ -226,10 +227,10 @@ def _binary(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.A
 
 
 def _concatenated(*columns: pa.Array | pa.Scalar) -> pa.Array:
-    return pc.binary_join_element_wise(*columns, pa.scalar(b"", pa.large_binary()))
+    return pc.binary_join_element_wise(*columns, _NOTHING)
 
 
 def _joined(texts: pa.Array) -> bytes:
     one_list = pa.LargeListArray.from_arrays(pa.array([0, len(texts)], pa.int64()), texts)
-    joined: bytes = pc.binary_join(one_list, b"")[0].as_buffer().to_pybytes()
+    joined: bytes = pc.binary_join(one_list, _NOTHING)[0].as_buffer().to_pybytes()
     return joined

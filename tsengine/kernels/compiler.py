@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -21,6 +23,8 @@ _CHILD = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from tsengine.kernels.compiler import serve; serve()"
 )
+
+_KEEP_GENERATION_S = 86_400
 
 Progress = Callable[[int, int], None]
 """Called with (kernels done, kernels in all)."""
@@ -55,6 +59,7 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
     names = [made.name for made in jit.missing_kernels()]
     if not names:
         return 0
+    _remove_old_generations()
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
         todo.put(name)
@@ -70,6 +75,14 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
     if tally.failures:
         raise RuntimeError("; ".join(tally.failures))
     return len(names)
+
+
+def _remove_old_generations() -> None:
+    """Remove machine code of sources that were replaced a day ago or earlier."""
+    current = jit.cache_dir()
+    for folder in current.parent.iterdir():
+        if folder != current and time.time() - folder.stat().st_mtime > _KEEP_GENERATION_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Tally:

@@ -196,6 +196,7 @@ class Kernel:
             return hit
 
     def __call__(self, *args: Any) -> Any:
+        """Run the kernel; the first call compiles it."""
         call = self._call
         if call is None:
             self.compile()

@@ -246,7 +246,7 @@ def get_bits(data, bit, width, limit):
 
 @device
 def peek(data, bit):
-    """Load what of the 57 bits from bit position `bit` on lies in `data`, which has 8 bytes or more.
+    """Load what of the 57 bits from bit position `bit` on lies in `data`, of 8 bytes or more.
 
     Near the end the load starts earlier and shifts more: no branch, so that callers inline it.
     """

@@ -29,7 +29,8 @@ class SampleView(Protocol):
     ) -> npt.NDArray[np.uint32]:
         """Refs of matching series, ascending: u32[S]. The closed time range prunes roughly.
 
-        `check` is called now and then and may raise to give up. Raises QueryError for an invalid regular expression.
+        `check` is called now and then and may raise to give up. Raises QueryError for an invalid
+        regular expression.
         """
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
