@@ -22,7 +22,8 @@ ALLOWED = {
     "interop": PLAIN | {"kernels", "interop"},
     "result": PLAIN | {"query", "interop", "kernels"},
     "inspection": PLAIN | {"storage", "codecs"},
-    "engine": PLAIN | {"storage", "query", "promql", "interop", "result"},
+    "explorer": PLAIN | {"storage", "promql"},
+    "engine": PLAIN | {"storage", "query", "promql", "interop", "result", "explorer"},
 }
 SERVER_MAY_USE = {"", "errors", "interop"}
 
