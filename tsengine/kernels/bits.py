@@ -1,4 +1,4 @@
-"""Bit tricks that kernels of several files share. The only file others may take helpers from."""
+"""Bit tricks that kernels of several files share."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def device(py_func: Callable[..., Any]) -> Any:
-    """Declare a helper that only kernels call (of the same file, or of `bits`); it is inlined."""
+    """Declare a helper for kernels (of the same file, or lent by `bits`, `packing`, `decimals`)."""
     return numba.njit(nogil=True, error_model="numpy", inline="never")(py_func)
 
 
