@@ -406,13 +406,7 @@ class Database(Explorer):
     @property
     def recovery_problems(self) -> list[str]:
         """What the start found damaged, as readable lines; empty when all was well."""
-        report = self._storage.recovery
-        lines = [f"{path}: damaged at byte {at}: {why}" for path, at, why in report.damage]
-        if report.n_orphan_samples:
-            lines.append(
-                f"{report.n_orphan_samples} samples lost with their damaged series records"
-            )
-        return lines
+        return self._storage.recovery.lines()
 
     # --- life -----------------------------------------------------------------------------------
 

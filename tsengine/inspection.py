@@ -84,6 +84,9 @@ def check(path: str | os.PathLike[str], progress: Progress | None = None) -> Che
     if log.report.n_orphan_samples:
         text = f"{log.report.n_orphan_samples} samples of series that were lost with damage"
         report.problems.append(Problem(filenames.wal_dir(directory), None, text))
+    if log.report.n_lost_series:
+        text = f"the labels of {log.report.n_lost_series} series were lost with damage"
+        report.problems.append(Problem(filenames.wal_dir(directory), None, text))
     for name, offset, size in log.report.torn_tails:
         report.notes.append(f"{name}: unfinished write of {size} bytes at byte {offset}, ignored")
     for name in manifest.orphans(fs, directory, current):

@@ -84,6 +84,29 @@ def test_a_damaged_log_is_reported_and_kept_aside(tmp_path):
     assert tsengine.check(path).problems == []
 
 
+def test_series_made_after_a_damaged_piece_keep_their_names(tmp_path):
+    path = tmp_path / "db"
+    fill(path, 3)
+    (damaged,) = (path / "wal").glob("*.wal")
+    with tsengine.open(path) as db:  # a start begins a new segment
+        db.append({"__name__": "y", "round": "later"}, [T0], [7.0])
+        db.append({"__name__": "x", "round": "2"}, [T0 + 99_000], [8.0])
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    texts = [problem.text for problem in tsengine.check(path).problems]
+    assert "the labels of 2 series were lost with damage" in texts
+    for start in range(2):
+        with tsengine.open(path) as db:
+            assert any("2 series are lost" in line for line in db.recovery_problems) == (start == 0)
+            assert db.query("y", time=T0).to_numpy().tolist() == [[7.0]]
+            lost = db.query("tsengine_lost_series", time=T0 + 99_000)
+            # The sample of a series whose labels are lost is kept, and not under another's name.
+            assert lost.to_numpy()[:, 0].tolist() == [8.0]
+            assert [found["ref"] for found in lost.labels] == ["2"]
+    assert tsengine.check(path).problems == []
+
+
 def test_leftovers_of_an_unfinished_flush_are_removed(tmp_path):
     path = tmp_path / "db"
     fill(path, flush_at=(1,))

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import AppendLimitExceeded, InvalidLabels, MalformedRequest
+from tsengine.errors import (
+    AppendLimitExceeded,
+    CorruptionError,
+    InvalidLabels,
+    MalformedRequest,
+)
 from tsengine.kernels import catalog as kernels
 from tsengine.kernels import protowire
 from tsengine.model.batch import SampleBatch
@@ -34,6 +39,8 @@ from tsengine.storage.remote_write import RemoteWriteScanner, Rows
 __all__ = ["Catalog", "CatalogView", "Reject", "ScanResult"]
 
 MEMO_SIZE_BYTES_MAX = 64 * 1024 * 1024
+LOST_SERIES = "tsengine_lost_series"
+"""Metric name of series whose labels were lost with a damaged piece of the log."""
 METADATA_SEEN_MAX = 200_000
 _LIMIT_ROUNDS_MAX = 8
 
@@ -182,6 +189,23 @@ class Catalog:
 
         """
         catalog_payload.decode(self._interner, payload)
+
+    def bridge_gap(self, payload: bytes | memoryview) -> range:
+        """Make stand-ins for series that are missing before those of `payload`; returns their refs.
+
+        Their records were lost with damage. Stand-ins keep later series at their refs, and give
+        samples of the lost ones a name: ``tsengine_lost_series{ref="..."}``.
+
+        Raises
+        ------
+        CorruptionError, AppendLimitExceeded
+        """
+        lost = range(self.next_ref, catalog_payload.first_ref_of(payload))
+        if lost:
+            refs = self.series_refs([{"__name__": LOST_SERIES, "ref": str(ref)} for ref in lost])[0]
+            if refs.tolist() != list(lost):
+                raise CorruptionError(f"{LOST_SERIES} names other series already")
+        return lost
 
     def _resolve(
         self, rows: Rows

@@ -86,6 +86,13 @@ def decode(interner: Interner, payload: bytes | memoryview) -> None:
         raise CorruptionError("a series occurs twice")
 
 
+def first_ref_of(payload: bytes | memoryview) -> int:
+    """Ref of the payload's first series; raises CorruptionError if the payload is cut short."""
+    if len(payload) < _HEADER.size:
+        raise CorruptionError("a series payload is cut short", offset=len(payload))
+    return int(_HEADER.unpack_from(payload)[1])
+
+
 def _intern(interner: Interner, content: _Content, *, insert: bool) -> npt.NDArray[np.uint32]:
     starts = np.concatenate((np.zeros(1, np.int64), content.text_ends))[: len(content.text_ends)]
     hashes = interner.hash_spans(content.text, starts, content.text_ends)

@@ -121,7 +121,7 @@ class StorageDatabase:
             self._checkpointer = Checkpointer(self, self._fs, recovered.manifest)
             self._maintenance = Maintenance(self, self._checkpointer, self._fs)
             self._maintenance.start()
-            if self.recovery.damage or self.recovery.n_orphan_samples:
+            if self.recovery.is_lossy:
                 # New series may get refs that samples of lost series in the damaged log carry;
                 # that log must never be replayed again. Its damaged file is kept aside.
                 self._maintenance.flush(force=True)

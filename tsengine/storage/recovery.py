@@ -12,7 +12,7 @@ from tsengine.model.batch import SampleBatch
 from tsengine.model.metadata import MetadataEntry
 from tsengine.options import Options
 from tsengine.storage import filenames, manifest, wal_records
-from tsengine.storage.catalog import Catalog
+from tsengine.storage.catalog import LOST_SERIES, Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import Head
@@ -38,13 +38,33 @@ class RecoveryReport:
         ``(file, offset, n_bytes)``: unfinished writes that were dropped; nothing is lost.
     n_orphan_samples
         Samples in the log whose series were lost with a damaged piece.
+    n_lost_series
+        Series whose labels were lost so; samples that came later are kept under a stand-in's name.
 
     """
 
     n_replayed_samples: int = 0
     n_orphan_samples: int = 0
+    n_lost_series: int = 0
     damage: list[tuple[str, int, str]] = field(default_factory=list)
     torn_tails: list[tuple[str, int, int]] = field(default_factory=list)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether acknowledged data may be lost."""
+        return bool(self.damage or self.n_orphan_samples or self.n_lost_series)
+
+    def lines(self) -> list[str]:
+        """Everything that is damaged or lost, as readable lines."""
+        lines = [f"{path}: damaged at byte {at}: {reason}" for path, at, reason in self.damage]
+        if self.n_orphan_samples:
+            lines.append(f"{self.n_orphan_samples} samples lost with their damaged series records")
+        if self.n_lost_series:
+            lines.append(
+                f"the labels of {self.n_lost_series} series are lost with damaged records; their "
+                f'later samples are kept as {LOST_SERIES}{{ref="..."}}'
+            )
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +185,7 @@ def replay_log(
         path = filenames.wal_path(directory, record.segment)
         try:
             if record.type == wal_records.SERIES:
+                report.n_lost_series += len(catalog.bridge_gap(record.payload))
                 catalog.decode_series(record.payload)
             elif record.type == wal_records.METADATA:
                 entries = wal_records.decode_metadata(record.payload)
