@@ -53,7 +53,7 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
     """
     mark = jit.cache_dir() / jit.GENERIC_MARK
     if cpu == "generic" and not mark.exists():
-        for stale in jit.cache_dir().glob("*.nb*"):
+        for stale in jit.cache_dir().glob("*/*.nb*"):
             stale.unlink()
         mark.touch()
     names = [made.name for made in jit.missing_kernels()]
@@ -79,9 +79,12 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
 
 def _remove_old_generations() -> None:
     """Remove machine code of sources that were replaced a day ago or earlier."""
-    current = jit.cache_dir()
-    for folder in current.parent.iterdir():
-        if folder != current and time.time() - folder.stat().st_mtime > _KEEP_GENERATION_S:
+    root = jit.cache_dir()
+    current = {jit.module_cache_dir(made.name.split(".")[0]) for made in jit.import_all_kernels()}
+    for folder in [*root.parent.iterdir(), *root.iterdir()]:
+        if not folder.is_dir() or folder == root or folder in current:
+            continue
+        if time.time() - folder.stat().st_mtime > _KEEP_GENERATION_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 

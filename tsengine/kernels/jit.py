@@ -5,13 +5,15 @@ A kernel compiles on its first call (or in `warmup`), not on import, so that imp
 module costs nothing and a process loads only the kernels it uses.
 
 Compiled code is cached next to the package, else in the user's cache folder, else in a temporary
-folder. The cache key holds a hash of *all* kernel sources, because numba on its own looks only at
-the kernel's own file and would go on running old code after a helper elsewhere was edited.
+folder. The cache key holds a hash of the kernel's module and of all modules of this package that it
+imports, because numba on its own looks only at the kernel's own file and would go on running old
+code after a helper elsewhere was edited.
 The host program's numba settings are neither read for the place of the cache nor changed.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import os
@@ -20,6 +22,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +71,43 @@ _PACKAGE = Path(__file__).parent
 GENERIC_MARK = "cpu-generic"
 
 
-def _sources_hash() -> str:
+def _environment_hash() -> str:
+    """What all machine code depends on: this module, the compiler's version and its settings."""
     digest = hashlib.blake2b(digest_size=12)
-    for path in sorted(_PACKAGE.glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+    digest.update(Path(__file__).read_bytes())
     digest.update(f"{numba.__version__} {np.__version__} {int(bool(config.BOUNDSCHECK))}".encode())
     return digest.hexdigest()
 
 
-SOURCES_HASH = _sources_hash()
+ENVIRONMENT_HASH = _environment_hash()
+
+
+def _imported_modules(name: str) -> set[str]:
+    """Modules of this package that a module of it imports."""
+    found = set()
+    for node in ast.walk(ast.parse((_PACKAGE / f"{name}.py").read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module == "tsengine.kernels":
+                found.update(alias.name for alias in node.names)
+            elif node.module.startswith("tsengine.kernels."):
+                found.add(node.module.removeprefix("tsengine.kernels."))
+    return found
+
+
+@cache
+def sources_hash(name: str) -> str:
+    """Hash of a kernel module and of what it imports from this package, directly or not."""
+    seen: set[str] = set()
+    todo = {name}
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        todo |= _imported_modules(module) - seen
+    digest = hashlib.blake2b(digest_size=12)
+    for module in sorted(seen):
+        digest.update(module.encode())
+        digest.update((_PACKAGE / f"{module}.py").read_bytes())
+    return digest.hexdigest()
 
 
 def _writable(path: Path) -> bool:
@@ -92,7 +122,7 @@ def _writable(path: Path) -> bool:
 def _choose_cache_dir() -> Path:
     package_cache = _PACKAGE / "__pycache__" / "machine-code"
     # An image's code is complete: it serves also users who can't write to the package folder.
-    if (package_cache / SOURCES_HASH / GENERIC_MARK).exists() or _writable(package_cache):
+    if (package_cache / ENVIRONMENT_HASH / GENERIC_MARK).exists() or _writable(package_cache):
         return package_cache
     user_cache = Path.home() / ".cache" / "tsengine" / "machine-code"
     if _writable(user_cache):
@@ -111,12 +141,17 @@ _cache_root: Path | None = None
 
 
 def cache_dir() -> Path:
-    """Folder of this source version's machine code; made when it is asked for first."""
+    """Folder of this environment's machine code; made when it is asked for first."""
     global _cache_root
     if _cache_root is None:
-        _cache_root = _choose_cache_dir() / SOURCES_HASH
+        _cache_root = _choose_cache_dir() / ENVIRONMENT_HASH
         _cache_root.mkdir(exist_ok=True)
     return _cache_root
+
+
+def module_cache_dir(name: str) -> Path:
+    """Folder of the machine code of a kernel module as its sources are now; it may not exist."""
+    return cache_dir() / f"{name}-{sources_hash(name)}"
 
 
 def _cpu_name() -> str:
@@ -124,16 +159,16 @@ def _cpu_name() -> str:
 
 
 class _Locator(_CacheLocator):
-    """Puts all kernels of one source version into one folder."""
+    """Puts the kernels of one version of a module into one folder."""
 
     def __init__(self, py_func: Any, py_file: str) -> None:
         self._name = Path(py_file).stem
 
     def get_cache_path(self) -> str:
-        return str(cache_dir())
+        return str(module_cache_dir(self._name))
 
     def get_source_stamp(self) -> str:
-        return SOURCES_HASH
+        return sources_hash(self._name)
 
     def get_disambiguator(self) -> str:
         return self._name
@@ -154,7 +189,7 @@ class _KernelCache(FunctionCache):
         # Code made by `warmup --cpu generic` runs on every CPU of the architecture, so its key
         # must not name the CPU that made it.
         if _cpu_name() == "generic":
-            return (sig, "generic", SOURCES_HASH)
+            return (sig, "generic")
         return super()._index_key(sig, codegen)
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -233,8 +268,7 @@ def import_all_kernels() -> list[Kernel]:
 
 def missing_kernels() -> Iterator[Kernel]:
     """Kernels whose machine code is not in the cache (a guess by file name, no compilation)."""
-    folder = cache_dir()
     for made in import_all_kernels():
         module, function = made.name.split(".")
-        if not any(folder.glob(f"{module}.{function}-*.nbi")):
+        if not any(module_cache_dir(module).glob(f"{module}.{function}-*.nbi")):
             yield made

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.model.histograms import Histograms
+
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
@@ -20,6 +22,9 @@ class FrameBatch:
     other, bits as stored (stale markers included unless they were asked to be dropped);
     ``row_offsets: i64[S + 1]``. ``row_offsets[s + 1] - row_offsets[s]`` is the length of axis
     ``row_axis[s]``.
+
+    ``histograms`` is the table of the handles in ``values`` (see `tsengine.model.histograms`), None
+    if there are none. A staleness marker of a histogram series is the float one.
     """
 
     t_ms: npt.NDArray[np.int64]
@@ -27,6 +32,7 @@ class FrameBatch:
     row_axis: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     row_offsets: npt.NDArray[np.int64]
+    histograms: Histograms | None = None
 
     @property
     def n_rows(self) -> int:

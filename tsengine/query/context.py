@@ -16,6 +16,7 @@ from tsengine.errors import QueryCanceled, QueryLimitExceeded, QueryTimeout
 from tsengine.options import Options
 from tsengine.promql.ast import Span
 from tsengine.query.annotations import Annotations
+from tsengine.query.histogram_arena import HistogramArena
 from tsengine.query.labelspace import LabelSpace
 from tsengine.query.source import SampleView
 
@@ -100,6 +101,9 @@ class QueryContext:
         Of the outermost query: what `@ start()`, `start()`, `range()`, ... mean everywhere.
     lookback_ms
         Of this query.
+    histograms
+        The native histograms that matrices of the query hold handles of; the same in all contexts
+        of a query.
     memo, shared_keys
         Work that several parts of the query share, and which parts that are; the same in all
         contexts of a query.
@@ -124,6 +128,7 @@ class QueryContext:
     n_threads: int = 1
     delayed_name_removal: bool = False
     features: frozenset[str] = field(default_factory=frozenset)
+    histograms: HistogramArena = field(default_factory=HistogramArena)
     memo: dict[Any, Any] = field(default_factory=dict)
     shared_keys: frozenset[Hashable] = field(default_factory=frozenset)
 

@@ -13,10 +13,14 @@ import numpy.typing as npt
 
 from tsengine.kernels.axes import group_runs
 from tsengine.kernels.merge import settle_rows
+from tsengine.model.ragged import I64Array, expand_ranges, offsets_of
 
-I64Array = npt.NDArray[np.int64]
 U64Array = npt.NDArray[np.uint64]
 U32Array = npt.NDArray[np.uint32]
+
+__all__ = [
+    "I64Array", "Pieces", "U32Array", "U64Array", "expand_ranges", "group_equal_runs", "offsets_of", "settle"
+]  # fmt: skip
 
 
 class Pieces(Protocol):
@@ -45,19 +49,6 @@ class Pieces(Protocol):
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """Write the value bits of pieces ``which`` to ``out`` at ``positions``."""
         ...
-
-
-def offsets_of(sizes: npt.NDArray[np.integer]) -> I64Array:
-    """Running sum of sizes from 0: ``i64[len(sizes) + 1]``."""
-    offsets = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    return offsets
-
-
-def expand_ranges(starts: I64Array, counts: I64Array) -> I64Array:
-    """``starts[0], starts[0] + 1, ...`` for ``counts[0]`` items, then the next range."""
-    offsets = offsets_of(counts)
-    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
 
 
 def group_equal_runs(data: I64Array, offsets: I64Array) -> tuple[I64Array, I64Array]:
