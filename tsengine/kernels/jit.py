@@ -84,7 +84,7 @@ ENVIRONMENT_HASH = _environment_hash()
 
 def _imported_modules(name: str) -> set[str]:
     """Modules of this package that a module of it imports."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse((_PACKAGE / f"{name}.py").read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             if node.module == "tsengine.kernels":

@@ -35,8 +35,8 @@ class SeriesColumns:
 
     ``refs: u32[S]``, ``offsets: i64[S + 1]``, ``t_ms: i64[N]``, ``bits: u64[N]``; row s owns
     samples ``offsets[s]:offsets[s + 1]``. ``histograms`` is the table of the handles in ``bits``,
-    None if there are none. ``start_ms: i64[N]`` are the samples' start timestamps (0 where unknown),
-    None if none is known or they were not asked for.
+    None if there are none. ``start_ms: i64[N]`` are the samples' start timestamps (0 where
+    unknown), None if none is known or they were not asked for.
     """
 
     refs: npt.NDArray[np.uint32]

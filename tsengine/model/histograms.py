@@ -145,7 +145,8 @@ def handles(rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
 
 def is_handle(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Which bits (any shape) are handles."""
-    return (bits >> _HANDLE_SHIFT) == _HANDLE_TAG
+    found: npt.NDArray[np.bool_] = (bits >> _HANDLE_SHIFT) == _HANDLE_TAG
+    return found
 
 
 def rows_of(bits: npt.NDArray[np.uint64]) -> I64Array:

@@ -19,7 +19,8 @@ U64Array = npt.NDArray[np.uint64]
 U32Array = npt.NDArray[np.uint32]
 
 __all__ = [
-    "I64Array", "Pieces", "U32Array", "U64Array", "expand_ranges", "group_equal_runs", "offsets_of", "settle"
+    "I64Array", "Pieces", "U32Array", "U64Array", "expand_ranges", "group_equal_runs", "offsets_of",
+    "settle",
 ]  # fmt: skip
 
 
