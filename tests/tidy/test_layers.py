@@ -82,8 +82,9 @@ def test_the_library_opens_no_socket_and_reads_no_environment():
 
 def test_kernels_know_only_numba_and_numpy():
     standard = {
-        "__future__", "collections", "hashlib", "importlib", "os", "pathlib", "pkgutil", "queue",
-        "shutil", "subprocess", "sys", "tempfile", "threading", "time", "typing", "warnings",
+        "__future__", "ast", "collections", "functools", "hashlib", "importlib", "os", "pathlib",
+        "pkgutil", "queue", "shutil", "subprocess", "sys", "tempfile", "threading", "time", "typing",
+        "warnings",
     }  # fmt: skip
     for path in modules("tsengine/kernels"):
         roots = {name.split(".")[0] for name in imported(path)}
