@@ -16,14 +16,19 @@ from .exits import EXIT_DAMAGE, EXIT_OK, RefusedError, UsageError
 from .progress import Progress, progress_bar
 from .times import now_ms
 
-_FORMATS = ("openmetrics", "parquet")
+_MODULES = {"openmetrics": "openmetrics", "parquet": "parquet", "csv": "csv_file",
+            "arrow": "arrow_file"}  # fmt: skip
 _SUFFIXES = {".parquet": "parquet", ".om": "openmetrics", ".txt": "openmetrics",
-             ".prom": "openmetrics", ".openmetrics": "openmetrics"}  # fmt: skip
+             ".prom": "openmetrics", ".openmetrics": "openmetrics", ".csv": "csv",
+             ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow"}  # fmt: skip
 
 _IMPORT_EPILOG = """\
 examples:
   tsengine import metrics.om --data-dir data
-  tsengine import dump.parquet --data-dir data
+  tsengine import dump.parquet samples.csv --data-dir data
+
+CSV has a column per label (__name__ among them), timestamp (Unix seconds or ISO 8601; or
+timestamp_ms) and value. Parquet and Arrow have the same, or a map column "labels".
 
 The directory is made when it is absent. No server may be using it: stop it first, or send it the
 data by remote write.
@@ -42,7 +47,7 @@ def add_verbs(verbs: Any) -> None:
     """Add ``import`` and ``export`` to the command line."""
     add = argparse.RawDescriptionHelpFormatter
     parser = verbs.add_parser(
-        "import", help="read OpenMetrics text or Parquet into a directory",
+        "import", help="read OpenMetrics text, Parquet, CSV or Arrow into a directory",
         description="Read files of samples into a database directory.",
         epilog=_IMPORT_EPILOG, formatter_class=add,
     )  # fmt: skip
@@ -51,7 +56,7 @@ def add_verbs(verbs: Any) -> None:
     _add_format(parser)
     parser.set_defaults(run=run_import)
     parser = verbs.add_parser(
-        "export", help="write a directory's samples as OpenMetrics text or Parquet",
+        "export", help="write a directory's samples as OpenMetrics text, Parquet, CSV or Arrow",
         description="Write samples of a database directory to a file.",
         epilog=_EXPORT_EPILOG, formatter_class=add,
     )  # fmt: skip
@@ -69,7 +74,7 @@ def add_verbs(verbs: Any) -> None:
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--format", choices=_FORMATS, help="what the file is (default: by its name's end)"
+        "--format", choices=_MODULES, help="what the file is (default: by its name's end)"
     )
 
 
@@ -117,13 +122,13 @@ def _format_of(name: str, chosen: str | None) -> str:
     kind = chosen or _SUFFIXES.get(os.path.splitext(name)[1].lower())
     if kind is None:
         raise UsageError(
-            f"{name!r}: can't tell the format by the name; add --format openmetrics or parquet"
+            f"{name!r}: can't tell the format by the name; add --format {' or '.join(_MODULES)}"
         )
     return kind
 
 
 def _module(kind: str) -> Any:
-    return importlib.import_module(f"tsengine.interop.{kind}")
+    return importlib.import_module(f"tsengine.interop.{_MODULES[kind]}")
 
 
 def _print_report(name: str, report: Any) -> int:

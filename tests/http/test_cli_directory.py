@@ -95,7 +95,7 @@ def test_query_arrow_is_the_same_from_a_directory_and_rebuilt(capsysbinary, data
     assert dict(table["labels"].to_pylist()[0])["room"] == 'r0"'
 
 
-@pytest.mark.parametrize("name", ["out.om", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.om", "out.parquet", "out.csv", "out.arrow"])
 def test_export_and_import_keep_everything(capsys, data_dir, tmp_path, name):
     code, out, err = run(capsys, "export", tmp_path / name, "--data-dir", data_dir)
     assert (code, err) == (0, "")

@@ -1,4 +1,3 @@
-import datetime
 import random
 import time
 from pathlib import Path
@@ -8,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.promql.fuzz import FRAGMENTS, check_one, mutated
+from tests.promql.oracle import MISREADS, our_shape, their_shape
 from tests.promql.script import Eval, read_script
 from tests.promql.trees import nodes, shape
 from tsengine.errors import ParseError
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.promql import ast
-from tsengine.promql.functions import ALL_ON, FUNCTIONS
+from tsengine.promql.functions import ALL_ON
 from tsengine.promql.parser import DEPTH_MAX, TEXT_SIZE_MAX, parse, parse_selector
 from tsengine.promql.printer import to_text
 
@@ -82,161 +83,15 @@ def test_trees_agree_with_the_oracle():
     """promql-parser refuses some of Prometheus 3.14's language; it must agree on the rest."""
     n_compared = 0
     for expr in script_expressions():
-        if any(word in expr for word in _ORACLE_MISREADS):
+        if any(word in expr for word in MISREADS):
             continue
         try:
             theirs = oracle.parse(expr)
         except ValueError:
             continue
-        assert _ours(on(expr)) == _theirs(theirs), expr
+        assert our_shape(on(expr)) == their_shape(theirs), expr
         n_compared += 1
     assert n_compared > 1800
-
-
-# Bytes that are not UTF-8 become other characters in its tree.
-_ORACLE_MISREADS = ("\\xc5", "\\xff")
-
-
-def _ours(node):
-    if isinstance(node, ast.Paren):
-        return ("paren", _ours(node.expr))
-    if isinstance(node, ast.Unary):
-        inner = _ours(node.expr)
-        return inner if node.op == "+" else ("minus", inner)
-    if isinstance(node, ast.NumberLiteral):
-        return ("number", str(node.value))
-    if isinstance(node, ast.StringLiteral):
-        return ("string", node.value)
-    if isinstance(node, ast.VectorSelector):
-        matchers = sorted(
-            (m.name, m.op.name, m.value)
-            for m in node.matchers
-            if m != Matcher("__name__", MatchOp.EQUAL, node.name or "")
-        )
-        return ("selector", node.name, tuple(matchers), *_our_shift(node.shift))
-    if isinstance(node, ast.MatrixSelector):
-        return ("range", _ours(node.selector), node.range_ms)
-    if isinstance(node, ast.Subquery):
-        inner = _ours(node.expr)
-        return ("subquery", inner, node.range_ms, node.step_ms, *_our_shift(node.shift))
-    if isinstance(node, ast.Call):
-        return ("call", node.name, tuple(map(_ours, node.args)))
-    if isinstance(node, ast.Aggregate):
-        param = None if node.param is None else _ours(node.param)
-        clause = (node.without, tuple(sorted(node.grouping)))
-        return ("aggregate", node.op, clause, param, _ours(node.expr))
-    matching = node.matching
-    modifier = None
-    if matching is not None:
-        modifier = (
-            matching.cardinality.name,
-            matching.is_on,
-            tuple(sorted(matching.labels)),
-            tuple(sorted(matching.include)),
-            str(matching.fill_left),
-            str(matching.fill_right),
-        )
-    lhs, rhs = _ours(node.lhs), _ours(node.rhs)
-    return ("binary", node.op, node.returns_bool, modifier, lhs, rhs)
-
-
-def _our_shift(shift):
-    at = shift.at_edge.name if shift.at_edge is not None else shift.at_ms
-    return shift.offset_ms, at
-
-
-_THEIR_OPS = {"Equal": "EQUAL", "NotEqual": "NOT_EQUAL", "Re": "REGEX", "NotRe": "NOT_REGEX"}
-_THEIR_CARDS = {
-    "OneToOne": "ONE_TO_ONE", "ManyToOne": "MANY_TO_ONE", "OneToMany": "ONE_TO_MANY",
-    "ManyToMany": "MANY_TO_MANY",
-}  # fmt: skip
-
-
-def _theirs(node):
-    if isinstance(node, oracle.ParenExpr):
-        return ("paren", _theirs(node.expr))
-    if isinstance(node, oracle.UnaryExpr):
-        inner = _theirs(node.expr)
-        return ("minus", inner)
-    if isinstance(node, oracle.NumberLiteral):
-        return ("number", str(node.val))
-    if isinstance(node, oracle.StringLiteral):
-        return ("string", node.val)
-    if isinstance(node, oracle.VectorSelector):
-        matchers = [
-            (m.name, _THEIR_OPS[str(m.op).rpartition(".")[2]], m.value)
-            for m in node.matchers.matchers
-        ]
-        name = node.name
-        fixed = [m for m in matchers if m[:2] == ("__name__", "EQUAL") and m[2]]
-        if name is None and len(fixed) == 1:
-            name = fixed[0][2]
-            matchers.remove(fixed[0])
-        return ("selector", name, tuple(sorted(matchers)), *_their_shift(node))
-    if isinstance(node, oracle.MatrixSelector):
-        return ("range", _theirs(node.vector_selector), _ms(node.range))
-    if isinstance(node, oracle.SubqueryExpr):
-        step_ms = None if node.step is None else _ms(node.step)
-        return ("subquery", _theirs(node.expr), _ms(node.range), step_ms, *_their_shift(node))
-    if isinstance(node, oracle.Call):
-        return ("call", node.func.name, tuple(map(_theirs, node.args)))
-    if isinstance(node, oracle.AggregateExpr):
-        param = None if node.param is None else _theirs(node.param)
-        clause = (False, ())
-        if node.modifier is not None:
-            is_without = str(node.modifier.type).endswith("Without")
-            clause = (is_without, tuple(sorted(node.modifier.labels)))
-        return ("aggregate", str(node.op), clause, param, _theirs(node.expr))
-    return _their_binary(node)
-
-
-def _their_binary(node):
-    op = str(node.op)
-    lhs, rhs = _theirs(node.lhs), _theirs(node.rhs)
-    returns_bool = node.modifier is not None and node.modifier.return_bool
-    both_vectors = _is_vector(lhs) and _is_vector(rhs)
-    if not both_vectors:
-        return ("binary", op, returns_bool, None, lhs, rhs)
-    is_set = op in ("and", "or", "unless")
-    modifier = ("MANY_TO_MANY" if is_set else "ONE_TO_ONE", False, (), (), "None", "None")
-    if node.modifier is not None:
-        their = node.modifier
-        cardinality = _THEIR_CARDS[str(their.card).rpartition(".")[2]]
-        is_on = their.matching is not None and str(their.matching.type).endswith("Include")
-        labels = () if their.matching is None else tuple(sorted(their.matching.labels))
-        include = tuple(sorted(their.group_labels or ()))
-        if is_set and cardinality == "ONE_TO_ONE":
-            cardinality = "MANY_TO_MANY"
-        fills = their.fill_values
-        left, right = (None, None) if fills is None else (fills.lhs, fills.rhs)
-        modifier = (cardinality, is_on, labels, include, str(left), str(right))
-    return ("binary", op, returns_bool, modifier, lhs, rhs)
-
-
-def _is_vector(shaped):
-    kind = shaped[0]
-    if kind in ("paren", "minus"):
-        return _is_vector(shaped[1])
-    if kind == "call":
-        return FUNCTIONS[shaped[1]].returns is ast.ValueType.VECTOR
-    if kind == "binary":
-        return _is_vector(shaped[4]) or _is_vector(shaped[5])
-    return kind in ("selector", "aggregate")
-
-
-def _their_shift(node):
-    offset_ms = 0 if node.offset is None else _ms(node.offset)
-    if node.at is None:
-        return offset_ms, None
-    kind = str(node.at.type).rpartition(".")[2]
-    if kind != "At":
-        return offset_ms, kind.upper()
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return offset_ms, _ms(node.at.at - epoch)
-
-
-def _ms(delta):
-    return round(delta / datetime.timedelta(milliseconds=1))
 
 
 # --- the tree ------------------------------------------------------------------------------------
@@ -633,36 +488,6 @@ def test_long_queries_take_linear_time(text):
 
 # --- fuzz ----------------------------------------------------------------------------------------
 
-FRAGMENTS = [
-    "foo", "bar:baz", "sum", "by", "without", "on", "ignoring", "group_left", "group_right",
-    "bool", "offset", "@", "start()", "end()", "step()", "range()", "max_of(", "min_of(", "rate(",
-    "abs(", "time()", "info(", "label_replace(", "topk(", "count_values(", "quantile(",
-    "histogram_quantile(", "(", ")", "[", "]", "{", "}", "[5m]", "[5m:1m]", "[10m:]", ":", ",",
-    "=", "!=", "=~", "!~", "==", "<=", ">", "</", ">/", "+", "-", "*", "/", "%", "^", "atan2",
-    "and", "or", "unless", "1", "0x1F", "5m", "1.5", ".5", "Inf", "NaN", "'s'", '"\\n"', "`r`",
-    "fill(1)", "fill_left(", "anchored", "smoothed", "# c\n", "\n", " ", '{a="b"}', '{"ä"}',
-    "(a, b)", "ä", "\\", "$", "!",
-]  # fmt: skip
-
-
-def check_one(text):
-    """Only ParseError may come out, with a position in the text; a tree survives printing."""
-    error = None
-    try:
-        tree = on(text)
-    except ParseError as caught:
-        error = caught
-    if error is not None:
-        lines = text.encode("utf-8", "surrogateescape").split(b"\n")
-        assert 1 <= error.line <= len(lines)
-        assert 1 <= error.column <= len(lines[error.line - 1]) + 1
-        return False
-    printed = to_text(tree)
-    assert shape(on(printed)) == shape(tree), printed
-    size = len(text.encode())
-    assert all(0 <= node.span.start < node.span.end <= size for node in nodes(tree))
-    return True
-
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map(" ".join))
@@ -680,17 +505,7 @@ def test_any_text(text):
 def test_mutated_expressions():
     rng = random.Random(7)
     exprs = script_expressions()
-    n_valid = 0
-    for _ in range(6000):
-        expr = rng.choice(exprs)
-        for _ in range(rng.randint(1, 3)):
-            start, end = sorted(rng.choices(range(len(expr) + 1), k=2))
-            end = min(end, start + 6)
-            kind = rng.randrange(3)
-            middle = "" if kind == 0 else rng.choice(FRAGMENTS)
-            expr = expr[:start] + middle + expr[end if kind < 2 else start :]
-        n_valid += check_one(expr)
-    assert n_valid > 100
+    assert sum(check_one(mutated(rng, rng.choice(exprs))) for _ in range(6000)) > 100
 
 
 def vectors(depth=3):

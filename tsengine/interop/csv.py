@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +34,27 @@ def csv_bytes(
 
     """
     names = sorted({name for labels in label_sets for name in labels})
+    return b"".join((csv_header(names), *csv_lines(names, label_sets, offsets, t_ms, values)))
+
+
+def csv_header(names: Sequence[str]) -> bytes:
+    """The first line, for label columns of these names."""
+    header = _quoted(pa.array([*names, "timestamp", "value"], pa.string()))
+    return ",".join(header.to_pylist()).encode() + b"\n"
+
+
+def csv_lines(
+    names: Sequence[str],
+    label_sets: Sequence[dict[str, str]],
+    offsets: npt.NDArray[np.int64],
+    t_ms: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float64],
+) -> Iterator[bytes]:
+    """A line a sample, many lines a piece; see `csv_bytes`."""
     columns = [
         _quoted(pa.array([labels.get(name, "") for labels in label_sets], pa.string()))
         for name in names
     ]
-    header = _quoted(pa.array([*names, "timestamp", "value"], pa.string()))
-    parts = [",".join(header.to_pylist()).encode() + b"\n"]
     # Labels become one text per series before they are repeated per sample.
     heads = pa.array([""] * len(label_sets), pa.string())
     if columns:
@@ -50,8 +65,7 @@ def csv_bytes(
         stamps = time_texts(pa.array(t_ms[some]), in_seconds=True)
         numbers = value_texts(pa.array(values[some]))
         head = pc.take(heads, pa.array(series[some]))
-        parts.append(join_all(join_texts(head, stamps, ",", numbers, "\n")))
-    return b"".join(parts)
+        yield join_all(join_texts(head, stamps, ",", numbers, "\n"))
 
 
 def string_csv(t_ms: int, text: str) -> bytes:

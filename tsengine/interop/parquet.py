@@ -1,25 +1,20 @@
-"""Parquet files in and out.
-
-Export writes one row a sample: ``labels`` (map of strings), ``timestamp`` (ms, UTC), ``value``
-(float64, bit-exact). Import takes the same, or a table whose string columns are the labels.
-"""
+"""Parquet files in and out; see `tsengine.interop.tables` for the columns."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tsengine.interop.arrow import LABELS, SELECT_SCHEMA, select_reader
-from tsengine.interop.importing import ImportReport, Progress, SeriesTable, Target, store
-from tsengine.model.times import times_to_ms
-
-_BATCH_ROWS = 256 * 1024
-_FILE_SCHEMA = pa.schema([pa.field("labels", LABELS), *list(SELECT_SCHEMA)[1:]])
+from tsengine.interop.importing import ImportReport, Progress, Target
+from tsengine.interop.tables import (
+    BATCH_ROWS,
+    FILE_SCHEMA,
+    exported_batches,
+    import_batches,
+    write_whole,
+)
 
 
 def export_file(
@@ -34,35 +29,22 @@ def export_file(
 
     The file appears under its name only when it is complete.
     """
-    view, matchers, mint, maxt = db.pin(selector, start, end)
-    refs = view.find(matchers, mint, maxt)
-    expected = max(1, view.count_samples(refs, mint, maxt))
-    temporary = f"{os.fspath(path)}.tmp"
-    n_samples = 0
-    try:
-        with pq.ParquetWriter(temporary, _FILE_SCHEMA, compression="zstd") as writer:
-            for batch in select_reader(view, matchers, mint, maxt):
-                labels = batch.column("labels").dictionary_decode()
-                columns = [labels, batch.column("timestamp"), batch.column("value")]
-                writer.write_batch(pa.record_batch(columns, schema=_FILE_SCHEMA))
+
+    def write(temporary: str) -> int:
+        n_samples = 0
+        with pq.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer:
+            for batch in exported_batches(db, selector, start, end, progress):
+                writer.write_batch(batch)
                 n_samples += batch.num_rows
-                if progress is not None:
-                    progress(min(n_samples, expected), expected)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    return n_samples
+        return n_samples
+
+    return write_whole(path, write)
 
 
 def import_file(
     db: Target, path: str | os.PathLike[str], progress: Progress | None = None
 ) -> ImportReport:
     """Store the samples of a Parquet file; refused series are counted, the rest is stored.
-
-    Columns: ``timestamp`` (a timestamp, integer ms or float s), ``value`` (a number), and either
-    ``labels`` (a map of strings) or one string column per label (``__name__`` among them).
 
     Raises
     ------
@@ -72,113 +54,7 @@ def import_file(
         The file can't be read.
 
     """
-    report = ImportReport()
-    table = SeriesTable(db, report)
     with pq.ParquetFile(path) as file:
-        label_columns = _check_schema(file.schema_arrow)
         n_rows = file.metadata.num_rows
-        done = 0
-        for batch in file.iter_batches(_BATCH_ROWS):
-            refs = _refs(batch, label_columns, table, done)
-            t_ms = _times(batch.column("timestamp"))
-            values = batch.column("value").cast(pa.float64()).to_numpy(zero_copy_only=False)
-            nulls = batch.column("value").is_null().to_numpy(zero_copy_only=False)
-            store(db, report, refs[~nulls], t_ms[~nulls], np.ascontiguousarray(values[~nulls]))
-            done += batch.num_rows
-            if progress is not None:
-                progress(done, n_rows)
-    return report
-
-
-def _check_schema(schema: pa.Schema) -> list[str]:
-    """Names of the label columns; [] if there is a ``labels`` map."""
-    for name in ("timestamp", "value"):
-        if name not in schema.names:
-            raise ValueError(f"the file has no column {name!r}; it has {', '.join(schema.names)}")
-    kind = schema.field("timestamp").type
-    if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ValueError(f"column 'timestamp' can't have the type {kind}")
-    kind = schema.field("value").type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise ValueError(f"column 'value' must hold numbers, not {kind}")
-    if "labels" in schema.names:
-        if not pa.types.is_map(schema.field("labels").type):
-            raise ValueError(f"column 'labels' must be a map, not {schema.field('labels').type}")
-        return []
-    columns = [name for name in schema.names if name not in ("timestamp", "value")]
-    for name in columns:
-        kind = schema.field(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise ValueError(f"label column {name!r} must hold strings, not {kind}")
-    if not columns:
-        raise ValueError("the file has no labels: neither a column 'labels' nor string columns")
-    return columns
-
-
-def _refs(
-    batch: pa.RecordBatch, label_columns: list[str], table: SeriesTable, first_row: int
-) -> npt.NDArray[np.int64]:
-    """Series ref of each row, -1 where the labels are refused; Python runs once per label set."""
-    if label_columns:
-        columns = [
-            batch.column(name).cast(pa.string()).dictionary_encode() for name in label_columns
-        ]
-        codes = np.stack([c.indices.fill_null(-1).to_numpy(zero_copy_only=False) for c in columns])
-        distinct, inverse = np.unique(codes, axis=1, return_inverse=True)
-        texts = [c.dictionary.to_pylist() for c in columns]
-        sets = [
-            tuple(
-                (name, texts[i][code])
-                for i, (name, code) in enumerate(zip(label_columns, column, strict=True))
-                if code >= 0 and texts[i][code]
-            )
-            for column in distinct.T.tolist()
-        ]
-    else:
-        sets, inverse = _map_sets(batch.column("labels"))
-    refs = np.array([table.ref(labels, f"row {first_row}") for labels in sets], np.int64)
-    rows: npt.NDArray[np.int64] = refs[inverse.reshape(-1)]
-    return rows
-
-
-def _map_sets(
-    column: pa.MapArray,
-) -> tuple[list[tuple[tuple[str, str], ...]], npt.NDArray[np.int64]]:
-    """Distinct label sets of a map column, and which one each row has."""
-    keys = column.keys.cast(pa.string()).dictionary_encode()
-    items = column.items.cast(pa.string()).dictionary_encode()
-    n_items = max(1, len(items.dictionary))
-    codes = keys.indices.to_numpy(zero_copy_only=False).astype(
-        np.int64
-    ) * n_items + items.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    offsets = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-    offsets -= offsets[0]
-    lengths = np.diff(offsets)
-    # Rows of equal bytes are equal sets; a void view lets numpy compare them whole.
-    width = int(lengths.max(initial=0))
-    padded = np.full((len(lengths), max(1, width)), -1, np.int64)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    padded[rows, np.arange(len(codes)) - np.repeat(offsets[:-1], lengths)] = codes
-    changed = np.ones(len(padded), bool)
-    changed[1:] = (padded[1:] != padded[:-1]).any(axis=1)
-    runs = padded[changed]
-    distinct, inverse = np.unique(runs, axis=0, return_inverse=True)
-    run_of_row = np.cumsum(changed) - 1
-    names, values = keys.dictionary.to_pylist(), items.dictionary.to_pylist()
-    sets = [
-        tuple((names[c // n_items], values[c % n_items]) for c in row if c >= 0)
-        for row in distinct.tolist()
-    ]
-    return sets, inverse.reshape(-1)[run_of_row]
-
-
-def _times(column: pa.Array) -> npt.NDArray[np.int64]:
-    if column.null_count:
-        raise ValueError("column 'timestamp' has empty rows")
-    if pa.types.is_timestamp(column.type):
-        ms = column.cast(pa.timestamp("ms", tz=column.type.tz), safe=False)
-        times: npt.NDArray[np.int64] = ms.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return times
-    return times_to_ms(column.to_numpy(zero_copy_only=False))
+        note = None if progress is None else (lambda done: progress(done, n_rows))
+        return import_batches(db, file.schema_arrow, file.iter_batches(BATCH_ROWS), note)

@@ -7,6 +7,7 @@
     parts/0000000002/   one part: immutable, a folder
     catalog/0000000003.cat
     metadata/0000000004.meta
+    exemplars/0000000005.ex
 
 Numbers have ten digits, are never reused, and come from the manifest's next_file_number; those of
 log segments are counted by the log. A name may end in `.damaged`: kept for a human, never read.
@@ -24,12 +25,14 @@ WAL_DIR = "wal"
 PARTS_DIR = "parts"
 CATALOG_DIR = "catalog"
 METADATA_DIR = "metadata"
+EXEMPLARS_DIR = "exemplars"
 DIRS = (WAL_DIR, PARTS_DIR, CATALOG_DIR, METADATA_DIR)
-"""Folders that every database has."""
+"""Folders that every database has; that of exemplars is made when there are any."""
 
 WAL_SUFFIX = ".wal"
 CATALOG_SUFFIX = ".cat"
 METADATA_SUFFIX = ".meta"
+EXEMPLARS_SUFFIX = ".ex"
 TMP_SUFFIX = ".tmp"
 DAMAGED_SUFFIX = ".damaged"
 
@@ -111,6 +114,21 @@ def metadata_path(directory: str, name: str) -> str:
     return os.path.join(directory, METADATA_DIR, name)
 
 
+def exemplars_dir(directory: str) -> str:
+    """Folder of the exemplar files."""
+    return os.path.join(directory, EXEMPLARS_DIR)
+
+
+def exemplar_name(number: int) -> str:
+    """Name of an exemplar file inside its folder."""
+    return f"{number:010d}{EXEMPLARS_SUFFIX}"
+
+
+def exemplar_path(directory: str, name: str) -> str:
+    """The exemplar file ``name``."""
+    return os.path.join(directory, EXEMPLARS_DIR, name)
+
+
 def damaged_path(path: str) -> str:
     """Where a damaged file is kept for a human."""
     return path + DAMAGED_SUFFIX
@@ -134,6 +152,11 @@ def parse_catalog_name(name: str) -> int | None:
 def parse_metadata_name(name: str) -> int | None:
     """Number of a name made by `metadata_name`, else None."""
     return _parse(name, METADATA_SUFFIX)
+
+
+def parse_exemplar_name(name: str) -> int | None:
+    """Number of a name made by `exemplar_name`, else None."""
+    return _parse(name, EXEMPLARS_SUFFIX)
 
 
 def _parse(name: str, suffix: str) -> int | None:

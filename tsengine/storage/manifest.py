@@ -40,6 +40,17 @@ class PartEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ExemplarEntry:
+    """A live file of ``n`` exemplars; ``mint``, ``maxt`` (ms) are closed."""
+
+    name: str
+    mint: int
+    maxt: int
+    n: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What is live.
 
@@ -55,6 +66,8 @@ class Manifest:
         In the order of their sequences, as the writer keeps it.
     catalog_segments, metadata_file
         Names inside their folders.
+    exemplar_files
+        Oldest first. The field is not written when there are none.
     wal_floor
         First segment of the log that is not in parts yet.
     next_ref, next_seq, next_file_number
@@ -71,6 +84,7 @@ class Manifest:
     parts: tuple[PartEntry, ...] = ()
     catalog_segments: tuple[str, ...] = ()
     metadata_file: str | None = None
+    exemplar_files: tuple[ExemplarEntry, ...] = ()
     wal_floor: int = 1
     next_ref: int = 0
     next_seq: int = 0
@@ -88,8 +102,10 @@ class Manifest:
         fields = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("format_version", "parts")
+            if name not in ("format_version", "parts", "exemplar_files")
         }
+        if self.exemplar_files:
+            fields["exemplar_files"] = [dataclasses.asdict(file) for file in self.exemplar_files]
         parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
         head = json.dumps(fields, indent=2)[:-2]
         listed = f"[\n{parts}\n  ]" if parts else "[]"
@@ -220,6 +236,10 @@ def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
         filenames.PARTS_DIR: (filenames.parse_part_name, {p.name for p in manifest.parts}),
         filenames.CATALOG_DIR: (filenames.parse_catalog_name, set(manifest.catalog_segments)),
         filenames.METADATA_DIR: (filenames.parse_metadata_name, {manifest.metadata_file}),
+        filenames.EXEMPLARS_DIR: (
+            filenames.parse_exemplar_name,
+            {file.name for file in manifest.exemplar_files},
+        ),
     }
     found: list[str] = []
     try:
@@ -250,7 +270,8 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     part_names = PartEntry.__dataclass_fields__.keys()
     fields = dict(fields)
     parts = fields.pop("parts")
-    names = set(Manifest.__slots__) - {"format_version", "parts"}
+    files = fields.pop("exemplar_files", [])
+    names = set(Manifest.__slots__) - {"format_version", "parts", "exemplar_files"}
     _refuse_unknown(fields.keys() - names, path)
     if names - fields.keys():
         raise ValueError(f"fields {sorted(names - fields.keys())} are missing")
@@ -258,12 +279,18 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     for part in parts:
         _refuse_unknown(part.keys() - part_names, path)
         made.append(PartEntry(**part))
+    exemplar_names = ExemplarEntry.__dataclass_fields__.keys()
+    for file in files:
+        _refuse_unknown(file.keys() - exemplar_names, path)
+    exemplars = tuple(ExemplarEntry(**file) for file in files)
     for name in ("catalog_segments", "tombstones", "tiers"):
         fields[name] = tuple(fields[name])
     for name in ("tombstones", "tiers"):
         if fields[name]:
             raise UnsupportedFormat(f"{path}: has {name}, written by a newer version")
-    manifest = Manifest(format_version=version, parts=tuple(made), **fields)
+    manifest = Manifest(
+        format_version=version, parts=tuple(made), exemplar_files=exemplars, **fields
+    )
     _check_types(manifest)
     return manifest
 
@@ -282,12 +309,14 @@ def _check_types(manifest: Manifest) -> None:
         if type(getattr(manifest, name)) is not int or getattr(manifest, name) < 0:
             raise ValueError(f"{name} is not a number")
     texts = [*manifest.catalog_segments, *(part.name for part in manifest.parts)]
+    texts += [file.name for file in manifest.exemplar_files]
     if manifest.metadata_file is not None:
         texts.append(manifest.metadata_file)
     for text in texts:
         if type(text) is not str or text != os.path.basename(text) or not text:
             raise ValueError(f"{text!r} is not a file name")
-    for part in manifest.parts:
-        numbers = dataclasses.astuple(part)[1:]
+    entries: list[PartEntry | ExemplarEntry] = [*manifest.parts, *manifest.exemplar_files]
+    for entry in entries:
+        numbers = dataclasses.astuple(entry)[1:]
         if any(type(number) is not int for number in numbers):
-            raise ValueError(f"part {part.name} has a field that is not a number")
+            raise ValueError(f"{entry.name} has a field that is not a number")

@@ -1,0 +1,197 @@
+"""Exemplars of a database: recent ones in memory, older ones in files, with their own retention.
+
+The log writer adds batches. A freeze of the head takes a *mark*; its flush writes all batches below
+the mark to one file, and files are joined when they are many, expired exemplars left out. Readers
+take one immutable `ExemplarView`. The manifest names the live files (docs/format/exemplars.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import CorruptionError
+from tsengine.model.exemplars import ExemplarBatch, join_batches
+from tsengine.storage import filenames
+from tsengine.storage.exemplar_records import decode_exemplars, encode_exemplars
+from tsengine.storage.filesystem import FileSystem
+from tsengine.storage.manifest import ExemplarEntry
+from tsengine.storage.sealed_file import read_sealed, write_sealed
+
+_LOG = logging.getLogger(__name__)
+
+MAGIC = b"TSEXEMPL"
+VERSION = 1
+FILES_MAX = 8
+"""With more files than this a flush joins them all."""
+
+U32Array = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class ExemplarView:
+    """What was stored at one moment: files by their entries, then batches, oldest first."""
+
+    directory: str
+    fs: FileSystem
+    files: tuple[ExemplarEntry, ...]
+    recent: tuple[ExemplarBatch, ...]
+
+    def find(self, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:
+        """Exemplars with mint <= t <= maxt of the series ``refs`` (ascending).
+
+        Ordered by series and time; equal ones appear once. Raises CorruptionError or OSError for a
+        file that can't be read.
+        """
+        batches = [
+            read_exemplars(self.fs, self.directory, entry)
+            for entry in self.files
+            if entry.mint <= maxt and entry.maxt >= mint
+        ]
+        found = join_batches([_matching(b, refs, mint, maxt) for b in (*batches, *self.recent)])
+        return _distinct(found)
+
+
+class ExemplarStore:
+    """Owns what is live; `add` belongs to the log writer, `write` and `commit` to the flush."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        files: Sequence[ExemplarEntry],
+        *,
+        n_recent_max: int,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._n_recent_max = n_recent_max
+        self._lock = threading.Lock()
+        self._files = tuple(files)
+        self._recent: tuple[ExemplarBatch, ...] = ()
+        self._n_recent = 0
+        self._first = 0
+
+    def add(self, batch: ExemplarBatch) -> None:
+        """Take a batch over; of too many unflushed ones the oldest go."""
+        if len(batch) == 0:
+            return
+        with self._lock:
+            recent = [*self._recent, batch]
+            self._n_recent += len(batch)
+            while self._n_recent > self._n_recent_max and len(recent) > 1:
+                self._n_recent -= len(recent.pop(0))
+                self._first += 1
+            self._recent = tuple(recent)
+
+    def mark(self) -> int:
+        """A number that tells what was added so far from what will be."""
+        with self._lock:
+            return self._first + len(self._recent)
+
+    def view(self) -> ExemplarView:
+        """What is stored now."""
+        with self._lock:
+            return ExemplarView(self._directory, self._fs, self._files, self._recent)
+
+    @property
+    def n_exemplars(self) -> int:
+        """Stored exemplars, repeated ones counted each time."""
+        with self._lock:
+            return self._n_recent + sum(entry.n for entry in self._files)
+
+    def write(
+        self, mark: int, new_name: Callable[[], str], floor_ms: int | None, n_max: int
+    ) -> tuple[ExemplarEntry | None, tuple[ExemplarEntry, ...]]:
+        """Write the batches below a mark to a file, joined with all others if these are many.
+
+        Exemplars before ``floor_ms`` and all but the newest ``n_max`` are left out. Returns the
+        new file (None: nothing to write) and the files that stay beside it. Raises OSError.
+        """
+        view = self.view()
+        n_batches = mark - self._first
+        batches = list(view.recent[: max(0, n_batches)])
+        kept = [e for e in view.files if floor_ms is None or e.maxt >= floor_ms]
+        n_in_all = sum(len(b) for b in batches) + sum(e.n for e in kept)
+        if len(kept) >= FILES_MAX or n_in_all > n_max:
+            read, kept = self._read_whole(kept)
+            batches = read + batches
+        joined = join_batches(batches)
+        rows = np.arange(len(joined))
+        if floor_ms is not None:
+            rows = rows[joined.t_ms >= floor_ms]
+        rows = np.sort(rows[np.argsort(joined.t_ms[rows], kind="stable")][-n_max:])
+        joined = _distinct(joined.take(rows))
+        if len(joined) == 0:
+            return None, tuple(kept)
+        self._fs.mkdir(filenames.exemplars_dir(self._directory))
+        name = new_name()
+        path = filenames.exemplar_path(self._directory, name)
+        size = write_sealed(self._fs, path, encode_exemplars(joined), magic=MAGIC, version=VERSION)
+        self._fs.sync_dir(filenames.exemplars_dir(self._directory))
+        t_ms = joined.t_ms
+        return ExemplarEntry(name, int(t_ms.min()), int(t_ms.max()), len(joined), size), tuple(kept)
+
+    def commit(self, mark: int, files: Sequence[ExemplarEntry]) -> None:
+        """The manifest names ``files`` now, which hold everything below the mark."""
+        with self._lock:
+            n_written = max(0, mark - self._first)
+            self._n_recent -= sum(len(batch) for batch in self._recent[:n_written])
+            self._recent = self._recent[n_written:]
+            self._first += n_written
+            self._files = tuple(files)
+
+    def _read_whole(
+        self, entries: Sequence[ExemplarEntry]
+    ) -> tuple[list[ExemplarBatch], list[ExemplarEntry]]:
+        """Contents of files, and those files that are damaged: they stay as they are."""
+        read: list[ExemplarBatch] = []
+        damaged: list[ExemplarEntry] = []
+        for entry in entries:
+            try:
+                read.append(read_exemplars(self._fs, self._directory, entry))
+            except CorruptionError as error:
+                _LOG.error("exemplars are not joined: %s", error)
+                damaged.append(entry)
+        return read, damaged
+
+
+def read_exemplars(fs: FileSystem, directory: str, entry: ExemplarEntry) -> ExemplarBatch:
+    """All exemplars of a file; raises CorruptionError, UnsupportedFormat or OSError."""
+    path = filenames.exemplar_path(directory, entry.name)
+    payload = read_sealed(fs, path, magic=MAGIC, version=VERSION, what="an exemplar file")
+    try:
+        batch = decode_exemplars(payload)
+    except CorruptionError as error:
+        raise CorruptionError(str(error), path=path) from error
+    if len(batch) != entry.n:
+        raise CorruptionError(f"{len(batch)} exemplars instead of {entry.n}", path=path)
+    return batch
+
+
+def _matching(batch: ExemplarBatch, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:
+    wanted = (batch.t_ms >= mint) & (batch.t_ms <= maxt) & np.isin(batch.refs, refs)
+    return batch if wanted.all() else batch.take(np.flatnonzero(wanted))
+
+
+def _distinct(batch: ExemplarBatch) -> ExemplarBatch:
+    """Ordered by series and time (arrival decides among equals), without repeated exemplars."""
+    order = np.lexsort((batch.t_ms, batch.refs))
+    seen: set[tuple[int, int, bytes, bytes]] = set()
+    kept = []
+    for row in order.tolist():
+        key = (
+            int(batch.refs[row]),
+            int(batch.t_ms[row]),
+            batch.values[row].tobytes(),
+            batch.labels[row],
+        )
+        if key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return batch.take(np.array(kept, np.int64))
