@@ -82,8 +82,11 @@ def disagreement(text):
         return None
     try:
         theirs = their_shape(oracle.parse(text))
-    except ValueError:
-        return None
+    except BaseException as error:
+        # Its panics are no Exceptions.
+        if isinstance(error, ValueError) or type(error).__name__ == "PanicException":
+            return None
+        raise
     try:
         ours = our_shape(parse(text, features=ALL_ON))
     except ParseError as error:

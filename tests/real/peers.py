@@ -1,4 +1,4 @@
-"""Where a real Prometheus (major version 3) and node_exporter come from.
+"""Where a real Prometheus (major version 3), node_exporter and VictoriaMetrics come from.
 
 In this order: unpacked under ``.peers`` already, found on PATH, unpacked now by the team's tool. A
 clone without that tool and without the programs skips; with the tool, a missing program fails.
@@ -41,6 +41,11 @@ def find_node_exporter():
 def find_promtool():
     """Path of a promtool."""
     return _find("promtool", ("promtool",), "sid", PEERS / "promtool", _is_version_3)
+
+
+def find_victoria_metrics(program):
+    """Path of ``vmagent``, ``vmalert``, ``victoria-metrics``: all of one package."""
+    return _find("victoria-metrics", (program,), "sid", PEERS / "vm", lambda path: True)
 
 
 def _find(package, names, suite, directory, is_good):
