@@ -20,16 +20,19 @@ from .api import (
     health,
     labels,
     notifications,
+    openapi,
     queries,
+    search,
     status,
     targets,
 )
 from .api.params import is_api_path
+from .api.pieces import Body, body_size
 from .logs import LOGGER
-from .protocols import remote_read, remote_write
+from .protocols import otlp, remote_read, remote_write
 from .state import Server
 
-Endpoint: TypeAlias = Callable[[Server, web.Request], Awaitable[web.Response]]
+Endpoint: TypeAlias = Callable[[Server, web.Request], Awaitable[web.StreamResponse]]
 
 _GET = ("GET",)
 _GET_HEAD = ("GET", "HEAD")
@@ -49,6 +52,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/write", _POST, remote_write.handle),
     ("/api/v1/read", _POST, remote_read.handle),
     ("/api/v1/write", _POST, remote_write.handle),
+    ("/api/v1/otlp/v1/metrics", _POST, otlp.handle),
     ("/api/v1/query", _GET_POST, queries.query),
     ("/api/v1/query_range", _GET_POST, queries.query_range),
     ("/api/v1/query_exemplars", _GET_POST, queries.query_exemplars),
@@ -58,6 +62,9 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/api/v1/labels", _GET_POST, labels.label_names),
     ("/api/v1/label/{name}/values", _GET, labels.label_values),
     ("/api/v1/metadata", _GET, labels.metadata),
+    ("/api/v1/search/metric_names", _GET_POST, search.metric_names),
+    ("/api/v1/search/label_names", _GET_POST, search.label_names),
+    ("/api/v1/search/label_values", _GET_POST, search.label_values),
     ("/api/v1/rules", _GET, status.rules),
     ("/api/v1/alerts", _GET, status.alerts),
     ("/api/v1/targets", _GET, targets.targets),
@@ -67,6 +74,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/api/v1/scrape_pools/config", _GET, targets.scrape_pool_config),
     ("/api/v1/alertmanagers", _GET, targets.alertmanagers),
     ("/api/v1/features", _GET, status.features),
+    ("/api/v1/openapi.yaml", _GET, openapi.openapi),
     ("/api/v1/notifications", _GET, notifications.notifications),
     ("/api/v1/notifications/live", _GET, notifications.live),
     ("/api/v1/status/config", _GET, status.config),
@@ -77,6 +85,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/api/v1/status/runtimeinfo", _GET, status.runtimeinfo),
     ("/api/v1/status/flags", _GET, status.flags),
     ("/api/v1/status/tsdb", _GET, status.tsdb),
+    ("/api/v1/status/active_queries", _GET, status.active_queries),
     ("/api/v1/admin/tsdb/flush", _POST_PUT, admin.flush),
     ("/api/v1/admin/tsdb/delete_series", _POST_PUT, admin.not_in_this_version),
     ("/api/v1/admin/tsdb/clean_tombstones", _POST_PUT, admin.not_in_this_version),
@@ -85,6 +94,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
 
 _ALWAYS_SERVED = (
     "/-/", "/metrics", "/version", "/api/v1/notifications", "/api/v1/status/walreplay",
+    "/api/v1/openapi.yaml",
 )  # fmt: skip
 """Paths that answer before the start is complete; so does ``/`` itself."""
 
@@ -98,7 +108,9 @@ def make_app(server: Server) -> web.Application:
         ],
     )  # fmt: skip
     for path, methods, endpoint in ROUTES:
-        for method in methods:
+        # What answers GET answers HEAD: the same without the body.
+        answered = {*methods, "HEAD"} if "GET" in methods else {*methods}
+        for method in sorted(answered):
             app.router.add_route(method, path, _bound(server, endpoint))
     return app
 
@@ -130,8 +142,7 @@ def _observing(server: Server) -> Middleware:
         try:
             response = await handler(request)
             code = str(response.status)
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
-                telemetry.http_sent_bytes.labels(name).inc(len(response.body))
+            telemetry.http_sent_bytes.labels(name).inc(body_size(response))
             return response
         finally:
             seconds = time.perf_counter() - started
@@ -175,23 +186,26 @@ def _cross_origin(
 def _compressing(
     server: Server,
 ) -> Middleware:
-    """Gzip or deflate, as the client accepts; large bodies off the event loop."""
+    """Gzip or deflate, as the client accepts; large bodies off the event loop and in pieces."""
+    timeout_s = server.limits.answer_write_timeout_s
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
-        if "Content-Encoding" in response.headers:
-            return response
         body = response.body if isinstance(response, web.Response) else None
-        encoding = encode.choose_encoding(request.headers.get("Accept-Encoding", ""))
-        if encoding is None or not isinstance(body, bytes) or len(body) < encode.COMPRESS_SIZE_MIN:
+        if not isinstance(body, bytes) or len(body) < encode.COMPRESS_SIZE_MIN:
             return response
         assert isinstance(response, web.Response), "only these have a body"
-        if len(body) < encode.COMPRESS_INLINE_SIZE_MAX:
-            response.body = encode.compress(body, encoding)
-        else:
-            response.body = await server.executor.background(encode.compress, body, encoding)
-        response.headers["Content-Encoding"] = encoding
+        encoding = None
+        if "Content-Encoding" not in response.headers:
+            encoding = encode.choose_encoding(request.headers.get("Accept-Encoding", ""))
+        if encoding is not None:
+            if len(body) < encode.COMPRESS_INLINE_SIZE_MAX:
+                body = encode.compress(body, encoding)
+            else:
+                body = await server.executor.background(encode.compress, body, encoding)
+            response.headers["Content-Encoding"] = encoding
+        response.body = Body([body]).content(timeout_s)
         return response
 
     return middleware

@@ -12,17 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from . import feature_switches
 from .limits import ServerLimits
 from .logs import LEVELS
 from .times import duration_text, parse_duration_ms
 
 DEFAULT_LISTEN = "127.0.0.1:9201"
-KNOWN_FEATURES = (
-    "promql-experimental-functions",
-    "promql-extended-range-selectors",
-    "promql-binop-fill-modifiers",
-    "promql-delayed-name-removal",
+STRATEGY_NAMES = (
+    "UnderscoreEscapingWithSuffixes",
+    "UnderscoreEscapingWithoutSuffixes",
+    "NoUTF8EscapingWithSuffixes",
+    "NoTranslation",
 )
+KNOWN_FEATURES = feature_switches.WORKING
+
+_SIZE_SHIFTS = {None: 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,18 @@ class Config:
     hints: bool
     query_timeout_s: float
     query_samples_max: int
+    query_memory_bytes: int
+    query_memory_total_bytes: int
+    query_slow_s: float | None
+    query_log_file: str | None
     queries_running_max: int
     query_steps_max: int
+    search_results_max: int
     query_lookback_s: float
+    enable_otlp: bool
+    otlp_strategy: str
+    otlp_promoted: frozenset[str]
+    otlp_keeps_identifying: bool
     cors_origin: str
     fsync: Literal["always", "interval"]
     log_level: str
@@ -55,6 +68,7 @@ class Config:
             query_samples_max=self.query_samples_max,
             queries_running_max=self.queries_running_max,
             query_steps_max=self.query_steps_max,
+            search_results_max=self.search_results_max,
         )
 
 
@@ -84,13 +98,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _count_or_0(text: str) -> int:
+    return 0 if text == "0" else _count(text)
+
+
+def _size(text: str) -> int:
+    """Bytes; every unit is a power of 1024, as in Prometheus's flags."""
+    match = re.fullmatch(r"([0-9]{1,15})(?:([KMGT])?i?B)?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size like 512MiB or 4GiB")
+    return int(match[1]) << _SIZE_SHIFTS[match[2]]
+
+
+def _slow_s(text: str) -> float | None:
+    return None if text == "off" else _duration_s(text)
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise ValueError(f"{text!r} is neither true nor false")
     return text.lower() in ("true", "1")
 
 
-def _feature_set(text: str) -> frozenset[str]:
+def _name_set(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -157,8 +187,8 @@ SETTINGS = (
             _switch, "", "allow POST /api/v1/admin/... (flush and merge)"),
     Setting("enable_lifecycle", ("--enable-lifecycle", "--web.enable-lifecycle"), "false",
             _switch, "", "allow POST /-/quit and /-/reload"),
-    Setting("enable_feature", ("--enable-feature",), "", _feature_set, "A,B",
-            "PromQL features, with commas: " + ", ".join(KNOWN_FEATURES)),
+    Setting("enable_feature", ("--enable-feature",), "", _name_set, "A,B",
+            "features as in Prometheus, with commas: " + ", ".join(KNOWN_FEATURES)),
     Setting("self_scrape", ("--self-scrape",), "15s", _self_scrape_s, "D|off",
             'how often the server stores its own metrics (job="tsengine")'),
     Setting("hints", ("--hints",), "false", _switch, "",
@@ -167,12 +197,32 @@ SETTINGS = (
             "longest time a query may take"),
     Setting("query_max_samples", ("--query.max-samples",), "50000000", _count, "N",
             "samples one query may hold in memory"),
+    Setting("query_max_memory", ("--query.max-memory",), "0", _size, "SIZE",
+            "memory one query may hold (512MiB, 4GiB); 0 takes an eighth of the machine's"),
+    Setting("query_max_total_memory", ("--query.max-total-memory",), "0", _size, "SIZE",
+            "memory all queries together may hold; 0 takes half of the machine's"),
+    Setting("query_slow_threshold", ("--query.slow-threshold",), "10s", _slow_s, "D|off",
+            "queries that take longer are logged as warnings"),
+    Setting("query_log_file", ("--query.log-file",), None, str, "FILE",
+            "append a JSON line for every query, with the fields of Prometheus's query log"),
     Setting("query_max_concurrency", ("--query.max-concurrency",), "20", _count, "N",
             "queries evaluated at once; further ones wait"),
     Setting("query_max_steps", ("--query.max-steps",), "11000", _count, "N",
             "steps of one range query"),
+    Setting("search_max_limit", ("--web.search.max-limit",), "10000", _count_or_0, "N",
+            "largest limit that a search (feature search-api) may ask for; 0 allows any"),
     Setting("query_lookback_delta", ("--query.lookback-delta",), "5m", _duration_s, "D",
             "how far an instant selector looks back for a sample"),
+    Setting("enable_otlp", ("--enable-otlp-receiver", "--web.enable-otlp-receiver"), "true",
+            _switch, "", "accept OpenTelemetry's metrics on /api/v1/otlp/v1/metrics"),
+    Setting("otlp_translation_strategy", ("--otlp.translation-strategy",),
+            "UnderscoreEscapingWithSuffixes", _one_of(*STRATEGY_NAMES), "NAME",
+            "how OpenTelemetry's names are translated: " + ", ".join(STRATEGY_NAMES)),
+    Setting("otlp_promote_resource_attributes", ("--otlp.promote-resource-attributes",), "",
+            _name_set, "A,B", "resource attributes that become labels of every series"),
+    Setting("otlp_keep_identifying_resource_attributes",
+            ("--otlp.keep-identifying-resource-attributes",), "false", _switch, "",
+            "keep service.name and the like in target_info, beside job and instance"),
     Setting("cors_origin", ("--web.cors.origin",), ".*", _pattern, "REGEX",
             "origins of web pages that may read answers (whole origin must match)"),
     Setting("fsync", ("--fsync",), "always", _one_of("always", "interval"), "always|interval",
@@ -238,9 +288,18 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Confi
         hints=values["hints"],
         query_timeout_s=values["query_timeout"],
         query_samples_max=values["query_max_samples"],
+        query_memory_bytes=values["query_max_memory"],
+        query_memory_total_bytes=values["query_max_total_memory"],
+        query_slow_s=values["query_slow_threshold"],
+        query_log_file=values["query_log_file"],
         queries_running_max=values["query_max_concurrency"],
         query_steps_max=values["query_max_steps"],
+        search_results_max=values["search_max_limit"],
         query_lookback_s=values["query_lookback_delta"],
+        enable_otlp=values["enable_otlp"],
+        otlp_strategy=values["otlp_translation_strategy"],
+        otlp_promoted=values["otlp_promote_resource_attributes"],
+        otlp_keeps_identifying=values["otlp_keep_identifying_resource_attributes"],
         cors_origin=values["cors_origin"],
         fsync=values["fsync"],
         log_level=values["log_level"],

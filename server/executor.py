@@ -118,6 +118,41 @@ class Executor:
         """Run a call that reads labels, not samples."""
         return await self._submit(self._metadata, call, *args, **kwargs)
 
+    async def search(self, call: Callable[[Callable[[], None]], T], timeout_s: float) -> T:
+        """Run ``call(check)``, a call that reads labels and may take long.
+
+        `check` raises when the time is up (waiting for a thread counts), when the client goes away
+        and when the server stops.
+        """
+        cancel = threading.Event()
+        if self._is_stopping:
+            cancel.set()
+        deadline = time.monotonic() + timeout_s
+
+        def check() -> None:
+            if cancel.is_set():
+                raise errors.QueryCanceled("the search for series was canceled")
+            if time.monotonic() > deadline:
+                raise errors.QueryTimeout("the search for series timed out")
+
+        def run() -> T:
+            check()
+            return call(check)
+
+        self._cancels.add(cancel)
+        future = self._submit(self._metadata, run)
+        future.add_done_callback(functools.partial(self._search_done, cancel))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancel.set()
+            raise
+
+    def _search_done(self, cancel: threading.Event, future: asyncio.Future[T]) -> None:
+        self._cancels.discard(cancel)
+        if not future.cancelled():
+            future.exception()
+
     async def admin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call that changes the whole database, after those that came before."""
         return await self._submit(self._admin, call, *args, **kwargs)

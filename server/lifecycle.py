@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -23,7 +24,7 @@ from aiohttp import web
 import tsengine
 from tsengine import errors
 
-from . import logs, selfscrape
+from . import feature_switches, logs, selfscrape
 from .app import make_app
 from .config import KNOWN_FEATURES, Config
 from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE
@@ -36,12 +37,16 @@ _KEEPALIVE_S = 75.0
 _DRAIN_S = 2.0
 _FUTURE_LIMIT_S = 600.0
 _PROGRESS_LOG_S = 5.0
+_SWITCH_INTERVAL_S = 0.001
 
 
 def serve(config: Config) -> int:
     """Run a server until it is told to stop; returns the exit code of the process."""
     logs.setup(config.log_level, config.log_format)
     _raise_file_limit()
+    # The event loop wants the interpreter many times for a request, and waits this long each time
+    # while a query's thread runs Python code.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code, is_clean = runner.run(_serve(config))
         _ignore_signals(runner.get_loop())
@@ -82,7 +87,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(config: Config) -> tuple[int, bool]:
     """Exit code, and whether no thread was left behind."""
     started = time.monotonic()
-    server = Server(config)
+    try:
+        server = Server(config)
+    except OSError as error:
+        log(logging.ERROR, "can't open the query log", file=config.query_log_file, error=error)
+        return EXIT_USAGE, True
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -107,6 +116,10 @@ async def _serve(config: Config) -> tuple[int, bool]:
         await runner.cleanup()
         server.executor.close()
         return database, True
+    # What is there now stays: the collector need not look at it over and over, which takes it a
+    # third of a second in which nothing else runs.
+    gc.collect()
+    gc.freeze()
     server.set_ready(database)
     server.telemetry.start_seconds.set(time.monotonic() - started)
     log(logging.INFO, "ready", address=address, data_dir=config.data_dir, version=server.version)
@@ -161,15 +174,15 @@ def open_database(config: Config) -> tsengine.Database:
     """The database with the options that the server's flags mean."""
     if os.path.exists(config.data_dir) and not os.path.isdir(config.data_dir):
         raise NotADirectoryError(f"{config.data_dir} is not a directory")
-    unknown = config.features.difference(KNOWN_FEATURES)
-    if unknown:
-        log(logging.WARNING, "unknown features are ignored", features=",".join(sorted(unknown)))
+    feature_switches.log_unusual(config.features)
     options = tsengine.Options(
         retention=config.retention_s,
         lookback=config.query_lookback_s,
         delayed_name_removal="promql-delayed-name-removal" in config.features,
         features=config.features.intersection(KNOWN_FEATURES),
         max_samples=config.query_samples_max,
+        query_memory=config.query_memory_bytes,
+        query_memory_total=config.query_memory_total_bytes,
         query_timeout=config.query_timeout_s,
         future_limit=_FUTURE_LIMIT_S,
         fsync=config.fsync,

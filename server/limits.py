@@ -26,6 +26,10 @@ class ServerLimits:
         Queries evaluated at once; further ones wait.
     queries_waiting_max
         Queries that may wait for a turn; further ones are answered with 503.
+    search_results_max
+        What ``limit`` of the search calls may ask for; 0 for any number.
+    search_terms_max
+        Terms of one search.
     query_steps_max
         Intervals of one range query: ``(end - start) / step``.
     reads_running_max
@@ -52,6 +56,8 @@ class ServerLimits:
         Bytes of one header.
     body_read_timeout_s
         Longest time a client may take to send its body.
+    answer_write_timeout_s
+        Longest time a client may take to receive one piece of an answer that is streamed.
     retry_after_s
         What the ``Retry-After`` header of a 503 asks for.
     warnings_max
@@ -67,6 +73,8 @@ class ServerLimits:
     query_samples_max: int = 50_000_000
     queries_running_max: int = 20
     queries_waiting_max: int = 1000
+    search_results_max: int = 10_000
+    search_terms_max: int = 32
     query_steps_max: int = 11_000
     reads_running_max: int = 10
     read_samples_max: int = 10_000_000
@@ -80,6 +88,7 @@ class ServerLimits:
     url_size_max: int = MIB
     header_size_max: int = 64 * KIB
     body_read_timeout_s: float = 60.0
+    answer_write_timeout_s: float = 60.0
     retry_after_s: int = 1
     warnings_max: int = 10
     reject_text_size_max: int = 4 * KIB

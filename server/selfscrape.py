@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .logs import LOGGER
+from .protobuf import bytes_field, varint
 from .times import now_ms
 
 if TYPE_CHECKING:
@@ -76,32 +77,18 @@ def encode_message(registry: CollectorRegistry, instance: str, t_ms: int) -> byt
 
 def _series(labels: Mapping[str, str], value: float, t_ms: int) -> bytes:
     pairs = b"".join(
-        _field(1, _field(1, name.encode()) + _field(2, text.encode()))
+        bytes_field(1, bytes_field(1, name.encode()) + bytes_field(2, text.encode()))
         for name, text in sorted(labels.items())
         if text
     )
-    sample = b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(t_ms)
-    return _field(1, pairs + _field(2, sample))
+    sample = b"\x09" + struct.pack("<d", value) + b"\x10" + varint(t_ms)
+    return bytes_field(1, pairs + bytes_field(2, sample))
 
 
 def _metadata(name: str, kind: str, text: str) -> bytes:
     parts: Iterable[bytes] = (
-        b"\x08" + _varint(_TYPES.get(kind, 0)),
-        _field(2, name.encode()),
-        _field(4, text.encode()),
+        b"\x08" + varint(_TYPES.get(kind, 0)),
+        bytes_field(2, name.encode()),
+        bytes_field(4, text.encode()),
     )
-    return _field(3, b"".join(parts))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes_field(3, b"".join(parts))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import tsengine
 
+from .active_queries import ActiveQueries
 from .errors import NotReady
 from .executor import Executor
 from .limits import ByteBudget
+from .query_log import QueryLog
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class Server:
         self.telemetry = Telemetry(self.version)
         self.write_budget = ByteBudget(self.limits.writes_in_flight_size_max)
         self.telemetry.watch(self.executor, self.write_budget, self._database_stats)
+        self.active_queries = ActiveQueries()
+        self.query_log = QueryLog(config.query_log_file, config.query_slow_s)
         self.reads = asyncio.Semaphore(self.limits.reads_running_max)
         self.not_ready_reason = "starting"
         self._database: tsengine.Database | None = None

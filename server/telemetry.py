@@ -81,10 +81,9 @@ class Telemetry:
             "tsengine_remote_write_histograms", "Stored native histogram samples.", ["protocol"],
             registry=registry,
         )  # fmt: skip
-        self.write_exemplars_dropped = Counter(
-            "tsengine_remote_write_exemplars_dropped", "Exemplars received; none is kept.",
-            ["protocol"], registry=registry,
-        )  # fmt: skip
+        self.write_exemplars = Counter(
+            "tsengine_remote_write_exemplars", "Stored exemplars.", ["protocol"], registry=registry
+        )
         self.write_series_rejected = Counter(
             "tsengine_remote_write_rejected_series", "Series refused inside written requests.",
             ["protocol"], registry=registry,
@@ -105,13 +104,14 @@ class Telemetry:
             registry=registry,
         )  # fmt: skip
 
-    def count_write(self, *, version: int, message_size: int, result: tsengine.WriteResult) -> None:
+    def count_write(
+        self, *, protocol: str, message_size: int, result: tsengine.WriteResult
+    ) -> None:
         """Count a request that was written, wholly or in part."""
-        protocol = f"{version}.0"
         self.write_message_bytes.labels(protocol).inc(message_size)
         self.write_samples.labels(protocol).inc(result.samples)
         self.write_histograms.labels(protocol).inc(result.histograms)
-        self.write_exemplars_dropped.labels(protocol).inc(result.exemplars)
+        self.write_exemplars.labels(protocol).inc(result.exemplars)
         self.write_series_rejected.labels(protocol).inc(len(result.rejected))
         n_rejected = sum(reject.n_samples for reject in result.rejected)
         self.write_samples_rejected.labels(protocol).inc(n_rejected)
@@ -238,6 +238,19 @@ DATABASE_METRICS: tuple[
     ("series", "tsengine_series", GaugeMetricFamily, "Series in the catalog."),
     ("head_samples", "tsengine_head_samples", GaugeMetricFamily, "Samples not yet in a part."),
     ("head_bytes", "tsengine_head_bytes", GaugeMetricFamily, "Memory of samples not in a part."),
+    ("exemplars", "tsengine_exemplars", GaugeMetricFamily, "Exemplars kept."),
+    (
+        "query_memory_bytes",
+        "tsengine_query_memory_bytes",
+        GaugeMetricFamily,
+        "Memory on the account of queries.",
+    ),
+    (
+        "query_memory_limit_bytes",
+        "tsengine_query_memory_limit_bytes",
+        GaugeMetricFamily,
+        "Memory that all queries together may hold.",
+    ),
     ("log_bytes", "tsengine_log_bytes", GaugeMetricFamily, "Size of the write-ahead log."),
     ("parts", "tsengine_parts", GaugeMetricFamily, "Live parts."),
     ("part_samples", "tsengine_part_samples", GaugeMetricFamily, "Samples in live parts."),

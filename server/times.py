@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 MS_MAX = 2**63 - 1
 _FLOAT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -26,6 +26,15 @@ _DURATION_MS_MAX = MS_MAX // 1_000_000
 def now_ms() -> int:
     """The machine's clock."""
     return time.time_ns() // 1_000_000
+
+
+def rfc3339_ms(t_ms: int) -> str:
+    """A time like ``2024-05-01T10:00:00.250Z``; as seconds where there is no such date."""
+    try:
+        moment = datetime.fromtimestamp(t_ms // 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{t_ms / 1000:.3f}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{t_ms % 1000:03d}Z"
 
 
 def parse_time_ms(text: str) -> int | None:

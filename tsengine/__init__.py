@@ -15,18 +15,23 @@ from tsengine import errors
 from tsengine.options import LabelLimits, Options
 
 if TYPE_CHECKING:
-    from tsengine.engine import Database, Result, WriteResult, open
+    from tsengine.engine import Database, QueryWatch, Result, WriteResult, open
     from tsengine.inspection import CheckReport, Problem, check, inspect
     from tsengine.kernels.compiler import missing_kernel_count, warmup
+    from tsengine.model.histogram_values import NativeHistogram
+    from tsengine.model.histograms import Histograms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckReport",
     "Database",
+    "Histograms",
     "LabelLimits",
+    "NativeHistogram",
     "Options",
     "Problem",
+    "QueryWatch",
     "Result",
     "WriteResult",
     "__version__",
@@ -40,6 +45,7 @@ __all__ = [
 
 _LAZY = {
     "Database": "tsengine.engine",
+    "QueryWatch": "tsengine.engine",
     "Result": "tsengine.engine",
     "WriteResult": "tsengine.engine",
     "open": "tsengine.engine",
@@ -49,6 +55,8 @@ _LAZY = {
     "inspect": "tsengine.inspection",
     "missing_kernel_count": "tsengine.kernels.compiler",
     "warmup": "tsengine.kernels.compiler",
+    "NativeHistogram": "tsengine.model.histogram_values",
+    "Histograms": "tsengine.model.histograms",
 }
 
 

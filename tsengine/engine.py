@@ -1,37 +1,32 @@
-"""The façade: the one object a user needs. Turns users' values into columns and hands on.
+"""The façade: the one object a user needs.
 
-Thread safety: every method of `Database` may be called from any thread. A `Database` used in a
-forked child raises Closed.
+Appends are in `appender`, questions besides queries in `explorer`. Every method of `Database` may
+be called from any thread. A `Database` used in a forked child raises Closed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.appender import Appender, WriteResult
 from tsengine.clock import Clock, system_clock
 from tsengine.errors import MalformedRequest, QueryLimitExceeded
 from tsengine.explorer import Explorer, time_range
 from tsengine.model.matchers import Matcher
-from tsengine.model.metadata import MetadataEntry
-from tsengine.model.times import (
-    DurationLike,
-    TimeLike,
-    duration_to_ms,
-    times_to_ms,
-    to_ms,
-)
+from tsengine.model.times import DurationLike, TimeLike, duration_to_ms, to_ms
 from tsengine.options import Options
 from tsengine.promql import parser
 from tsengine.promql.literals import check_regex
 from tsengine.query.engine import Engine
+from tsengine.query.labelspace import LabelSpace
+from tsengine.query.watch import QueryWatch
 from tsengine.result import Result
 from tsengine.storage.catalog import Reject
 from tsengine.storage.database import StorageDatabase
@@ -40,28 +35,9 @@ from tsengine.storage.view import DatabaseView
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Database", "Reject", "Result", "WriteResult", "open"]
+    from tsengine.interop.remote_read import ReadQuery
 
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What became of a remote-write body.
-
-    Parameters
-    ----------
-    samples, histograms
-        Stored.
-    exemplars
-        Seen and dropped: this version keeps none.
-    rejected
-        Series refused by name and reason; the others are stored.
-
-    """
-
-    samples: int
-    histograms: int
-    exemplars: int
-    rejected: list[Reject]
+__all__ = ["Database", "QueryWatch", "Reject", "Result", "WriteResult", "open"]
 
 
 def open(
@@ -89,7 +65,7 @@ def open(
     return Database(os.fspath(path), options or Options(), read_only=read_only)
 
 
-class Database(Explorer):
+class Database(Appender, Explorer):
     """One open database. Use `tsengine.open`; close it, or use it in a ``with`` statement."""
 
     def __init__(
@@ -117,101 +93,6 @@ class Database(Explorer):
     ) -> None:
         self.close()
 
-    # --- append ---------------------------------------------------------------------------------
-
-    def append(self, labels: Mapping[str, str], timestamps: Any, values: Any) -> None:
-        """Store samples of one series; returns after the fsync.
-
-        Parameters
-        ----------
-        labels
-            With ``__name__``; an empty value is the same as no label.
-        timestamps
-            N times: integers are ms, floats s, datetime64 and datetimes themselves.
-        values
-            N numbers; NaN payloads are kept to the bit.
-
-        Raises
-        ------
-        InvalidLabels, TooOldSample, TooFarInFuture
-            Nothing or, for the last two, only the samples in range are stored.
-
-        """
-        t_ms = times_to_ms(timestamps)
-        bits = _to_bits(values)
-        _check_lengths(timestamps=t_ms, values=bits)
-        ref = self._storage.series_refs([labels])[0]
-        refs = np.full(len(t_ms), ref, np.uint32)
-        self._storage.append_columns(refs, t_ms, bits).raise_rejects()
-
-    def series_refs(self, label_sets: Sequence[Mapping[str, str]]) -> npt.NDArray[np.uint32]:
-        """Numbers of series for `append_columns`: u32[S], valid while the database is open.
-
-        Raises
-        ------
-        InvalidLabels, AppendLimitExceeded
-
-        """
-        return self._storage.series_refs(label_sets)
-
-    def append_columns(self, refs: Any, timestamps_ms: Any, values: Any) -> None:
-        """Store N samples of any series in any order; returns after the fsync.
-
-        Parameters
-        ----------
-        refs
-            u32[N] of `series_refs`.
-        timestamps_ms
-            i64[N].
-        values
-            f64[N]; of two samples with one series and time the later row stays.
-
-        Raises
-        ------
-        ValueError
-            Arrays of different lengths, or a ref that this database did not give out.
-        TooOldSample, TooFarInFuture
-            Samples out of range; the others are stored.
-
-        """
-        refs = _to_refs(refs)
-        t_ms = times_to_ms(timestamps_ms)
-        bits = _to_bits(values)
-        _check_lengths(refs=refs, timestamps_ms=t_ms, values=bits)
-        self._storage.append_columns(refs, t_ms, bits).raise_rejects()
-
-    def append_remote_write(
-        self, body: bytes | memoryview, version: int = 1, sender: str = ""
-    ) -> WriteResult:
-        """Store a decompressed Prometheus remote-write request; returns after the fsync.
-
-        Parameters
-        ----------
-        version
-            1 for ``prometheus.WriteRequest``, 2 for ``io.prometheus.write.v2.Request``.
-        sender
-            Who sends; requests of one sender usually repeat the same series in the same order,
-            which makes them cheaper.
-
-        Raises
-        ------
-        MalformedRequest
-            The body is not such a message; nothing is stored.
-        Overloaded, Full
-            Not stored; try again later.
-
-        """
-        if version not in (1, 2):
-            raise ValueError(f"version must be 1 or 2, got {version!r}")
-        outcome = self._storage.append_remote_write(body, version=version, sender=sender)
-        return WriteResult(
-            outcome.n_samples, outcome.n_histograms, outcome.n_exemplars, list(outcome.rejected)
-        )
-
-    def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:
-        """Store the type, help text and unit of a metric; returns after the fsync."""
-        self._storage.append_metadata([MetadataEntry(metric, type, help, unit)])
-
     # --- query ----------------------------------------------------------------------------------
 
     def query(
@@ -222,8 +103,27 @@ class Database(Explorer):
         timeout: float | None = None,
         lookback: DurationLike | None = None,
         cancel: threading.Event | None = None,
+        watch: QueryWatch | None = None,
+        count_samples: bool = False,
     ) -> Result:
         """Evaluate PromQL at one time (default: now).
+
+        Parameters
+        ----------
+        expr
+            The text.
+        time
+            Integers are ms, floats s.
+        timeout
+            Seconds; shortens the options' limit.
+        lookback
+            Instead of the options'.
+        cancel
+            Set it from another thread to end the query.
+        watch
+            Shows how far the query is, and keeps its memory reserved until it is closed.
+        count_samples
+            Whether `Result.stats` has the samples looked at by step.
 
         Raises
         ------
@@ -239,6 +139,8 @@ class Database(Explorer):
             lookback_ms=None if lookback is None else duration_to_ms(lookback),
             timeout_s=timeout,
             cancel=None if cancel is None else cancel.is_set,
+            watch=watch,
+            count_samples=count_samples,
         )
         return Result(answer)
 
@@ -252,8 +154,10 @@ class Database(Explorer):
         timeout: float | None = None,
         lookback: DurationLike | None = None,
         cancel: threading.Event | None = None,
+        watch: QueryWatch | None = None,
+        count_samples: bool = False,
     ) -> Result:
-        """Evaluate PromQL at start, start + step, ... up to and including end.
+        """Evaluate PromQL at start, start + step, ... up to and including end; else as `query`.
 
         Raises
         ------
@@ -278,6 +182,8 @@ class Database(Explorer):
             lookback_ms=None if lookback is None else duration_to_ms(lookback),
             timeout_s=timeout,
             cancel=None if cancel is None else cancel.is_set,
+            watch=watch,
+            count_samples=count_samples,
         )
         return Result(answer)
 
@@ -318,7 +224,9 @@ class Database(Explorer):
         """Stored samples as they are, as Arrow record batches; both ends are closed.
 
         Columns: ``labels`` (dictionary-encoded map of strings), ``timestamp`` (ms, UTC), ``value``
-        (float64, bit-exact, stale markers included); rows by series, then time.
+        (float64, bit-exact, stale markers included); rows by series, then time. If native
+        histograms may be among the samples there is a column ``histogram`` (a struct): null where a
+        sample is a float, and where it is not the value is NaN.
         """
         from tsengine.interop.arrow import select_reader
 
@@ -334,7 +242,8 @@ class Database(Explorer):
     ) -> pa.Table:
         """The newest sample of each matching series within the lookback before a time.
 
-        Columns as those of `select`, one row per series; series that went stale are left out.
+        Columns as those of `select`, one row per series; series that went stale are left out, and
+        so are those whose newest sample is a native histogram.
 
         Raises
         ------
@@ -355,15 +264,18 @@ class Database(Explorer):
             raise QueryLimitExceeded(
                 f"{n_samples} samples would be read, over the limit of {self.options.max_samples}"
             )
-        return newest_table(view, refs, at - back, at)
+        with self._engine.holding(n_samples):
+            return newest_table(view, refs, at - back, at)
 
     def remote_read(self, body: bytes, max_samples: int) -> bytes:
         """Answer a decompressed Prometheus remote-read request with a message of raw samples.
 
+        See `remote_read_stream` for the other kind of answer.
+
         Raises
         ------
         MalformedRequest
-            The body is not such a message, or accepts only a stream of chunks.
+            The body is not such a message, or does not accept SAMPLES.
         QueryLimitExceeded
             More than `max_samples` would be read.
 
@@ -374,21 +286,42 @@ class Database(Explorer):
         if request.accepted and remote_read.SAMPLES not in request.accepted:
             raise MalformedRequest("none of the accepted response types is served; accept SAMPLES")
         view = self._storage.view()
-        found = []
-        n_samples = 0
-        for query in request.queries:
-            for matcher in query.matchers:
-                problem = check_regex(matcher.value) if matcher.op.value in ("=~", "!~") else None
-                if problem is not None:
-                    raise MalformedRequest(problem)
-            refs = view.find(query.matchers, query.mint, query.maxt)
-            n_samples += view.count_samples(refs, query.mint, query.maxt)
-            found.append((refs, query.mint, query.maxt))
+        found = [(_find_read(view, query), query.mint, query.maxt) for query in request.queries]
+        n_samples = sum(view.count_samples(*item) for item in found)
         if n_samples > max_samples:
             raise QueryLimitExceeded(
                 f"{n_samples} samples would be read, over the limit of {max_samples}"
             )
-        return b"".join(remote_read.query_result(view, *item) for item in found)
+        with self._engine.holding(n_samples):
+            return b"".join(remote_read.query_result(view, *item) for item in found)
+
+    def remote_read_stream(self, body: bytes) -> Iterator[bytes] | None:
+        """Answer a decompressed remote-read request with a stream of chunks, in pieces.
+
+        None if the client prefers SAMPLES. What is read is what the database held at the call; only
+        a slice of it is in memory at a time.
+
+        Raises
+        ------
+        MalformedRequest
+            The body is not such a message, or no response type that it accepts is served.
+
+        """
+        from tsengine.interop import read_stream, remote_read
+
+        request = remote_read.parse_request(body)
+        if request.response_type() == remote_read.SAMPLES:
+            return None
+        view = self._storage.view()
+        space = LabelSpace(view.dictionary)
+        found = [_find_read(view, query) for query in request.queries]
+
+        def stream() -> Iterator[bytes]:
+            for k, (query, refs) in enumerate(zip(request.queries, found, strict=True)):
+                refs = refs[space.sort_order(view.labels(refs))]
+                yield from read_stream.stream_query(view, refs, query.mint, query.maxt, k)
+
+        return stream()
 
     def pin(
         self, selector: str | None, start: TimeLike | None, end: TimeLike | None
@@ -401,7 +334,10 @@ class Database(Explorer):
 
     def stats(self) -> dict[str, int | float]:
         """Counts and sizes as plain numbers."""
-        return self._storage.stats()
+        stats: dict[str, int | float] = dict(self._storage.stats())
+        stats["query_memory_bytes"] = self._engine.memory.used
+        stats["query_memory_limit_bytes"] = self._engine.memory.size
+        return stats
 
     @property
     def recovery_problems(self) -> list[str]:
@@ -424,30 +360,17 @@ class Database(Explorer):
         self._storage.close()
 
 
+def _find_read(view: DatabaseView, query: ReadQuery) -> npt.NDArray[np.uint32]:
+    """Series that a remote read asks for; raises MalformedRequest."""
+    for matcher in query.matchers:
+        problem = check_regex(matcher.value) if matcher.op.value in ("=~", "!~") else None
+        if problem is not None:
+            raise MalformedRequest(problem)
+    return view.find(query.matchers, query.mint, query.maxt)
+
+
 def _check_grid(start_ms: int, end_ms: int, step_ms: int) -> None:
     if step_ms < 1:
         raise ValueError("the step must be at least 1 ms")
     if end_ms < start_ms:
         raise ValueError("end is before start")
-
-
-def _to_bits(values: Any) -> npt.NDArray[np.uint64]:
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if array.ndim == 0:
-        array = array.reshape(1)
-    return array.view(np.uint64)
-
-
-def _to_refs(refs: Any) -> npt.NDArray[np.uint32]:
-    array = np.asarray(refs)
-    if array.dtype == np.uint32:
-        return np.ascontiguousarray(array)
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= 1 << 32):
-        raise ValueError("refs must be numbers given out by series_refs")
-    return array.astype(np.uint32)
-
-
-def _check_lengths(**arrays: npt.NDArray[Any]) -> None:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"arrays must have one length, got {lengths}")

@@ -5,12 +5,14 @@ Also what can be asked about a query's text. `Database` inherits all of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.interop.prometheus_json import format_value
+from tsengine.model.exemplars import unpack_labels
 from tsengine.model.labels import label_dicts
 from tsengine.model.times import MAXT, MINT, TimeLike, to_ms
 from tsengine.options import Options
@@ -21,6 +23,18 @@ from tsengine.promql.pretty import pretty
 from tsengine.promql.syntax_json import syntax_tree
 from tsengine.storage.database import StorageDatabase
 from tsengine.storage.view import DatabaseView
+
+Check = Callable[[], None]
+"""Called now and then during a long search; raises to give it up."""
+
+_UNITE_AT = 1 << 20
+"""Series found more than once are united when there are so many of them, to bound the memory."""
+
+_SERIES_AT_ONCE = 1 << 15
+"""Label sets made between two looks at the clock."""
+
+_VALUES_AT_ONCE = 1 << 10
+"""Texts in one batch of label values."""
 
 
 class Explorer:
@@ -35,11 +49,21 @@ class Explorer:
         start: TimeLike | None = None,
         end: TimeLike | None = None,
         limit: int = 0,
+        *,
+        check: Check | None = None,
     ) -> tuple[list[dict[str, str]], bool]:
-        """Label sets that match any selector, and whether `limit` (0: none) cut the list."""
+        """Label sets that match any selector, and whether `limit` (0: none) cut the list.
+
+        `check` is called now and then and may raise to give up; so in the other questions.
+        """
         view = self._storage.view()
-        refs, cut = _cut(self._find(view, selectors, start, end), limit)
-        return label_dicts(view.catalog, view.labels(refs)), cut
+        refs, cut = _cut(self._find(view, selectors, start, end, check), limit)
+        rows: list[dict[str, str]] = []
+        for first in range(0, len(refs), _SERIES_AT_ONCE):
+            if check is not None:
+                check()
+            rows += label_dicts(view.catalog, view.labels(refs[first : first + _SERIES_AT_ONCE]))
+        return rows, cut
 
     def label_names(
         self,
@@ -47,10 +71,12 @@ class Explorer:
         start: TimeLike | None = None,
         end: TimeLike | None = None,
         limit: int = 0,
+        *,
+        check: Check | None = None,
     ) -> tuple[list[str], bool]:
         """Sorted label names of the matching (default: all) series, and whether it was cut."""
         view = self._storage.view()
-        refs = self._find_or_all(view, selectors, start, end)
+        refs = self._find_or_all(view, selectors, start, end, check)
         return _cut(view.catalog.label_names(refs), limit)
 
     def label_values(
@@ -60,11 +86,31 @@ class Explorer:
         start: TimeLike | None = None,
         end: TimeLike | None = None,
         limit: int = 0,
+        *,
+        check: Check | None = None,
     ) -> tuple[list[str], bool]:
         """Sorted values of one label over the matching (default: all) series."""
         view = self._storage.view()
-        refs = self._find_or_all(view, selectors, start, end)
+        refs = self._find_or_all(view, selectors, start, end, check)
         return _cut(view.catalog.label_values(name, refs), limit)
+
+    def label_value_batches(
+        self,
+        name: str,
+        selectors: Sequence[str] = (),
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        *,
+        check: Check | None = None,
+    ) -> Iterator[list[str]]:
+        """As `label_values`, but unsorted and a thousand at a time: never all in memory."""
+        view = self._storage.view()
+        refs = self._find_or_all(view, selectors, start, end, check)
+        symbols = view.catalog.label_value_symbols(name, refs)
+        for first in range(0, len(symbols), _VALUES_AT_ONCE):
+            if check is not None:
+                check()
+            yield view.catalog.texts(symbols[first : first + _VALUES_AT_ONCE])
 
     def metadata(
         self, metric: str | None = None, limit: int = 0, limit_per_metric: int = 0
@@ -79,6 +125,47 @@ class Explorer:
             ]
             for name in names
         }
+
+    def query_exemplars(
+        self, expr: str, start: TimeLike | None = None, end: TimeLike | None = None
+    ) -> list[dict[str, Any]]:
+        """Exemplars of all series that a PromQL text selects, in the shape of Prometheus's API.
+
+        Each series has ``seriesLabels`` and ``exemplars``, those by time; both ends are closed.
+
+        Raises
+        ------
+        ParseError
+        CorruptionError
+            A file of exemplars that is needed is damaged.
+
+        """
+        tree = parser.parse(expr, features=self.options.features)
+        mint, maxt = time_range(start, end)
+        catalog = self._storage.view().catalog
+        refs = np.zeros(0, np.uint32)
+        for node in walk(tree):
+            if isinstance(node, VectorSelector):
+                refs = np.union1d(refs, catalog.find(node.matchers))
+        found = self._storage.exemplars.view().find(refs, mint, maxt)
+        series, first = np.unique(found.refs, return_index=True)
+        ends = [*first[1:].tolist(), len(found)][: len(series)]
+        return [
+            {
+                "seriesLabels": labels,
+                "exemplars": [
+                    {
+                        "labels": unpack_labels(found.labels[row]),
+                        "value": format_value(float(found.values[row])),
+                        "timestamp": found.t_ms[row].item() / 1000,
+                    }
+                    for row in range(begin, stop)
+                ],
+            }
+            for labels, begin, stop in zip(
+                label_dicts(catalog, catalog.labels(series)), first.tolist(), ends, strict=True
+            )
+        ]
 
     def has_selectors(self, expr: str) -> bool:
         """Whether a PromQL text reads any series; raises ParseError."""
@@ -143,13 +230,21 @@ class Explorer:
         selectors: Sequence[str],
         start: TimeLike | None,
         end: TimeLike | None,
+        check: Check | None = None,
     ) -> npt.NDArray[np.uint32]:
         mint, maxt = time_range(start, end)
-        refs = np.zeros(0, np.uint32)
-        for selector in selectors:
-            matchers = parser.parse_selector(selector)
-            refs = np.union1d(refs, view.find(matchers, mint, maxt))
-        return refs
+        found = [np.zeros(0, np.uint32)]
+        n_found = 0
+        # Equal selectors find equal series; the order of the others does not matter.
+        for matchers in dict.fromkeys(parser.parse_selector(text) for text in selectors):
+            if check is not None:
+                check()
+            found.append(view.catalog.find(matchers, check))
+            n_found += len(found[-1])
+            if n_found > _UNITE_AT + 2 * len(found[0]):
+                found = [np.unique(np.concatenate(found))]
+                n_found = len(found[0])
+        return view.live(np.unique(np.concatenate(found)), mint, maxt)
 
     def _find_or_all(
         self,
@@ -157,9 +252,10 @@ class Explorer:
         selectors: Sequence[str],
         start: TimeLike | None,
         end: TimeLike | None,
+        check: Check | None = None,
     ) -> npt.NDArray[np.uint32] | None:
         if selectors:
-            return self._find(view, selectors, start, end)
+            return self._find(view, selectors, start, end, check)
         if start is None and end is None and self.options.retention is None:
             return None
         mint, maxt = time_range(start, end)

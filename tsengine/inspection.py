@@ -14,10 +14,11 @@ from tsengine.options import Options
 from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
+from tsengine.storage.exemplars import read_exemplars
 from tsengine.storage.filesystem import FileSystem, LocalFileSystem, storage_error
-from tsengine.storage.manifest import Manifest, PartEntry
+from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry
 from tsengine.storage.metadata_store import read_metadata
-from tsengine.storage.part_reader import PartReader
+from tsengine.storage.part_reader import PartReader, component_bytes
 from tsengine.storage.recovery import replay_log
 from tsengine.storage.wal_reader import list_segments
 
@@ -73,6 +74,8 @@ def check(path: str | os.PathLike[str], progress: Progress | None = None) -> Che
     if current.metadata_file is not None:
         name = filenames.metadata_path(directory, current.metadata_file)
         _guarded(report, name, lambda: read_metadata(fs, name))
+    for file in current.exemplar_files:
+        _check_exemplars(fs, directory, file, report)
     for done, entry in enumerate(current.parts):
         _check_part(fs, directory, entry, catalog.next_ref, report)
         if progress is not None:
@@ -111,6 +114,15 @@ def _check_catalog(
     return catalog
 
 
+def _check_exemplars(
+    fs: FileSystem, directory: str, entry: ExemplarEntry, report: CheckReport
+) -> None:
+    def read() -> None:
+        read_exemplars(fs, directory, entry)
+
+    _guarded(report, filenames.exemplar_path(directory, entry.name), read)
+
+
 def _check_part(
     fs: FileSystem, directory: str, entry: PartEntry, next_ref: int, report: CheckReport
 ) -> None:
@@ -121,9 +133,12 @@ def _check_part(
         try:
             part.verify()
             n_samples = 0
-            n_pieces = max(1, entry.n_samples // _PIECE_SAMPLES)
+            # Histograms weigh as many samples as they have numbers.
+            n_numbers = int(part.series_samples(entry.mint, entry.maxt)[1].sum())
+            n_pieces = max(1, n_numbers // _PIECE_SAMPLES)
             for refs in np.array_split(part.refs, min(n_pieces, len(part.refs))):
                 columns = part.collect(refs, entry.mint, entry.maxt)
+                part.start_times(refs, entry.mint, entry.maxt)
                 n_samples += len(columns.t_ms)
                 if len(columns.refs) and int(columns.refs[-1]) >= next_ref:
                     raise CorruptionError(
@@ -151,7 +166,10 @@ def _guarded(report: CheckReport, path: str, read: Callable[[], Any]) -> None:
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a directory holds, as plain values: format, parts, sizes, bytes per sample."""
+    """What a directory holds, as plain values: format, parts, sizes, bytes per sample.
+
+    ``component_bytes`` is the share of a part's size that histograms and start timestamps have.
+    """
     fs = LocalFileSystem()
     directory = os.fspath(path)
     current = manifest.load(fs, directory)
@@ -164,6 +182,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
             "samples": entry.n_samples,
             "series": entry.n_series,
             "size_bytes": entry.size_bytes,
+            "component_bytes": component_bytes(fs, filenames.part_dir(directory, entry.name)),
             "bytes_per_sample": round(entry.size_bytes / max(1, entry.n_samples), 3),
         }
         for entry in current.parts

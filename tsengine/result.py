@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,12 @@ import numpy.typing as npt
 import orjson
 
 from tsengine.interop import prometheus_json
-from tsengine.query.engine import QueryResult
+from tsengine.model.histogram_values import NativeHistogram, to_list
+from tsengine.model.histograms import Histograms, is_handle, no_histograms, rows_of
+from tsengine.model.ragged import offsets_of
+from tsengine.query.answer import QueryResult
+from tsengine.query.explain import explain
+from tsengine.query.histogram_layout import CLOSED_BOTH, bucket_bounds, bucket_rules, zero_bounds
 from tsengine.query.stepmatrix import RangeVector
 
 if TYPE_CHECKING:
@@ -50,9 +56,24 @@ class Result:
         return self._answer.infos
 
     @property
-    def stats(self) -> dict[str, float | int]:
-        """What the query cost: seconds and samples."""
+    def stats(self) -> dict[str, Any]:
+        """What the query cost: seconds, samples and bytes; see `QueryStats`."""
         return asdict(self._answer.stats)
+
+    @property
+    def plan(self) -> str:
+        """How the query was evaluated: one step a line, inputs indented."""
+        return "" if self._answer.plan is None else explain(self._answer.plan)
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the columns."""
+        return self._answer.size_bytes
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in the answer."""
+        return self._answer.n_samples
 
     @property
     def string(self) -> str:
@@ -74,16 +95,22 @@ class Result:
         return f"<Result {self.type}: {len(self)} series x {len(self.timestamps)} steps>"
 
     def to_numpy(self) -> npt.NDArray[np.float64]:
-        """Values f64[S, T]; NaN where absent. A view where nothing is absent: don't write to it."""
+        """Values f64[S, T]; NaN where absent, and where there is a native histogram.
+
+        A view where nothing is absent: don't write to it.
+        """
         if self.is_range_vector:
             raise TypeError("a range vector has no common steps; use series()")
         answer = self._answer
-        if answer.valid is None:
-            return answer.values
-        return np.where(answer.valid, answer.values, np.nan)
+        values = answer.values
+        if answer.valid is not None:
+            values = np.where(answer.valid, values, np.nan)
+        if answer.histograms is not None:
+            values = np.where(is_handle(values.view(np.uint64)), np.nan, values)
+        return values
 
     def validity(self) -> npt.NDArray[np.bool_]:
-        """Where there is a value: bool[S, T]; tells a NaN sample from an absent one."""
+        """Where there is a sample: bool[S, T]; tells a NaN or a histogram from an absent one."""
         answer = self._answer
         if answer.valid is None:
             return np.ones(answer.values.shape, np.bool_)
@@ -92,18 +119,38 @@ class Result:
     def series(
         self,
     ) -> list[tuple[dict[str, str], npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
-        """(labels, times i64[n] in ms, values f64[n]) of each series, absent steps left out."""
-        offsets, t_ms, values = self._columns()
+        """(labels, times i64[n] in ms, values f64[n]) of each series.
+
+        Absent steps and native histograms are left out.
+        """
+        offsets, t_ms, values = _chosen(*self._columns(), ~self._which_histograms())
         return [
             (labels, t_ms[offsets[s] : offsets[s + 1]], values[offsets[s] : offsets[s + 1]])
             for s, labels in enumerate(self.labels)
         ]
 
+    def histograms(
+        self,
+    ) -> list[tuple[dict[str, str], npt.NDArray[np.int64], list[NativeHistogram]]]:
+        """(labels, times i64[n] in ms, n native histograms) of each series."""
+        offsets, t_ms, values = _chosen(*self._columns(), self._which_histograms())
+        table = self._answer.histograms or no_histograms()
+        found = to_list(table.take(rows_of(values.view(np.uint64))))
+        return [
+            (labels, t_ms[offsets[s] : offsets[s + 1]], found[offsets[s] : offsets[s + 1]])
+            for s, labels in enumerate(self.labels)
+        ]
+
     def to_arrow(self) -> pa.Table:
-        """Columns ``labels`` (dictionary-encoded map), ``timestamp`` (ms, UTC), ``value``."""
+        """Columns ``labels`` (dictionary-encoded map), ``timestamp`` (ms, UTC), ``value``.
+
+        With native histograms there is a fourth one, ``histogram``, a struct as in
+        `Database.select`: null where the sample is a float; where it is not, ``value`` is NaN.
+        """
         import pyarrow as pa
 
-        from tsengine.interop.arrow import LABELS, SELECT_SCHEMA, TIMESTAMP
+        from tsengine.interop.arrow import HISTOGRAM_SCHEMA, LABELS, SELECT_SCHEMA, TIMESTAMP
+        from tsengine.interop.histogram_columns import floats_of, histogram_array
 
         if self.type == "string":
             raise TypeError("a string has no table")
@@ -112,7 +159,12 @@ class Result:
         rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         labels = pa.DictionaryArray.from_arrays(pa.array(rows), maps)
         times = pa.array(t_ms).cast(pa.timestamp("ms")).cast(TIMESTAMP)
-        return pa.table([labels, times, pa.array(values)], schema=SELECT_SCHEMA)
+        table = self._answer.histograms
+        if table is None:
+            return pa.table([labels, times, pa.array(values)], schema=SELECT_SCHEMA)
+        bits = np.ascontiguousarray(values).view(np.uint64)
+        columns = [labels, times, pa.array(floats_of(bits)), histogram_array(bits, table)]
+        return pa.table(columns, schema=HISTOGRAM_SCHEMA)
 
     def to_arrow_stream(self) -> bytes:
         """`to_arrow` as an Arrow IPC stream.
@@ -134,15 +186,21 @@ class Result:
         return stream
 
     def to_csv(self) -> bytes:
-        """A line per sample: a column per label name, sorted, ``timestamp`` (s), ``value``."""
+        """A line per sample: a column per label name, sorted, ``timestamp`` (s), ``value``.
+
+        A native histogram's value is its JSON as in `to_json`.
+        """
         from tsengine.interop import csv
 
         if self._answer.text is not None:
             return csv.string_csv(int(self.timestamps[0]), self._answer.text)
-        return csv.csv_bytes(self.labels, *self._columns())
+        return csv.csv_bytes(self.labels, *self._columns(), self._histogram_texts())
 
     def to_pandas(self) -> pd.DataFrame:
-        """One column per series (a MultiIndex of its labels), one row per time; needs pandas."""
+        """One column per series (a MultiIndex of its labels), one row per time; needs pandas.
+
+        Native histograms are NaN, as in `to_numpy`.
+        """
         import pandas as pd
 
         if self.type == "string":
@@ -171,27 +229,46 @@ class Result:
 
     def to_json(self) -> bytes:
         """`to_prometheus` as JSON text."""
+        return b"".join(self.json_pieces())
+
+    def json_pieces(self) -> Iterator[bytes]:
+        """`to_json` in pieces, for who wants to send the first before the last is written."""
         answer = self._answer
         if answer.text is not None:
-            return prometheus_json.string_json(int(self.timestamps[0]), answer.text)
-        if answer.type == "scalar":
+            yield prometheus_json.string_json(int(self.timestamps[0]), answer.text)
+        elif answer.type == "scalar":
             value = float(answer.values[0, 0])
-            return prometheus_json.scalar_json(int(self.timestamps[0]), value)
+            yield prometheus_json.scalar_json(int(self.timestamps[0]), value)
+        elif answer.type == "vector":
+            yield from prometheus_json.vector_json(self._json_series())
+        else:
+            yield from prometheus_json.matrix_json(self._json_series())
+
+    def _json_series(self) -> prometheus_json.JsonSeries:
+        answer = self._answer
 
         def pair_text(pair: int) -> tuple[str, str]:
             return answer.space.name_of(pair), answer.space.value_of(pair)
 
-        if answer.type == "vector":
-            return prometheus_json.vector_json(
-                answer.rows, pair_text, answer.values[:, 0], int(self.timestamps[0])
+        table = answer.histograms
+        shown = None if table is None else _shown(table)
+        if answer.samples is None:
+            n_series, n_steps = answer.values.shape
+            return prometheus_json.JsonSeries(
+                answer.rows,
+                pair_text,
+                answer.values.reshape(-1),
+                np.arange(n_series + 1) * n_steps,
+                answer.timestamps,
+                None,
+                shown,
+                None if answer.valid is None else answer.valid.reshape(-1),
             )
         offsets, t_ms, values = self._columns()
-        if answer.samples is None:
-            stamps = self.timestamps
-            which = self._steps_of_values()
-        else:
-            stamps, which = np.unique(t_ms, return_inverse=True)
-        return prometheus_json.matrix_json(answer.rows, pair_text, values, offsets, stamps, which)
+        stamps, which = np.unique(t_ms, return_inverse=True)
+        return prometheus_json.JsonSeries(
+            answer.rows, pair_text, values, offsets, stamps, which, shown
+        )
 
     def truncate(self, limit: int) -> Result:
         """The first `limit` series (0: all); itself if there are no more."""
@@ -206,25 +283,16 @@ class Result:
             samples = RangeVector(
                 rows, samples.offsets[: limit + 1], samples.t_ms[:end], samples.values[:end]
             )
+        valid = None if answer.valid is None else answer.valid[:limit]
+        values = answer.values[:limit]
         return Result(
-            QueryResult(
-                type=answer.type,
-                rows=rows,
-                space=answer.space,
-                timestamps=answer.timestamps,
-                values=answer.values[:limit],
-                valid=None if answer.valid is None else answer.valid[:limit],
-                samples=samples,
-                warnings=answer.warnings,
-                infos=answer.infos,
-                stats=answer.stats,
-            )
+            replace(answer, rows=rows, values=values, valid=valid, samples=samples, _labels=None)
         )
 
     def _columns(
         self,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Offsets i64[S + 1], times i64[N], values f64[N] of all present samples."""
+        """Offsets i64[S + 1], times i64[N], values f64[N] of all samples, handles among them."""
         answer = self._answer
         if answer.samples is not None:
             return answer.samples.offsets, answer.samples.t_ms, answer.samples.values
@@ -243,3 +311,59 @@ class Result:
         if answer.valid is None:
             return np.tile(np.arange(n_steps), n_series)
         return np.nonzero(answer.valid)[1]
+
+    def _which_histograms(self) -> npt.NDArray[np.bool_]:
+        """Which of the present samples are native histograms: bool[N]."""
+        _, _, values = self._columns()
+        if self._answer.histograms is None:
+            return np.zeros(len(values), np.bool_)
+        return is_handle(values.view(np.uint64))
+
+    def _histogram_texts(self) -> dict[int, bytes]:
+        """JSON of each native histogram by the position of its sample."""
+        table = self._answer.histograms
+        if table is None:
+            return {}
+        _, _, values = self._columns()
+        at = np.flatnonzero(is_handle(values.view(np.uint64)))
+        texts = prometheus_json.histogram_texts(_shown(table))
+        rows = rows_of(values[at].view(np.uint64)).tolist()
+        return {place: texts[row] for place, row in zip(at.tolist(), rows, strict=True)}
+
+
+def _chosen(
+    offsets: npt.NDArray[np.int64],
+    t_ms: npt.NDArray[np.int64],
+    values: npt.NDArray[np.float64],
+    mask: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Columns of some of the samples: ``mask: bool[N]``; themselves if it is all of them."""
+    if mask.all():
+        return offsets, t_ms, values
+    before = offsets_of(mask.view(np.int8))
+    return before[offsets], t_ms[mask], values[mask]
+
+
+def _shown(table: Histograms) -> prometheus_json.JsonHistograms:
+    """Histograms as the API shows them: bounds worked out, the zero bucket among the others.
+
+    As in Prometheus a zero bucket is only one if its count is positive; others may be negative.
+    """
+    lowers, uppers = bucket_bounds(table)
+    has_zero = table.zero_count > 0
+    sizes = np.diff(table.offsets)
+    row = np.repeat(np.arange(len(table)), sizes)
+    is_positive = table.keys > 0
+    offsets = offsets_of(sizes + has_zero)
+    place = np.arange(len(row)) + (offsets[:-1] - table.offsets[:-1])[row]
+    place += is_positive & has_zero[row]
+    zero_place = (offsets[:-1] + np.bincount(row[~is_positive], minlength=len(table)))[has_zero]
+    n_buckets = int(offsets[-1])
+    rules = np.full(n_buckets, CLOSED_BOTH, np.uint8)
+    rules[place] = bucket_rules(table)
+    shown = [np.empty(n_buckets) for _ in range(3)]
+    zeros = (*zero_bounds(table), table.zero_count)
+    for column, bucket, zero in zip(shown, (lowers, uppers, table.counts), zeros, strict=True):
+        column[place] = bucket
+        column[zero_place] = zero[has_zero]
+    return prometheus_json.JsonHistograms(table.count, table.sum, offsets, rules, *shown)

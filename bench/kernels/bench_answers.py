@@ -1,12 +1,19 @@
-"""What the cells of an answer still go through: elementwise.py, numbers.py (`write_series`)."""
+"""What the cells of an answer still go through, and what remote read makes of samples.
+
+elementwise.py, numbers.py (`write_series`), xorchunk.py (`encode_xor_chunks`,
+`cut_histogram_chunks`, `encode_histogram_chunks`), histogramwire.py (`write_histograms`).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tsengine.interop.prometheus_json import matrix_json
+from tsengine.interop.chunks import make_chunks
+from tsengine.interop.histogram_messages import histogram_fields
+from tsengine.interop.prometheus_json import JsonHistograms, JsonSeries, matrix_json
 from tsengine.kernels.elementwise import clamp_cells
+from tsengine.model.histograms import HINT_GAUGE, KEY_BIAS, Histograms, handles
 from tsengine.model.labels import LabelRows
 
 N_SERIES = 1000
@@ -22,7 +29,7 @@ def bench_clamp_cells(measure):
 
 @pytest.mark.parametrize("kind", ["integers", "two decimals", "full precision"])
 def bench_json(measure, kind):
-    """A range query's answer as JSON: orjson's float texts put into Prometheus's form."""
+    """A range query's answer as JSON, in pieces."""
     values = np.random.default_rng(1).uniform(0, 1e6, N_SERIES * N_STEPS // 4)
     if kind != "full precision":
         values = np.round(values, 0 if kind == "integers" else 2)
@@ -31,9 +38,83 @@ def bench_json(measure, kind):
     stamps = 1_700_000_000_000 + np.arange(N_STEPS) * 15_000
 
     def call():
-        return matrix_json(
+        series = JsonSeries(
             rows, lambda pair: (f"label_{pair % 4}", f"value-{pair}"), values,
-            np.arange(n_series + 1) * N_STEPS, stamps, np.tile(np.arange(N_STEPS), n_series),
+            np.arange(n_series + 1) * N_STEPS, stamps, None,
         )  # fmt: skip
+        return sum(map(len, matrix_json(series)))
 
     measure(call, len(values), unit="values", n_bytes=values.nbytes)
+
+
+N_HISTOGRAMS = 2_000
+N_BUCKETS = 50
+
+
+def many_histograms():
+    """Gauges of 50 buckets each."""
+    n = N_HISTOGRAMS
+    counts = np.random.default_rng(1).integers(1, 1000, (n, N_BUCKETS)).astype(float)
+    offsets = np.arange(n + 1) * N_BUCKETS
+    keys = np.tile(np.arange(N_BUCKETS, dtype=np.int32) + KEY_BIAS, n)
+    return Histograms(
+        schema=np.full(n, 3, np.int8), hint=np.full(n, HINT_GAUGE, np.uint8),
+        count=counts.sum(axis=1), sum=counts.sum(axis=1) / 7, zero_threshold=np.zeros(n),
+        zero_count=np.zeros(n), offsets=offsets, keys=keys, counts=counts.ravel(),
+        bounds_id=np.full(n, -1, np.int32), bounds_offsets=np.zeros(1, np.int64),
+        bounds=np.empty(0),
+    )  # fmt: skip
+
+
+def bench_json_of_histograms(measure):
+    """Items are buckets."""
+    table = many_histograms()
+    n_items = len(table.keys)
+    lowers = np.exp2((table.keys - KEY_BIAS - 1) / 8)
+    shown = JsonHistograms(
+        table.count, table.sum, table.offsets, np.zeros(n_items, np.uint8), lowers,
+        lowers * 2**0.125, table.counts,
+    )  # fmt: skip
+    rows = LabelRows(np.zeros(2, np.int64), np.empty(0, np.uint32))
+    series = JsonSeries(
+        rows, lambda pair: ("", ""), handles(np.arange(len(table))).view(np.float64),
+        np.array([0, len(table)]), np.arange(len(table)) * 15_000, None, shown,
+    )  # fmt: skip
+    measure(
+        lambda: sum(map(len, matrix_json(series))), n_items, unit="buckets", n_bytes=n_items * 24
+    )
+
+
+@pytest.mark.parametrize("kind", ["integers", "full precision"])
+def bench_xor_chunks(measure, kind):
+    n = N_SERIES * N_STEPS
+    values = np.random.default_rng(1).uniform(0, 1e6, n)
+    if kind == "integers":
+        values = np.round(values)
+    t_ms = np.tile(1_700_000_000_000 + np.arange(N_STEPS) * 15_000, N_SERIES)
+    offsets = np.arange(N_SERIES + 1) * N_STEPS
+    measure(
+        lambda: make_chunks(t_ms, values, offsets, None), n, unit="samples", n_bytes=values.nbytes
+    )
+
+
+def bench_histogram_chunks(measure):
+    """Items are buckets."""
+    table = many_histograms()
+    values = handles(np.arange(len(table))).view(np.float64)
+    t_ms = np.arange(len(table)) * 15_000
+    offsets = np.array([0, len(table)])
+    measure(
+        lambda: make_chunks(t_ms, values, offsets, table), len(table.keys), unit="buckets",
+        n_bytes=table.n_bytes,
+    )  # fmt: skip
+
+
+def bench_histogram_messages(measure):
+    """Items are buckets."""
+    table = many_histograms()
+    rows, t_ms = np.arange(len(table)), np.arange(len(table)) * 15_000
+    measure(
+        lambda: histogram_fields(table, rows, t_ms), len(table.keys), unit="buckets",
+        n_bytes=table.n_bytes,
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tsengine.kernels import counters, extended, rollups, sliding_quantiles, trends, windows
+from tsengine.kernels import counters, extended, rollups, sliding_quantiles, starts, trends, windows
 from tsengine.model.frame import FrameBatch
 
 N_ROWS = 100
@@ -96,6 +96,32 @@ def bench_windows(measure, case, rows_per_axis):
         batch.values, batch.row_offsets, STEPS_MS, RANGE_MS, out, valid, n_present,
     )  # fmt: skip
     measure(call, len(batch.values), n_bytes=batch.values.nbytes)
+
+
+@pytest.mark.parametrize("rows_per_axis", [100, 1])
+def bench_rate_from_starts(measure, rows_per_axis):
+    batch = make_batch(rows_per_axis, "counter")
+    out = np.empty((N_ROWS, len(STEPS_MS)))
+    valid = np.empty(out.shape, np.bool_)
+    n_present, overlaps = np.empty(N_ROWS, np.int64), np.empty(N_ROWS, np.bool_)
+    starts_ms = np.full(len(batch.values), 1)
+    call = partial(
+        starts.extrapolate_from_starts, starts.RATE, starts_ms, batch.t_ms, batch.axis_offsets,
+        batch.row_axis, np.arange(N_ROWS), batch.values, batch.row_offsets, STEPS_MS, RANGE_MS,
+        out, valid, n_present, overlaps,
+    )  # fmt: skip
+    measure(call, len(batch.values), n_bytes=batch.values.nbytes)
+
+
+def bench_find_windows(measure):
+    batch = make_batch(1, "counter")
+    shape = (N_ROWS, len(STEPS_MS))
+    first, last = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    call = partial(
+        windows.find_windows, batch.t_ms, batch.axis_offsets, np.arange(N_ROWS), STEPS_MS,
+        RANGE_MS, first, last,
+    )  # fmt: skip
+    measure(call, len(batch.values), n_bytes=batch.t_ms.nbytes)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -45,15 +45,26 @@ def success(
 
     Of each, `notes_max` are listed; one more line says how many were left out.
     """
-    parts = [b'{"status":"success","data":', data]
+    return b"".join(success_pieces((data,), warnings, infos, notes_max=notes_max))
+
+
+def success_pieces(
+    data: Iterable[bytes],
+    warnings: Sequence[str] = (),
+    infos: Sequence[str] = (),
+    *,
+    notes_max: int = 10,
+) -> Iterator[bytes]:
+    """`success` around data in pieces."""
+    yield b'{"status":"success","data":'
+    yield from data
     for key, notes, noun in ((b"warnings", warnings, "warning"), (b"infos", infos, "info")):
         if notes:
             listed = list(notes[:notes_max])
             if len(notes) > notes_max:
                 listed.append(f"{len(notes) - notes_max} more {noun} annotations omitted")
-            parts += [b',"', key, b'":', escape_html(orjson.dumps(listed))]
-    parts.append(b"}")
-    return b"".join(parts)
+            yield b',"' + key + b'":' + escape_html(orjson.dumps(listed))
+    yield b"}"
 
 
 def plain(value: Any) -> bytes:
@@ -66,9 +77,13 @@ def label_sets(series: Sequence[dict[str, str]]) -> bytes:
     return orjson.dumps(series, option=orjson.OPT_SORT_KEYS)
 
 
-def with_stats(data: bytes, stats: dict[str, Any]) -> bytes:
-    """Query data with a ``stats`` key behind the result."""
-    return data[:-1] + b',"stats":' + orjson.dumps(stats) + b"}"
+def with_stats(data: Iterable[bytes], stats: dict[str, Any]) -> Iterator[bytes]:
+    """Query data in pieces with a ``stats`` key behind the result."""
+    last = b""
+    for piece in data:
+        yield last
+        last = piece
+    yield last[:-1] + b',"stats":' + orjson.dumps(stats) + b"}"
 
 
 def accepted(header: str) -> dict[str, float]:
@@ -98,6 +113,11 @@ def choose_encoding(accept_encoding: str) -> str | None:
 
 def compress(body: bytes, encoding: str) -> bytes:
     """`body` as gzip or deflate (the zlib format of RFC 1950). Releases the GIL."""
-    wbits = 31 if encoding == "gzip" else 15
-    packer = zlib.compressobj(_COMPRESS_LEVEL, zlib.DEFLATED, wbits)
+    packer = compressor(encoding)
     return packer.compress(body) + packer.flush()
+
+
+def compressor(encoding: str) -> zlib._Compress:
+    """Makes gzip or deflate of a body in pieces."""
+    wbits = 31 if encoding == "gzip" else 15
+    return zlib.compressobj(_COMPRESS_LEVEL, zlib.DEFLATED, wbits)

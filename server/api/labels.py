@@ -12,11 +12,12 @@ from tsengine import errors
 
 from ..errors import BadParameter, BadRequest
 from . import encode
-from .params import read_params, unescape_label_name
+from .params import Params, read_params, unescape_label_name
 
 if TYPE_CHECKING:
     from ..state import Server
 
+Check = Callable[[], None]
 _TRUNCATED = ("results truncated due to limit",)
 
 
@@ -29,12 +30,12 @@ async def series(server: Server, request: web.Request) -> web.Response:
     start, end = params.range_ms()
     limit = params.limit()
 
-    def call() -> bytes:
-        rows, is_truncated = server.database.series(selectors, start, end, limit)
+    def call(check: Check) -> bytes:
+        rows, is_truncated = server.database.series(selectors, start, end, limit, check=check)
         data = encode.label_sets(rows)
         return encode.success(data, _TRUNCATED if is_truncated else ())
 
-    return await _answer(server, call)
+    return await answer_search(server, params, call)
 
 
 async def label_names(server: Server, request: web.Request) -> web.Response:
@@ -44,10 +45,10 @@ async def label_names(server: Server, request: web.Request) -> web.Response:
     start, end = params.range_ms()
     limit = params.limit()
 
-    def call() -> bytes:
-        return _list(*server.database.label_names(selectors, start, end, limit))
+    def call(check: Check) -> bytes:
+        return _list(*server.database.label_names(selectors, start, end, limit, check=check))
 
-    return await _answer(server, call)
+    return await answer_search(server, params, call)
 
 
 async def label_values(server: Server, request: web.Request) -> web.Response:
@@ -58,10 +59,11 @@ async def label_values(server: Server, request: web.Request) -> web.Response:
     start, end = params.range_ms()
     limit = params.limit()
 
-    def call() -> bytes:
-        return _list(*server.database.label_values(name, selectors, start, end, limit))
+    def call(check: Check) -> bytes:
+        found = server.database.label_values(name, selectors, start, end, limit, check=check)
+        return _list(*found)
 
-    return await _answer(server, call)
+    return await answer_search(server, params, call)
 
 
 def _label_name(request: web.Request) -> str:
@@ -77,9 +79,15 @@ def _list(texts: Sequence[str], is_truncated: bool) -> bytes:
     return encode.success(encode.plain(texts), _TRUNCATED if is_truncated else ())
 
 
-async def _answer(server: Server, call: Callable[[], bytes]) -> web.Response:
+async def answer_search(
+    server: Server, params: Params, call: Callable[[Check], bytes]
+) -> web.Response:
+    """Run a search within the ``timeout`` of the request, shortened to that of the server."""
+    timeout_s = server.limits.query_timeout_s
+    if params.get("timeout"):
+        timeout_s = min(timeout_s, params.duration_ms("timeout") / 1000)
     try:
-        body = await server.executor.metadata(call)
+        body = await server.executor.search(call, timeout_s)
     except (errors.QueryLimitExceeded, errors.QueryTimeout, errors.QueryCanceled):
         raise
     except errors.QueryError as error:  # A selector's syntax, regex or lack of a matcher.
@@ -95,10 +103,10 @@ async def metadata(server: Server, request: web.Request) -> web.Response:
     limit = params.limit(signed=True)
     limit_per_metric = params.limit("limit_per_metric", signed=True)
 
-    def call() -> bytes:
+    def call(check: Check) -> bytes:
         if limit == 0:
             return encode.success(b"{}")
         found = server.database.metadata(metric, max(limit, 0), max(limit_per_metric, 0))
         return encode.success(encode.plain(found))
 
-    return await _answer(server, call)
+    return await answer_search(server, params, call)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from aiohttp import web
 
 from tsengine import errors
 
+from .. import feature_switches
+from ..active_queries import ANSWER_BYTES_PER_SAMPLE, Asked
+from ..allocator import TRIM_AT_BYTES, give_back_free_memory
 from ..errors import BadParameter, BadRequest, NotAcceptable, classify
 from ..times import now_ms, parse_duration_ms
 from . import encode
 from .params import Params, read_params
+from .pieces import Body, make_body
 
 if TYPE_CHECKING:
     import tsengine
+    from tsengine import QueryWatch
 
     from ..state import Server
 JSON = "application/json"
@@ -35,9 +43,10 @@ class _Common:
     limit: int
     stats: str
     media_type: str
+    encoding: str | None
 
     @classmethod
-    def parse(cls, params: Params, timeout_max_s: float, accept: str) -> _Common:
+    def parse(cls, params: Params, timeout_max_s: float, headers: Mapping[str, str]) -> _Common:
         timeout_s = timeout_max_s
         if params.get("timeout"):
             timeout_s = min(timeout_s, params.duration_ms("timeout") / 1000)
@@ -50,7 +59,14 @@ class _Common:
                     "to a valid duration"
                 )
             lookback_s = lookback_ms / 1000 if lookback_ms > 0 else None
-        return cls(timeout_s, lookback_s, params.limit(), params.get("stats"), choose_media(accept))
+        return cls(
+            timeout_s,
+            lookback_s,
+            params.limit(),
+            params.get("stats"),
+            choose_media(headers.get("Accept", "")),
+            encode.choose_encoding(headers.get("Accept-Encoding", "")),
+        )
 
 
 async def query(server: Server, request: web.Request) -> web.Response:
@@ -58,15 +74,17 @@ async def query(server: Server, request: web.Request) -> web.Response:
     params = await read_params(request, server.limits)
     expr = params.get("query")
     time_ms = params.time_ms("time", now_ms())
-    common = _Common.parse(params, server.limits.query_timeout_s, request.headers.get("Accept", ""))
+    common = _Common.parse(params, server.limits.query_timeout_s, request.headers)
     database = server.database
+    asked = _asked(request, "instant", expr, (time_ms, time_ms, 0))
 
-    def call(timeout_s: float, cancel: threading.Event) -> tsengine.Result:
+    def call(timeout_s: float, cancel: threading.Event, watch: QueryWatch) -> tsengine.Result:
         return database.query(
-            expr, time_ms, timeout=timeout_s, lookback=common.lookback_s, cancel=cancel
-        )
+            expr, time_ms, timeout=timeout_s, lookback=common.lookback_s, cancel=cancel,
+            watch=watch, count_samples=_counts_samples(server, common),
+        )  # fmt: skip
 
-    return await _answer(server, "instant", common, call)
+    return await _answer(server, asked, common, call)
 
 
 async def query_range(server: Server, request: web.Request) -> web.Response:
@@ -77,16 +95,32 @@ async def query_range(server: Server, request: web.Request) -> web.Response:
     end_ms = params.time_ms("end")
     step_ms = params.duration_ms("step")
     check_range(start_ms, end_ms, step_ms, server.limits.query_steps_max)
-    common = _Common.parse(params, server.limits.query_timeout_s, request.headers.get("Accept", ""))
+    common = _Common.parse(params, server.limits.query_timeout_s, request.headers)
     database = server.database
+    asked = _asked(request, "range", expr, (start_ms, end_ms, step_ms))
 
-    def call(timeout_s: float, cancel: threading.Event) -> tsengine.Result:
+    def call(timeout_s: float, cancel: threading.Event, watch: QueryWatch) -> tsengine.Result:
         return database.query_range(
             expr, start_ms, end_ms, step_ms / 1000,
             timeout=timeout_s, lookback=common.lookback_s, cancel=cancel,
+            watch=watch, count_samples=_counts_samples(server, common),
         )  # fmt: skip
 
-    return await _answer(server, "range", common, call)
+    return await _answer(server, asked, common, call)
+
+
+def _asked(
+    request: web.Request, kind: str, expr: str, start_end_step_ms: tuple[int, int, int]
+) -> Asked:
+    return Asked(
+        kind, expr, *start_end_step_ms,
+        client=request.remote or "", method=request.method, path=request.path,
+    )  # fmt: skip
+
+
+def _counts_samples(server: Server, common: _Common) -> bool:
+    """Counting by step takes time, so only where somebody will see the counts."""
+    return bool(common.stats) or server.query_log.has_file
 
 
 def check_range(start_ms: int, end_ms: int, step_ms: int, steps_max: int) -> None:
@@ -108,30 +142,79 @@ def check_range(start_ms: int, end_ms: int, step_ms: int, steps_max: int) -> Non
 
 async def _answer(
     server: Server,
-    kind: str,
+    asked: Asked,
     common: _Common,
-    call: Callable[[float, threading.Event], tsengine.Result],
+    call: Callable[[float, threading.Event, QueryWatch], tsengine.Result],
 ) -> web.Response:
     """Evaluate and encode in a query thread, with Prometheus's wording of refusals."""
+    kind = asked.kind
+    started = time.perf_counter()
+    stats: dict[str, Any] | None = None
+    failure: str | None = None
+    with server.active_queries.entered(asked) as active:
+        watch = active.watch
 
-    def evaluate_and_encode(timeout_s: float, cancel: threading.Event) -> bytes:
-        started = time.perf_counter()
-        waited_s = common.timeout_s - timeout_s
-        result = call(max(timeout_s, 0.001), cancel)
-        body = _encode(server, common, result, waited_s)
-        server.telemetry.query_seconds.labels(kind).observe(time.perf_counter() - started)
-        return body
+        def evaluate_and_encode(timeout_s: float, cancel: threading.Event) -> Body:
+            nonlocal stats
+            active.is_running = True
+            turn = time.perf_counter()
+            waited_s = common.timeout_s - timeout_s
+            try:
+                result = call(max(timeout_s, 0.001), cancel, watch)
+                stats = _stats_of(result, waited_s, server, common)
+                watch.hold(result.n_samples * ANSWER_BYTES_PER_SAMPLE)
+                body = make_body(_encode(server, common, result, stats), common.encoding)
+                is_large = result.n_samples * ANSWER_BYTES_PER_SAMPLE > TRIM_AT_BYTES
+                del result
+                if is_large:
+                    give_back_free_memory()
+                watch.keep(body.size)
+            except BaseException:
+                watch.close()
+                raise
+            server.telemetry.query_seconds.labels(kind).observe(time.perf_counter() - turn)
+            return body
 
-    try:
-        body = await server.executor.query(evaluate_and_encode, common.timeout_s)
-    except Exception as error:
-        # The query can't be evaluated whatever the data: Prometheus says 400 then.
-        if isinstance(error, (errors.ParseError, errors.InvalidQueryType)):
-            server.telemetry.query_failures.labels(kind, "bad_data").inc()
-            raise BadParameter("query", str(error)) from None
-        server.telemetry.query_failures.labels(kind, classify(error).error_type).inc()
-        raise
-    return web.Response(body=body, content_type=common.media_type, headers={"Vary": "Accept"})
+        try:
+            body = await server.executor.query(evaluate_and_encode, common.timeout_s)
+        except asyncio.CancelledError:
+            failure = "query was canceled in query execution"
+            # The thread may still run; it closes the watch of a query that fails, this the other.
+            watch.abandon()
+            raise
+        except Exception as error:
+            failure = str(error)
+            # The query can't be evaluated whatever the data: Prometheus says 400 then.
+            if isinstance(error, (errors.ParseError, errors.InvalidQueryType)):
+                server.telemetry.query_failures.labels(kind, "bad_data").inc()
+                raise BadParameter("query", str(error)) from None
+            server.telemetry.query_failures.labels(kind, classify(error).error_type).inc()
+            raise
+        finally:
+            server.query_log.note(asked, time.perf_counter() - started, stats, failure)
+    headers = {"Vary": "Accept"}
+    if body.encoding is not None:
+        headers["Content-Encoding"] = body.encoding
+    content = body.content(server.limits.answer_write_timeout_s)
+    return HeldResponse(watch, body=content, content_type=common.media_type, headers=headers)
+
+
+class HeldResponse(web.Response):
+    """An answer whose text is on its query's account until it is sent, however slowly."""
+
+    def __init__(self, watch: QueryWatch, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Not every answer is sent: clients go away.
+        self._release = weakref.finalize(self, watch.close)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send what is left."""
+        try:
+            await super().write_eof(data)
+        finally:
+            # Something keeps sent answers until the next garbage collection.
+            self.body = None
+            self._release()
 
 
 def choose_media(accept: str) -> str:
@@ -142,28 +225,55 @@ def choose_media(accept: str) -> str:
     return best if qualities.get(best, 0.0) > qualities.get(JSON, 0.0) else JSON
 
 
-def _encode(server: Server, common: _Common, result: tsengine.Result, waited_s: float) -> bytes:
+def _encode(
+    server: Server, common: _Common, result: tsengine.Result, stats: dict[str, Any]
+) -> Iterable[bytes]:
+    """The answer in pieces, which are made when they are asked for."""
     if common.media_type == ARROW:
         if result.type == "string":
             raise NotAcceptable("a string has no Arrow form; accept application/json or text/csv")
-        return result.truncate(common.limit).to_arrow_stream()
+        return (result.truncate(common.limit).to_arrow_stream(),)
     if common.media_type == CSV:
-        return result.truncate(common.limit).to_csv()
+        return (result.truncate(common.limit).to_csv(),)
     warnings = list(result.warnings)
     infos = list(result.infos)
     cut = result.truncate(common.limit)
     if cut is not result:
         warnings.append("results truncated due to limit")
-    data = cut.to_json()
+    data = cut.json_pieces()
     if common.stats:
-        data = encode.with_stats(data, _stats_of(result, waited_s))
-    return encode.success(data, warnings, infos, notes_max=server.limits.warnings_max)
+        if common.stats not in ("true", "all"):
+            warnings.append(
+                f'value "{common.stats}" for parameter "stats" is deprecated and will be rejected '
+                'in the next major release, use "true" or "all"'
+            )
+        extension = {"plan": result.plan, **_memory_of(result)}
+        data = encode.with_stats(data, {**stats, "tsengine": extension})
+    return encode.success_pieces(data, warnings, infos, notes_max=server.limits.warnings_max)
 
 
-def _stats_of(result: tsengine.Result, waited_s: float) -> dict[str, Any]:
+def _stats_of(
+    result: tsengine.Result, waited_s: float, server: Server, common: _Common
+) -> dict[str, Any]:
     """What the query cost, under Prometheus's names."""
     stats = result.stats
     total_s = stats["plan_s"] + stats["evaluate_s"] + stats["finish_s"]
+    samples = {
+        "totalQueryableSamples": stats["n_samples_read"],
+        "samplesRead": stats["n_samples_read"],
+        "peakSamples": stats["n_samples_peak"],
+    }
+    counts = {
+        "totalQueryableSamples": stats.get("samples_total_per_step"),
+        "samplesRead": stats.get("samples_read_per_step"),
+    }
+    per_step = common.stats == "all" and feature_switches.PER_STEP_STATS in server.config.features
+    for name, by_step in counts.items():
+        if by_step is not None:
+            samples[name] = int(by_step.sum())
+            if per_step:
+                pairs = zip(stats["steps_ms"].tolist(), by_step.tolist(), strict=True)
+                samples[name + "PerStep"] = [[t_ms / 1000, n] for t_ms, n in pairs]
     return {
         "timings": {
             "evalTotalTime": total_s,
@@ -173,23 +283,34 @@ def _stats_of(result: tsengine.Result, waited_s: float) -> dict[str, Any]:
             "execQueueTime": waited_s,
             "execTotalTime": waited_s + total_s,
         },
-        "samples": {
-            "totalQueryableSamples": stats["n_samples_read"],
-            "samplesRead": stats["n_samples_read"],
-            "peakSamples": stats["n_samples_peak"],
-        },
+        "samples": samples,
+    }
+
+
+def _memory_of(result: tsengine.Result) -> dict[str, int]:
+    stats = result.stats
+    return {
+        "memoryEstimatedBytes": stats.get("memory_estimated_bytes", 0),
+        "memoryPeakBytes": stats.get("memory_peak_bytes", 0),
     }
 
 
 async def query_exemplars(server: Server, request: web.Request) -> web.Response:
-    """Exemplars are not kept: an empty list, or 204 for a query that selects nothing."""
+    """Exemplars of every series that the query selects; 204 for a query that selects nothing."""
     params = await read_params(request, server.limits)
-    params.range_ms()
+    start, end = params.range_ms()
     expr = params.get("query")
+    database = server.database
+
+    def answer() -> bytes | None:
+        if not database.has_selectors(expr):
+            return None
+        return orjson.dumps(database.query_exemplars(expr, start, end))
+
     try:
-        has_selectors = await server.executor.metadata(server.database.has_selectors, expr)
+        body = await server.executor.metadata(answer)
     except errors.ParseError as error:
         raise BadParameter("query", str(error)) from None
-    if not has_selectors:
+    if body is None:
         return web.Response(status=204)
-    return web.Response(body=encode.success(b"[]"), content_type="application/json")
+    return web.Response(body=encode.success(body), content_type="application/json")

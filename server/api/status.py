@@ -13,10 +13,11 @@ import orjson
 import re2
 from aiohttp import web
 
+from .. import feature_switches
 from ..config import as_flags
 from ..errors import BadParameter, BadRequest
 from ..times import duration_text
-from . import encode
+from . import encode, fuzzy
 from .params import read_params
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ async def flags(server: Server, request: web.Request) -> web.Response:
     return _success(as_flags(server.config))
 
 
+async def active_queries(server: Server, request: web.Request) -> web.Response:
+    """GET /api/v1/status/active_queries: queries that wait or run, the oldest first."""
+    return _success({"queries": server.active_queries.listed()})
+
+
 async def tsdb(server: Server, request: web.Request) -> web.Response:
     """GET /api/v1/status/tsdb: counts of series, label pairs and blocks."""
     params = await read_params(request, server.limits)
@@ -129,18 +135,27 @@ async def features(server: Server, request: web.Request) -> web.Response:
             "exclude_alerts": True,
             "label_values_match": True,
             "lifecycle": server.config.enable_lifecycle,
-            "otlp_write_receiver": False,
+            "openapi_3.1": True,
+            "openapi_3.2": False,
+            "otlp_write_receiver": server.config.enable_otlp,
             "query_stats": True,
             "query_warnings": True,
             "remote_write_receiver": True,
-            "search": False,
+            "search": feature_switches.SEARCH_API in server.config.features,
+            **{f"search_fuzz_alg_{name}": True for name in fuzzy.ALGORITHMS},
             "time_range_labels": True,
             "time_range_series": True,
         },
+        "otlp_receiver": {
+            "delta_conversion": False,
+            "native_delta_ingestion": feature_switches.NATIVE_DELTA in server.config.features,
+        },
         "prometheus": {"agent_mode": False, "auto_reload_config": False, "server_mode": True},
-        "tsdb": {"exemplar_storage": False, "native_histograms": False, "st_storage": False},
+        "tsdb": {"exemplar_storage": True, "native_histograms": True, "st_storage": True},
         **server.database.promql_features(),
     }
+    has_steps = feature_switches.PER_STEP_STATS in server.config.features
+    found["promql"]["per_step_stats"] = has_steps
     # Operators such as >= are not escaped here, as in Prometheus.
     body = encode.success(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
     return web.Response(body=body, content_type="application/json")

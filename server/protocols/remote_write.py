@@ -15,10 +15,8 @@ from aiohttp import web
 from tsengine import errors
 
 from .. import ingest
-from ..api.params import read_body
 from ..errors import (
     BadRequest,
-    TooBusy,
     UnsupportedMedia,
     classify,
     is_foreseen,
@@ -55,57 +53,31 @@ async def handle(server: Server, request: web.Request) -> web.Response:
     except UnsupportedMedia as error:
         return text_response(error, server.limits.retry_after_s)
     try:
-        result = await _receive(server, request, version)
+        result = await ingest.receive(
+            server,
+            request,
+            partial(decompressed_size, limits=server.limits),
+            partial(_decompress_and_append, server, version, request.remote or ""),
+        )
     except Exception as error:  # A request border: every failure carries the counts.
         if not is_foreseen(error):
             LOGGER.exception("a write failed")
         server.telemetry.count_failed_write(classify(error).status)
         response = text_response(error, server.limits.retry_after_s)
-        return _with_counts(response, 0, 0)
+        return _with_counts(response, 0, 0, 0)
+    response = web.Response(status=204)
     if result.rejected:
         text = describe_rejects(result, server.limits.reject_text_size_max)
-        response = web.Response(status=400, text=text)
-    else:
-        response = web.Response(status=204)
-    return _with_counts(response, result.samples, result.histograms)
-
-
-async def _receive(server: Server, request: web.Request, version: Version) -> tsengine.WriteResult:
-    """Read, check, decompress and store one request; its bytes are in the budget meanwhile.
-
-    Bytes count when they arrive: a client that announces much and sends nothing holds nothing.
-    """
-    limits = server.limits
-    held = 0
-
-    def hold(size: int) -> None:
-        nonlocal held
-        _take(server, size)
-        held += size
-
-    try:
-        body = await read_body(request, limits.write_body_size_max, limits, hold)
-        hold(decompressed_size(body, limits))
-    except BaseException:
-        server.write_budget.give_back(held)
-        raise
-    # From here the bytes belong to the thread, however long it takes and whoever still waits.
-    return await server.executor.write(
-        partial(_decompress_and_append, server, body, version, request.remote or ""),
-        on_end=partial(server.write_budget.give_back, held),
-    )
-
-
-def _take(server: Server, size: int) -> None:
-    if not server.write_budget.take(size):
-        raise TooBusy(
-            f"requests in flight already hold {server.write_budget.used} of "
-            f"{server.write_budget.size_max} bytes; try again"
-        )
+        if any(reject.n_samples for reject in result.rejected):
+            response = web.Response(status=400, text=text)
+        else:
+            # As in Prometheus, bad exemplars never fail a request.
+            LOGGER.warning("exemplars of a write were refused: %s", text)
+    return _with_counts(response, result.samples, result.histograms, result.exemplars)
 
 
 def _decompress_and_append(
-    server: Server, body: bytes, version: Version, sender: str
+    server: Server, version: Version, sender: str, body: bytes
 ) -> tsengine.WriteResult:
     server.telemetry.write_body_bytes.inc(len(body))
     message = decompress(body)
@@ -188,7 +160,8 @@ def describe_rejects(result: tsengine.WriteResult, size_max: int) -> str:
         lines.append(f"{series}: {_shortened(reject.reason, _SERIES_TEXT_MAX)}")
     omitted = len(result.rejected) - len(lines)
     head = (
-        f"{len(result.rejected)} series refused, {result.samples} samples of the others stored:\n"
+        f"{len(result.rejected)} series refused, {result.samples + result.histograms} samples of "
+        "the others stored:\n"
     )
     tail = f"\n... and {omitted} more" if omitted else ""
     text = head + "\n".join(lines)[: size_max - len(head) - len(tail)] + tail + "\n"
@@ -199,9 +172,11 @@ def _shortened(text: str, length_max: int) -> str:
     return text if len(text) <= length_max else text[:length_max] + "..."
 
 
-def _with_counts(response: web.Response, samples: int, histograms: int) -> web.Response:
-    """Add the headers that tell a 2.0 sender what was stored. Exemplars never are."""
-    counts = {"Samples": samples, "Histograms": histograms, "Exemplars": 0}
+def _with_counts(
+    response: web.Response, samples: int, histograms: int, exemplars: int
+) -> web.Response:
+    """Add the headers that tell a 2.0 sender what was stored."""
+    counts = {"Samples": samples, "Histograms": histograms, "Exemplars": exemplars}
     for kind, count in counts.items():
         response.headers[_WRITTEN.format(kind)] = str(count)
     return response

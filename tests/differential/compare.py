@@ -49,6 +49,17 @@ def error_texts_differ(expected, actual):
     return None
 
 
+def points_of(row):
+    """[[time, value]] of a series by time; a value is a text, or what the API shows of a histogram.
+
+    A time occurs twice where an answer gives both, which it must not.
+    """
+    if "value" in row or "histogram" in row:
+        return [row[key] for key in ("value", "histogram") if key in row]
+    points = row.get("values", []) + row.get("histograms", [])
+    return sorted(points, key=lambda point: point[0])
+
+
 def _data_differ(expected, actual, root_op, tolerance):
     if expected["resultType"] != actual["resultType"]:
         return "result type", f"{actual['resultType']}, expected {expected['resultType']}"
@@ -84,16 +95,13 @@ def _order_differs(kind, left, right, root_op, tolerance):
             return "order", f"{[row['metric'] for row in right][:4]}"
     elif root_op in _BY_VALUE:
         pairs = zip(left, right, strict=True)
-        if not all(same_number(a["value"][1], b["value"][1], tolerance) for a, b in pairs):
-            return "order", f"{[row['value'][1] for row in right][:8]}"
+        if not all(same_value(points_of(a)[0][1], points_of(b)[0][1], tolerance) for a, b in pairs):
+            return "order", f"{[points_of(row)[0][1] for row in right][:8]}"
     return None
 
 
 def _by_labels(rows):
-    return {
-        tuple(sorted(row["metric"].items())): row["values"] if "values" in row else [row["value"]]
-        for row in rows
-    }
+    return {tuple(sorted(row["metric"].items())): points_of(row) for row in rows}
 
 
 def _points_differ(left, right, tolerance):
@@ -105,9 +113,69 @@ def _points_differ(left, right, tolerance):
     if any(b <= a for a, b in pairwise(times)):
         return f"times {times[:5]} do not ascend"
     for (t, expected), (_, actual) in zip(left, right, strict=True):
-        if not same_number(expected, actual, tolerance):
-            return f"{actual} at {t}, expected {expected}"
+        if not same_value(expected, actual, tolerance):
+            return f"{_what_differs(expected, actual, tolerance)} at {t}"
     return None
+
+
+def _what_differs(expected, actual, tolerance):
+    if not (isinstance(expected, dict) and isinstance(actual, dict)):
+        return f"{actual}, expected {expected}"
+    for key in ("count", "sum"):
+        if not same_number(expected[key], actual[key], tolerance):
+            return f"{key} {actual[key]}, expected {expected[key]}"
+    left, right = _buckets(expected), _buckets(actual)
+    wrong = {key for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
+    shown = [(key, right.get(key), left.get(key)) for key in sorted(wrong)]
+    return f"buckets (bounds, count, expected): {shown}"
+
+
+def same_value(expected, actual, tolerance=TOLERANCE):
+    """Whether two samples' values are equal but for rounding."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return same_histogram(expected, actual, tolerance)
+    return (
+        isinstance(expected, str)
+        and isinstance(actual, str)
+        and same_number(expected, actual, tolerance)
+    )
+
+
+def same_histogram(expected, actual, tolerance=TOLERANCE):
+    """Whether two histograms as the API shows them are equal but for rounding.
+
+    A bucket that is left out is empty. Counts are as exact as the largest one: a bucket may be what
+    is left of numbers of that size.
+    """
+    if expected == actual:
+        return True
+    left, right = _buckets(expected), _buckets(actual)
+    counts = [abs(count) for count in (*left.values(), *right.values())]
+    scale = max((count for count in counts if math.isfinite(count)), default=0.0)
+    return (
+        same_number(expected["sum"], actual["sum"], tolerance)
+        and _same_count(float(expected["count"]), float(actual["count"]), tolerance, scale)
+        and all(
+            _same_count(left.get(key, 0.0), right.get(key, 0.0), tolerance, scale)
+            for key in left.keys() | right.keys()
+        )
+    )
+
+
+def _buckets(histogram):
+    """{(rule, lower, upper): count}."""
+    return {
+        (rule, float(lower), float(upper)): float(count)
+        for rule, lower, upper, count in histogram.get("buckets", ())
+    }
+
+
+def _same_count(left, right, tolerance, scale):
+    if math.isnan(left) or math.isnan(right):
+        return math.isnan(left) and math.isnan(right)
+    return left == right or (
+        math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance * scale)
+    )
 
 
 def same_number(expected, actual, tolerance=TOLERANCE):

@@ -8,26 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-import struct
 
-BASE_MS = 1_700_000_000_000
-SPAN_MS = 40 * 60_000
-END_MS = BASE_MS + SPAN_MS
-STALE_BITS = 0x7FF0000000000002
+from tests.differential.clocks import BASE_MS, END_MS, STALE, from_bits, gappy, scrapes
 
 WEIRD_VALUES = (
     "", "ä ö", 'a"b', "back\\slash", "line\nbreak", "tab\t", " ", "9", "10", "+Inf", "1e3",
     "🦆", "a.b", "$1", "x" * 300, "0.10", "NaN", "{}", "a=b,c",
 )  # fmt: skip
 BOUNDS = ("0.05", "0.1", "0.25", "1", "2.5", "10", "+Inf")
-
-
-def from_bits(bits):
-    """The float with these bits."""
-    return struct.unpack("<d", struct.pack("<Q", bits))[0]
-
-
-STALE = from_bits(STALE_BITS)
 
 
 def make_series(seed):
@@ -39,18 +27,10 @@ def make_series(seed):
         for job, host in (("api", "a"), ("api", "b"), ("db", "a"), ("db", "c"))
     ]
     for target in targets:
-        times = _scrapes(rng, rng.choice((5_000, 15_000, 15_000, 30_000)))
+        times = scrapes(rng, rng.choice((5_000, 15_000, 15_000, 30_000)))
         series += _target(rng, target, times)
     series += _oddities(rng)
     return [(labels, samples) for labels, samples in series if samples]
-
-
-def _scrapes(rng, interval_ms, start_ms=BASE_MS, end_ms=END_MS):
-    """Times of scrapes: some exact, some jittered."""
-    jitter = rng.choice((0, 0, 3, 900))
-    start = start_ms + rng.randrange(interval_ms)
-    times = {t + rng.randint(-jitter, jitter) for t in range(start, end_ms, interval_ms)}
-    return sorted(t for t in times if start_ms <= t <= end_ms)
 
 
 def _target(rng, target, times):
@@ -58,10 +38,10 @@ def _target(rng, target, times):
     for path in ("/", "/api", "/login"):
         for code in ("200", "404", "500"):
             labels = {"__name__": "requests_total", **target, "path": path, "code": code}
-            yield labels, _gappy(rng, times, _counter(rng, len(times)))
+            yield labels, gappy(rng, times, _counter(rng, len(times)))
     for device in ("sda", "sdb"):
         labels = {"__name__": "temperature", **target, "device": device}
-        yield labels, _gappy(rng, times, _gauge(rng, len(times)))
+        yield labels, gappy(rng, times, _gauge(rng, len(times)))
     yield from _classic_histogram(rng, target, times)
     level = [float(rng.randrange(5)) for _ in times]
     yield {"__name__": "level", **target}, list(zip(times, level, strict=True))
@@ -102,36 +82,6 @@ def _special(rng):
     ))  # fmt: skip
 
 
-def _gappy(rng, times, values):
-    """Leave out single samples and whole stretches; end some stretches with a stale marker."""
-    style = rng.choice(("whole", "whole", "holes", "stretches", "late", "early"))
-    samples = list(zip(times, values, strict=True))
-    if style == "holes":
-        return [sample for sample in samples if rng.random() > 0.2]
-    if style == "late":
-        return samples[rng.randrange(len(samples)) :]
-    if style == "early":
-        return _ended(rng, samples[: rng.randrange(1, len(samples))], samples)
-    if style == "stretches":
-        kept, is_on = [], True
-        for sample in samples:
-            if rng.random() < 0.04:
-                is_on = not is_on
-                if not is_on and rng.random() < 0.7:
-                    kept.append((sample[0], STALE))
-                    continue
-            if is_on:
-                kept.append(sample)
-        return kept
-    return samples
-
-
-def _ended(rng, kept, samples):
-    if rng.random() < 0.7 and len(kept) < len(samples):
-        return [*kept, (samples[len(kept)][0], STALE)]
-    return kept
-
-
 def _classic_histogram(rng, target, times):
     """Cumulative buckets with resets all at once."""
     counts = [0.0] * len(BOUNDS)
@@ -164,26 +114,26 @@ def _oddities(rng):
         labels = {"__name__": "weird", "v": value, "n": str(idx % 3)}
         if not value:
             labels.pop("v")
-        times = _scrapes(rng, 60_000)
+        times = scrapes(rng, 60_000)
         yield labels, [(t, float(rng.randrange(100))) for t in times]
     utf8 = {"__name__": "my.metric ä", "a.b": "1", "job": "api", "été": "x"}
-    yield utf8, [(t, rng.uniform(0, 9)) for t in _scrapes(rng, 15_000)]
-    yield {**utf8, "a.b": "2"}, [(t, rng.uniform(0, 9)) for t in _scrapes(rng, 15_000)]
+    yield utf8, [(t, rng.uniform(0, 9)) for t in scrapes(rng, 15_000)]
+    yield {**utf8, "a.b": "2"}, [(t, rng.uniform(0, 9)) for t in scrapes(rng, 15_000)]
     at = rng.randrange(BASE_MS, END_MS)
     yield {"__name__": "single", "job": "api", "n": "1"}, [(at, 42.0)]
     yield {"__name__": "single", "job": "api", "n": "2"}, [(at, -1.5), (at + 1, 3.0)]
     yield {"__name__": "single", "job": "api", "n": "3"}, [(at, STALE)]
     for size in ("1e300", "1e-310", "3e15"):
-        times = _scrapes(rng, 30_000)
+        times = scrapes(rng, 30_000)
         yield (
             {"__name__": "huge", "size": size},
             [(t, rng.uniform(-1, 1) * float(size)) for t in times],
         )
-    same = _scrapes(rng, 20_000)
+    same = scrapes(rng, 20_000)
     for n in "1234":
         yield {"__name__": "constant", "job": "api", "n": n}, [(t, float(n)) for t in same]
     yield from _bad_buckets(rng)
-    clock = _scrapes(rng, 15_000)
+    clock = scrapes(rng, 15_000)
     yield {"__name__": "started_seconds", "job": "api"}, [(t, t / 1000 - 5000) for t in clock]
     yield {"__name__": "started_seconds", "job": "db"}, [(t, 951_782_400.0) for t in clock]
 
@@ -204,7 +154,7 @@ def _bad_buckets(rng):
         "none": (None, "1", "+Inf"),
     }
     for kind, bounds in kinds.items():
-        times = _scrapes(rng, 30_000)
+        times = scrapes(rng, 30_000)
         for idx, bound in enumerate(bounds):
             labels = {"__name__": "bad_bucket", "kind": kind}
             if bound is not None:

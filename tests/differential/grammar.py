@@ -6,10 +6,10 @@ may be left out. Texts are valid by type, but not by matching: some queries have
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
-from tests.differential.data import BASE_MS, END_MS, WEIRD_VALUES
+from tests.differential.clocks import BASE_MS, END_MS
+from tests.differential.data import WEIRD_VALUES
 from tsengine.promql.lexer import quote
 
 SMALLEST = {"v": ("level", "temperature", "vector(1)"), "s": ("1", "0"), "m": ("level[5m]",),
@@ -154,10 +154,15 @@ class Grammar:
         """An instant vector at most `depth` operations deep."""
         if depth <= 0 or self._rng.random() < 0.04:
             return self._wild_vector() if self._rng.random() < 0.03 else self.selector()
-        make = self._rng.choices(*_VECTOR_MAKERS)[0]
+        make = self._rng.choices(*self.makers())[0]
         return make(self, depth - 1)
 
+    def makers(self):
+        """The methods that make vectors, and their weights."""
+        return _VECTOR_MAKERS
+
     def scalar(self, depth):
+        """A scalar at most `depth` operations deep."""
         roll = self._rng.random()
         if depth <= 0 or roll < 0.5:
             return Node("s", (self._pick(NUMBERS),))
@@ -177,7 +182,7 @@ class Grammar:
 
     def matrix(self, depth):
         if depth <= 0 or self._rng.random() < 0.75:
-            name = self._selector_text()
+            name = self.selector_text()
             return Node("m", (*name, f"[{self._pick(RANGES)}]", *self._shift()))
         inner = self.vector(depth - 1)
         window = f"[{self._pick(SUBQUERY_RANGES)}:{self._pick(SUBQUERY_STEPS)}]"
@@ -187,9 +192,10 @@ class Grammar:
         return Node("t", (self._pick(STRINGS),))
 
     def selector(self):
-        return Node("v", (*self._selector_text(), *self._shift()))
+        return Node("v", (*self.selector_text(), *self._shift()))
 
-    def _selector_text(self):
+    def selector_text(self):
+        """Parts of a selector: a name, and matchers or nothing."""
         roll = self._rng.random()
         if roll < 0.02:
             name = self._pick(('{"my.metric ä"}', '{__name__=~"level|up|temperature"}',
@@ -470,10 +476,3 @@ _VECTOR_MAKERS = tuple(zip(*(
     (Grammar._timestamp, 2), (Grammar._sort, 2), (Grammar._vector_of_scalar, 2),
     (Grammar._histogram, 6), (Grammar._native_only, 1),
 ), strict=True))  # fmt: skip
-
-
-def make_query(seed, number):
-    """Query `number` of a run: always the same (tree, times)."""
-    rng = random.Random(f"query {seed} {number}")
-    times = random_times(rng)
-    return Grammar(rng).query(times.step_ms == 0), times

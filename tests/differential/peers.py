@@ -1,6 +1,6 @@
 """The two engines under comparison: a real Prometheus, and tsengine embedded or as a server.
 
-Both are loaded by one remote write 1.0 message. An answer has the shape of the HTTP API:
+Both are loaded by the same remote write 1.0 messages. An answer has the shape of the HTTP API:
 status, errorType, error, data, warnings, infos.
 """
 
@@ -11,7 +11,8 @@ import json
 import urllib.parse
 
 import tsengine
-from tests.http.wire import HEADERS_V1, message_v1, snappy
+from tests.differential.messages import write_messages
+from tests.http.wire import HEADERS_V1, snappy
 from tests.real.peers import find_prometheus
 from tests.real.processes import Child, ServerChild
 from tsengine import errors
@@ -19,6 +20,7 @@ from tsengine.options import Options
 from tsengine.promql.functions import EXPERIMENTAL_FUNCTIONS
 
 DELAYED_NAMES = "promql-delayed-name-removal"
+NATIVE_HISTOGRAMS = "native-histograms"
 
 
 class HttpPeer:
@@ -29,10 +31,10 @@ class HttpPeer:
         self._connection = http.client.HTTPConnection(address, timeout=120)
 
     def load(self, series):
-        """Send everything in one request; the answer must be a success."""
-        body = snappy(message_v1(_sorted_labels(series)))
-        status, text = self._post("/api/v1/write", body, HEADERS_V1)
-        assert status in (200, 204), (status, text)
+        """Send everything; each answer must be a success."""
+        for message in write_messages(series):
+            status, text = self._post("/api/v1/write", snappy(message), HEADERS_V1)
+            assert status in (200, 204), (status, text)
 
     def query(self, expr, time_ms):
         """Answer of an instant query."""
@@ -44,6 +46,14 @@ class HttpPeer:
             "query": expr, "start": _seconds(start_ms), "end": _seconds(end_ms),
             "step": _seconds(step_ms),
         })  # fmt: skip
+
+    def clear_pools(self):
+        """Make a Prometheus forget memory that it would use again: by two collections."""
+        for _ in range(2):
+            self._connection.request("GET", "/debug/pprof/heap?gc=1")
+            response = self._connection.getresponse()
+            response.read()
+            assert response.status == 200, response.status
 
     def close(self):
         self._connection.close()
@@ -81,8 +91,9 @@ class EmbeddedPeer:
         self._db = tsengine.open(directory, options=options)
 
     def load(self, series):
-        result = self._db.append_remote_write(message_v1(_sorted_labels(series)), version=1)
-        assert not result.rejected, result.rejected[:3]
+        for message in write_messages(series):
+            result = self._db.append_remote_write(message, version=1)
+            assert not result.rejected, result.rejected[:3]
 
     def flush(self):
         """Move all samples from the head into a part."""
@@ -104,7 +115,7 @@ def start_prometheus(directory, *, delayed_names=False):
     binary = find_prometheus()
     config = directory / "prometheus.yml"
     config.write_text("global: {scrape_interval: 1m}\n")
-    features = [EXPERIMENTAL_FUNCTIONS] + [DELAYED_NAMES] * delayed_names
+    features = [EXPERIMENTAL_FUNCTIONS, NATIVE_HISTOGRAMS] + [DELAYED_NAMES] * delayed_names
     child = Child(
         [
             binary, f"--config.file={config}", "--web.listen-address=127.0.0.1:0",
@@ -136,10 +147,6 @@ def start_server(directory, *, delayed_names=False):
 def start_embedded(directory, *, delayed_names=False):
     """The library on a directory of its own."""
     return EmbeddedPeer(directory / "embedded-data", delayed_names=delayed_names)
-
-
-def _sorted_labels(series):
-    return [(sorted(labels.items(), key=lambda kv: kv[0].encode()), v) for labels, v in series]
 
 
 def _seconds(time_ms):

@@ -8,16 +8,18 @@ import math
 
 import pytest
 
+from tests.differential.clocks import BASE_MS, END_MS, STALE_BITS
 from tests.differential.compare import answers_differ, notes_differ, same_number
-from tests.differential.data import BASE_MS, END_MS, STALE_BITS, make_series
+from tests.differential.data import make_series
 from tests.differential.explained import RULES
 from tests.differential.fuzz import fuzzing
-from tests.differential.grammar import Node, make_query, smaller
+from tests.differential.grammar import Node, smaller
+from tests.differential.native_grammar import make_query
 from tests.real.peers import MissingPeerError
 
 RUNS = (
-    ("embedded", False, 1, 2500), ("flushed", False, 2, 1000), ("server", False, 3, 500),
-    ("embedded", True, 4, 1000),
+    ("embedded", False, 1, 1600), ("flushed", False, 2, 800), ("server", False, 3, 400),
+    ("embedded", True, 4, 800),
 )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ class FakeResult:
         self.result = result
         self.warnings = list(warnings)
         self.infos = list(infos)
+        self.n_samples = 1
+        self.plan = "the plan"
         self.stats = {
             "plan_s": 0.25, "evaluate_s": 0.5, "finish_s": 0.125,
             "n_samples_read": 5, "n_samples_peak": 3,
@@ -47,8 +49,8 @@ class FakeResult:
             return FakeResult(self.type, self.result[:limit], self.warnings, self.infos)
         return self
 
-    def to_json(self):
-        return orjson.dumps({"resultType": self.type, "result": self.result})
+    def json_pieces(self):
+        yield orjson.dumps({"resultType": self.type, "result": self.result})
 
 
 class FakeDatabase:
@@ -74,11 +76,11 @@ class FakeDatabase:
             result.samples += len(samples)
         return result
 
-    def query(self, expr, time=None, *, timeout=None, lookback=None, cancel=None):
+    def query(self, expr, time=None, *, timeout=None, lookback=None, cancel=None, **_):
         self.calls.append(("query", expr, time, timeout, lookback))
         return self._evaluate(expr, [time], cancel, timeout)
 
-    def query_range(self, expr, start, end, step, *, timeout=None, lookback=None, cancel=None):
+    def query_range(self, expr, start, end, step, *, timeout=None, lookback=None, cancel=None, **_):
         self.calls.append(("query_range", expr, start, end, step, timeout, lookback))
         step_ms = round(step * 1000)
         return self._evaluate(expr, range(start, end + 1, step_ms), cancel, timeout)
@@ -124,6 +126,10 @@ class FakeDatabase:
             raise errors.ParseError("unclosed left parenthesis", line=1, column=1)
         return bool(re.search("[a-z]", expr))
 
+    def query_exemplars(self, expr, start=None, end=None):
+        self.has_selectors(expr)
+        return []
+
     def _matching(self, selectors):
         for selector in selectors:
             if selector == "{}":
@@ -136,18 +142,21 @@ class FakeDatabase:
     def _cut(items, limit):
         return (items[:limit], True) if limit and len(items) > limit else (items, False)
 
-    def series(self, selectors, start=None, end=None, limit=0):
+    def series(self, selectors, start=None, end=None, limit=0, check=None):
         self.calls.append(("series", list(selectors), start, end, limit))
         return self._cut(self._matching(selectors), limit)
 
-    def label_names(self, selectors=(), start=None, end=None, limit=0):
+    def label_names(self, selectors=(), start=None, end=None, limit=0, check=None):
         names = {name for row in self._matching(selectors) for name in row}
         return self._cut(sorted(names), limit)
 
-    def label_values(self, name, selectors=(), start=None, end=None, limit=0):
+    def label_values(self, name, selectors=(), start=None, end=None, limit=0, check=None):
         self.calls.append(("label_values", name, list(selectors), start, end, limit))
         values = {row[name] for row in self._matching(selectors) if name in row}
         return self._cut(sorted(values), limit)
+
+    def label_value_batches(self, name, selectors=(), start=None, end=None, check=None):
+        yield self.label_values(name, selectors, start, end)[0]
 
     def metadata(self, metric=None, limit=0, limit_per_metric=0):
         known = {"up": [{"type": "gauge", "help": "a<b", "unit": ""}]}

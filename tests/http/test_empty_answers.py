@@ -67,7 +67,7 @@ async def test_features(start):
     assert answer["data"]["api"]["admin"] is True
     assert answer["data"]["api"]["remote_write_receiver"] is True
     assert answer["data"]["api"]["lifecycle"] is False
-    assert answer["data"]["promql"] == {"offset": True}
+    assert answer["data"]["promql"] == {"offset": True, "per_step_stats": False}
 
 
 async def test_features_of_queries(real):

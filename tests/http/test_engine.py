@@ -9,6 +9,8 @@ import pytest
 from server.lifecycle import open_database
 from tests.http import wire
 from tests.http.conftest import make_config
+from tests.reference import histogramscan as native
+from tests.reference import remote_write as body
 
 BOTH = pytest.mark.parametrize(
     ("encode", "headers"),
@@ -154,22 +156,42 @@ async def test_accepted_oddities(real, now_ms, encode, headers):
     assert await values_of(real, "odd", now_ms) == {key: "1"}
 
 
-async def test_histograms_are_refused_by_name_and_floats_kept(real, now_ms):
-    histogram = wire.field(4, b"\x58" + wire.varint(now_ms))
-    pairs = b"".join(
-        wire.field(1, wire.field(1, n) + wire.field(2, v)) for n, v in ((b"__name__", b"native"),)
-    )
-    message = wire.field(1, pairs + histogram) + wire.message_v1(
-        [({"__name__": "float"}, [(now_ms, 1.0)])]
-    )
+@pytest.mark.parametrize("version", [1, 2])
+async def test_histograms_and_exemplars_are_counted_and_bad_ones_refused_by_name(
+    real, now_ms, version
+):
+    good = native.Message(count=3, positive_spans=[(0, 1)], positive=[3], t_ms=now_ms)
+    bad = native.Message(count=4, positive_spans=[(0, 1)], positive=[3], t_ms=now_ms)
+    fine = body.Exemplar([(b"trace_id", b"ab")], now_ms, 0)
+    long = body.Exemplar([(b"trace_id", b"a" * 121)], now_ms, 0)
+    series = [
+        body.Series([(b"__name__", b"float")], [(now_ms, 0)], exemplars=[fine, long]),
+        body.Series([(b"__name__", b"good")], histograms=[native.encode(good)] * 2),
+        body.Series([(b"__name__", b"bad")], histograms=[native.encode(bad)]),
+    ]
+    message, headers = body.encode_v1(series), wire.HEADERS_V1
+    if version == 2:
+        message, headers = body.encode_v2(series), wire.HEADERS_V2
     status, got, text = await real.call(
-        "POST", "/write", data=wire.snappy(message), headers=wire.HEADERS_V1
+        "POST", "/write", data=wire.snappy(message), headers=headers
     )
-    assert status == 400
-    assert got["X-Prometheus-Remote-Write-Samples-Written"] == "1"
-    assert got["X-Prometheus-Remote-Write-Histograms-Written"] == "0"
-    assert b"native" in text
-    assert b"histogram" in text
+    written = [
+        got[f"X-Prometheus-Remote-Write-{kind}-Written"]
+        for kind in ("Samples", "Histograms", "Exemplars")
+    ]
+    assert (status, written) == (400, ["1", "2", "1"])
+    assert text.decode() == (
+        "2 series refused, 3 samples of the others stored:\n"
+        "float{}: an exemplar is refused: its labels have more than 128 characters\n"
+        "bad{}: a native histogram is refused: its count is not the sum of its buckets\n"
+    )
+    _, _, metrics = await real.call("GET", "/metrics")
+    protocol = f'{{protocol="{version}.0"}}'
+    for name, count in (("samples", 1), ("histograms", 2), ("exemplars", 1)):
+        line = f"tsengine_remote_write_{name}_total{protocol} {count}.0\n"
+        assert line.encode() in metrics
+    _, answer = await real.json("GET", "/api/v1/series?match[]={__name__=~'.%2B'}")
+    assert [row["__name__"] for row in answer["data"]] == ["float", "good"]
 
 
 @BOTH

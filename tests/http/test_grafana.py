@@ -120,4 +120,4 @@ async def test_an_error_is_shown_with_type_and_text(grafana):
 async def test_calls_that_are_only_get_refuse_post(grafana):
     for path in ("label/job/values", "metadata", "rules", "status/buildinfo", "notifications"):
         status, headers, _ = await grafana.raw("POST", f"/api/v1/{path}")
-        assert (status, headers["Allow"]) == (405, "GET")
+        assert (status, headers["Allow"]) == (405, "GET, HEAD")

@@ -25,7 +25,7 @@ async def test_unknown_paths(running, path):
         ("POST", "/api/v1/rules"),
         ("POST", "/api/v1/status/buildinfo"),
         ("DELETE", "/api/v1/query"),
-        ("HEAD", "/api/v1/query"),
+        ("HEAD", "/api/v1/write"),
         ("GET", "/api/v1/write"),
         ("GET", "/api/v1/admin/tsdb/flush"),
         ("POST", "/-/ready"),

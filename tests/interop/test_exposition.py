@@ -13,9 +13,13 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import tsengine
+from tests.interop.test_chunks import columns
 from tsengine import errors
 from tsengine.interop.arrow import LABELS, SELECT_SCHEMA, TIMESTAMP
-from tsengine.interop.exposition import exposition
+from tsengine.interop.exposition import exposition, newest_table
+from tsengine.model.frame import FrameBatch
+from tsengine.model.histogram_values import NativeHistogram
+from tsengine.model.labels import LabelRows
 
 STALE = np.uint64(0x7FF0000000000002).view(np.float64)
 T = 1_700_000_000_000
@@ -105,3 +109,40 @@ def test_parsers_read_it_back(rows):
             for sample in family.samples:
                 found[sample.name, sample.labels["x"]] = sample.value
         assert found == rows
+
+
+def test_series_whose_newest_sample_is_a_histogram_are_left_out():
+    first_ms = int(T)
+    rows = [[1.5, CUSTOM], [CUSTOM, 2.5], [CUSTOM]]
+    view = HistogramView([[(first_ms + k, cell) for k, cell in enumerate(row)] for row in rows])
+    table = newest_table(view, np.arange(3, dtype=np.uint32), 0, T + 9)
+    (row,) = table.to_pylist()
+    assert (dict(row["labels"]), row["value"]) == ({"kind": "gauge"}, 2.5)
+
+
+CUSTOM = NativeHistogram(schema=-53, count=1.0, sum=2.0, positive={0: 1.0}, custom_bounds=(0.5,))
+
+
+class HistogramView:
+    """A view of three series."""
+
+    texts = ("kind", "counter", "gauge", "other")
+    pair_names = np.zeros(3, np.uint32)
+    pair_values = np.array([1, 2, 3], np.uint32)
+
+    def __init__(self, rows):
+        self.dictionary = self
+        t_ms, values, offsets, table = columns(rows)
+        self.frames = FrameBatch(t_ms, offsets, np.arange(3), values, offsets, table)
+
+    def text(self, symbol):
+        return self.texts[symbol]
+
+    def count_samples(self, refs, mint, maxt):
+        return 5
+
+    def labels(self, refs):
+        return LabelRows(np.arange(len(refs) + 1), refs)
+
+    def read(self, refs, mint, maxt, *, drop_stale):
+        return self.frames

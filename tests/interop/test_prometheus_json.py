@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.reference import numbers as reference
 from tsengine.interop import prometheus_json
+from tsengine.model.histograms import handles
 from tsengine.model.labels import LabelRows
 
 anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -63,9 +64,10 @@ def test_matrix_matches_reference(rows):
     offsets = np.cumsum([0] + [len(samples) for _, samples in rows])
     stamps = np.arange(-3, 6) * 1501
     which = np.array([t + 3 for _, samples in rows for t, _ in samples], np.int64)
-    text = prometheus_json.matrix_json(
+    series = prometheus_json.JsonSeries(
         label_rows, lambda pair: pairs[pair], values, offsets, stamps, which
     )
+    text = b"".join(prometheus_json.matrix_json(series))
     scaled = [
         (dict(sorted(labels.items())), [(t * 1501, v) for t, v in samples])
         for labels, samples in rows
@@ -77,10 +79,17 @@ def test_matrix_matches_reference(rows):
         assert text.decode() == '{"resultType":"matrix","result":[' + expected + "]}"
 
 
+def vector(rows, pairs, values, time_ms, histograms=None):
+    series = prometheus_json.JsonSeries(
+        rows, lambda pair: pairs[pair], np.array(values), np.arange(len(values) + 1),
+        np.array([time_ms]), np.zeros(len(values), np.int64), histograms,
+    )  # fmt: skip
+    return b"".join(prometheus_json.vector_json(series))
+
+
 def test_vector_scalar_and_string():
     rows, pairs = columns([({"__name__": "up", "job": "a"}, None), ({}, None)])
-    text = prometheus_json.vector_json(rows, lambda p: pairs[p], np.array([1.0, math.nan]), 1500)
-    assert text == (
+    assert vector(rows, pairs, [1.0, math.nan], 1500) == (
         b'{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},'
         b'"value":[1.500,"1"]},{"metric":{},"value":[1.500,"NaN"]}]}'
     )
@@ -91,6 +100,80 @@ def test_vector_scalar_and_string():
 
 
 def test_no_rows():
-    rows, _ = columns([])
-    text = prometheus_json.vector_json(rows, lambda p: ("", ""), np.zeros(0), 0)
-    assert text == b'{"resultType":"vector","result":[]}'
+    rows, pairs = columns([])
+    assert vector(rows, pairs, [], 0) == b'{"resultType":"vector","result":[]}'
+
+
+def shown(*histograms):
+    """Histograms given as (count, sum, [(rule, lower, upper, count), ...])."""
+    buckets = [bucket for _, _, found in histograms for bucket in found]
+    return prometheus_json.JsonHistograms(
+        counts=np.array([count for count, _, _ in histograms], float),
+        sums=np.array([total for _, total, _ in histograms], float),
+        offsets=np.cumsum([0] + [len(found) for _, _, found in histograms]),
+        rules=np.array([rule for rule, _, _, _ in buckets], np.uint8),
+        lowers=np.array([lower for _, lower, _, _ in buckets], float),
+        uppers=np.array([upper for _, _, upper, _ in buckets], float),
+        bucket_counts=np.array([count for _, _, _, count in buckets], float),
+    )
+
+
+EXAMPLE = (42, 34593.34, [(3, -0.25, 0.25, 3), (0, 0.25, 0.5, 12), (0, 0.5, 1, 21), (0, 2, 4, 6)])
+EXAMPLE_JSON = (
+    '{"count":"42","sum":"34593.34","buckets":[[3,"-0.25","0.25","3"],[0,"0.25","0.5","12"],'
+    '[0,"0.5","1","21"],[0,"2","4","6"]]}'
+)
+
+
+def test_histograms_in_a_vector():
+    rows, pairs = columns([({"__name__": "h"}, None), ({"__name__": "x"}, None), ({}, None)])
+    table = shown((0, math.nan, []), EXAMPLE)
+    values = [*handles(np.array([1])).view(float), 2.0, *handles(np.array([0])).view(float)]
+    assert vector(rows, pairs, values, 1000, table).decode() == (
+        '{"resultType":"vector","result":[{"metric":{"__name__":"h"},"histogram":[1,'
+        + EXAMPLE_JSON
+        + ']},{"metric":{"__name__":"x"},"value":[1,"2"]},'
+        '{"metric":{},"histogram":[1,{"count":"0","sum":"NaN"}]}]}'
+    )
+
+
+def test_histograms_beside_floats_in_a_matrix():
+    rows, pairs = columns([({"a": "1"}, None), ({"a": "2"}, None), ({"a": "3"}, None)])
+    values = np.array([1.5, 0, 2.5, 0, 4, 5])
+    values[[1, 3]] = handles(np.array([0, 1])).view(float)
+    table = shown(EXAMPLE, (3, -1.5, [(1, -2, -1, 2), (2, -1, math.inf, 1e30)]))
+    series = prometheus_json.JsonSeries(
+        rows, lambda pair: pairs[pair], values, np.array([0, 3, 4, 6]),
+        np.array([1000, 2500, 3000]), np.array([0, 1, 2, 0, 1, 2]), table,
+    )  # fmt: skip
+    assert b"".join(prometheus_json.matrix_json(series)).decode() == (
+        '{"resultType":"matrix","result":[{"metric":{"a":"1"},"values":[[1,"1.5"],[3,"2.5"]],'
+        f'"histograms":[[2.500,{EXAMPLE_JSON}]]}},'
+        '{"metric":{"a":"2"},"histograms":[[1,{"count":"3","sum":"-1.5","buckets":'
+        '[[1,"-2","-1","2"],[2,"-1","+Inf","1e+30"]]}]]},'
+        '{"metric":{"a":"3"},"values":[[2.500,"4"],[3,"5"]]}]}'
+    )
+
+
+def test_a_handle_without_a_histogram_is_a_nan_where_there_are_none():
+    rows, pairs = columns([({}, None)])
+    assert b'[0,"NaN"]' in vector(rows, pairs, handles(np.array([7])).view(float), 0)
+
+
+@pytest.mark.parametrize("piece_size", [1, 400, 5000])
+def test_pieces_of_any_size_make_the_same_text(monkeypatch, piece_size):
+    rng = np.random.default_rng(1)
+    rows, pairs = columns([({"a": "x" * k, "b": str(k)}, None) for k in range(20)])
+    values = rng.normal(size=200)
+    values[rng.permutation(200)[:100]] = handles(rng.integers(0, 2, 100)).view(float)
+    series = prometheus_json.JsonSeries(
+        rows, lambda pair: pairs[pair], values, np.arange(21) * 10, np.arange(10) * 1501,
+        np.tile(np.arange(10), 20), shown(EXAMPLE, (0, 0, [])),
+    )  # fmt: skip
+    whole = b"".join(prometheus_json.matrix_json(series))
+    monkeypatch.setattr(prometheus_json, "PIECE_SIZE", piece_size)
+    pieces = list(prometheus_json.matrix_json(series))
+    assert b"".join(pieces) == whole
+    assert len(pieces) >= 5
+    result = json.loads(whole)["result"]
+    assert sum(len(row["values"]) + len(row["histograms"]) for row in result) == 200

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promql import runner
+from tests.promql import databases, runner
 from tests.promql.script import Eval, read_script
 from tests.promql.trees import nodes
 from tsengine.model.matchers import MatchOp
@@ -15,25 +15,26 @@ from tsengine.promql.lexer import AGGREGATORS
 from tsengine.promql.parser import parse
 
 SCRIPTS = sorted((Path(__file__).parent / "testdata").glob("*.test"))
-# These answer that they are not there yet.
-MISSING_FUNCTIONS = {"start_timestamp"}
 OPERATORS = (
     "+ - * / % ^ atan2 == != < > <= >= </ >/ and or unless"
 ).split()  # fmt: skip
 
 
 DATABASES = {
-    "embedded": runner.embedded_database,
-    "flushed": runner.flushed_database,
-    "shared-axes": partial(runner.memory_database, share_axes=True),
-    "own-axes": partial(runner.memory_database, share_axes=False),
+    "embedded": databases.embedded_database,
+    "flushed": databases.flushed_database,
+    "shared-axes": partial(databases.memory_database, share_axes=True),
+    "own-axes": partial(databases.memory_database, share_axes=False),
 }
 
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_script(path, database):
-    outcomes = runner.run_script(read_script(path), DATABASES[database])
+    # How a query is varied is the same for all databases, so one of them with all of it will do.
+    outcomes = runner.run_script(
+        read_script(path), DATABASES[database], at_variants=database == "embedded"
+    )
     problems = [
         f"{path.name}:{outcome.line}: {outcome.expr}\n    {outcome.problem}"
         for outcome in outcomes
@@ -43,21 +44,30 @@ def test_script(path, database):
     assert not problems, f"{len(problems)} cases:\n" + "\n".join(problems)
 
 
-@pytest.fixture(scope="module")
-def used():
+def nodes_of(paths):
     """All nodes of all expressions that are expected to succeed."""
     return [
         node
-        for path in SCRIPTS
+        for path in paths
         for command in read_script(path)
         if isinstance(command, Eval) and not command.expects("fail")
         for node in nodes(parse(command.expr, features=ALL_ON))
     ]
 
 
+@pytest.fixture(scope="module")
+def used():
+    return nodes_of(SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def used_on_histograms():
+    return nodes_of([path for path in SCRIPTS if "{{" in path.read_text()])
+
+
 def test_every_function_is_used(used):
     calls = {node.name for node in used if isinstance(node, ast.Call)}
-    assert calls >= FUNCTIONS.keys() - MISSING_FUNCTIONS
+    assert calls == FUNCTIONS.keys()
 
 
 def test_every_aggregator_is_used(used):
@@ -78,6 +88,19 @@ def test_every_operator_is_used(used):
     assert any(matching.fill_left is not None for matching in matchings)
     assert any(matching.fill_right is not None for matching in matchings)
     assert {node.op for node in used if isinstance(node, ast.Unary)} == {"+", "-"}
+
+
+def test_everything_that_takes_a_vector_meets_native_histograms(used_on_histograms):
+    calls = {node.name for node in used_on_histograms if isinstance(node, ast.Call)}
+    vectors = {ast.ValueType.VECTOR, ast.ValueType.MATRIX}
+    assert calls >= {name for name, f in FUNCTIONS.items() if vectors & set(f.args)}
+    aggregations = [node for node in used_on_histograms if isinstance(node, ast.Aggregate)]
+    assert {node.op for node in aggregations} == AGGREGATORS
+    operations = [node for node in used_on_histograms if isinstance(node, ast.Binary)]
+    assert {node.op for node in operations} == set(OPERATORS)
+    ranges = [node for node in used_on_histograms if isinstance(node, ast.VectorSelector)]
+    assert any(node.anchored for node in ranges)
+    assert any(node.smoothed for node in ranges)
 
 
 def test_every_way_to_select_is_used(used):

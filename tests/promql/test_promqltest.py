@@ -1,83 +1,54 @@
-"""Prometheus's own test scripts, run through the embedded API.
-
-Cases that need native histograms, which the engine does not have yet, are listed by file and line
-in `native_histogram_cases.txt`. The list is strict in both directions: a case that is not listed
-has to pass, and one that is listed has to fail.
-"""
+"""Prometheus's own test scripts, run through the embedded API."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.promql import runner
-from tests.promql.script import Eval, Histogram, Load, read_script
+from tests.promql import databases, runner
+from tests.promql.script import Eval, read_script
 
-HERE = Path(__file__).parent
-SCRIPTS = HERE.parents[1].parent / "shared" / "promqltest"
+SCRIPTS = Path(__file__).parents[3] / "shared" / "promqltest"
 NAMES = (
     "aggregators", "at_modifier", "collision", "duration_expression", "extended_vectors",
     "fill-modifier", "functions", "histograms", "info", "limit", "literals",
-    "name_label_dropping", "operators", "range_queries", "selectors", "staleness", "subquery",
-    "trig_functions", "type_and_unit",
+    "name_label_dropping", "native_histograms", "operators", "range_queries", "selectors",
+    "staleness", "start_timestamps", "subquery", "trig_functions", "type_and_unit",
 )  # fmt: skip
-N_CASES = 1666
-N_LISTED_MAX = N_CASES - 1348
+N_CASES = 2214
 
 needs_scripts = pytest.mark.skipif(
     not SCRIPTS.is_dir(), reason="Prometheus's test scripts are not beside the repository"
 )
 
 
-def listed():
-    """Lines per file name of the cases that need native histograms."""
-    found = {}
-    for line in (HERE / "native_histogram_cases.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, number = line.split(":")
-            found.setdefault(name, set()).add(int(number))
-    return found
+def check(name, **options):
+    problems = [
+        f"{name}.test:{outcome.line}: {outcome.expr}\n    {outcome.problem}"
+        for outcome in runner.run_script(read_script(SCRIPTS / f"{name}.test"), **options)
+        if outcome.problem is not None
+    ]
+    assert not problems, f"{len(problems)} cases:\n" + "\n".join(problems)
 
 
 @needs_scripts
 @pytest.mark.parametrize("name", NAMES)
 def test_script(name):
-    commands = read_script(SCRIPTS / f"{name}.test")
-    expected_failures = listed().get(f"{name}.test", set())
-    problems = []
-    for outcome in runner.run_script(commands):
-        is_listed = outcome.line in expected_failures
-        where = f"{name}.test:{outcome.line}: {outcome.expr}"
-        if outcome.problem is not None and not is_listed:
-            problems.append(f"{where}\n    {outcome.problem}")
-        elif outcome.problem is None and is_listed:
-            problems.append(f"{where}\n    passes but is listed as needing native histograms")
-    assert not problems, f"{len(problems)} cases:\n" + "\n".join(problems)
+    check(name)
 
 
 @needs_scripts
-def test_list_of_expected_failures_is_small_and_names_only_cases():
-    lines = {}
-    for name in NAMES:
-        commands = read_script(SCRIPTS / f"{name}.test")
-        lines[f"{name}.test"] = {c.line for c in commands if isinstance(c, Eval)}
-    assert sum(map(len, lines.values())) == N_CASES
-    for name, numbers in listed().items():
-        assert numbers <= lines[name], name
-    assert sum(map(len, listed().values())) <= N_LISTED_MAX
+@pytest.mark.parametrize("name", NAMES)
+def test_script_from_parts(name):
+    check(
+        name,
+        open_database=databases.flushed_database,
+        at_variants=False,
+        range_variants=False,
+    )
 
 
 @needs_scripts
-def test_listed_cases_touch_native_histograms():
-    """Only cases that stand in a file part with histogram data or results may be listed."""
-    for name, numbers in listed().items():
-        histograms_loaded = False
-        for command in read_script(SCRIPTS / name):
-            series = [] if not isinstance(command, Load | Eval) else command.series
-            literal = any(isinstance(item, Histogram) for s in series for item in s.items)
-            if isinstance(command, Load):
-                histograms_loaded = histograms_loaded or command.nhcb or literal
-            elif isinstance(command, Eval):
-                if command.line in numbers:
-                    assert histograms_loaded or literal, f"{name}:{command.line}"
-            else:
-                histograms_loaded = False
+def test_these_are_all_scripts_and_cases():
+    assert {path.stem for path in SCRIPTS.glob("*.test")} == set(NAMES)
+    scripts = [read_script(SCRIPTS / f"{name}.test") for name in NAMES]
+    assert sum(isinstance(command, Eval) for script in scripts for command in script) == N_CASES

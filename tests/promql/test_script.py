@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.promql import runner
+from tests.promql import checking, runner
+from tests.promql.pinning import pin_time
 from tests.promql.script import (
     STALE,
     Clear,
@@ -166,11 +167,11 @@ def test_broken_scripts(text):
         (float("inf"), 1.7e308, False),
         (1.7e308, 1.7e308 * (1 + 1e-9), True),
         (STALE, float("nan"), False),
-        (STALE, np.array([runner.STALE_BITS], np.uint64).view(np.float64)[0], True),
+        (STALE, np.array([checking.STALE_BITS], np.uint64).view(np.float64)[0], True),
     ],
 )
 def test_equal_floats(wanted, got, equal):
-    assert runner.equal_floats(wanted, got) is equal
+    assert checking.equal_floats(wanted, got) is equal
 
 
 LOAD = """
@@ -244,4 +245,4 @@ def test_clear_forgets_everything():
     ],
 )
 def test_fixing_the_time(expr, pinned):
-    assert runner.pin_time(expr, 90_000) == pinned
+    assert pin_time(expr, 90_000) == pinned

@@ -250,7 +250,6 @@ def test_a_quantile_out_of_range_is_warned_of(source):
         ("double_exponential_smoothing(gauge[5m], 0, 0.5)", "invalid smoothing factor"),
         ("double_exponential_smoothing(gauge[5m], 0.5, 1)", "invalid trend factor"),
         ("resets(gauge[5m] smoothed)", "smoothed modifier can only be used with: delta, increase"),
-        ("start_timestamp(gauge)", "start_timestamp.. is not supported yet"),
     ],
 )
 def test_refusals_name_the_reason(source, text, message):

@@ -1,6 +1,7 @@
 """Other people's clients against our server: promtool, prometheus-api-client, federation."""
 
 import contextlib
+import re
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import pytest
 
 from tests.http import wire
 from tests.real.peers import MissingPeerError, find_prometheus, find_promtool
-from tests.real.processes import Child, ServerChild, api, stopped_afterwards
+from tests.real.processes import Child, ServerChild, api, get, stopped_afterwards
 
 N_SAMPLES = 61
 
@@ -142,6 +143,10 @@ def test_remote_read(served, tmp_path):
         )
         assert len(theirs["result"][0]["values"]) == 60
         assert theirs == ours
+        # It accepts both types of answers and prefers chunks.
+        kinds = re.findall(r"queries_total{code=\"200\".*response_type=\"(\w+)\"",
+                           get(f"{other}/metrics").decode())  # fmt: skip
+        assert kinds == ["chunked"]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ import numpy as np
 import re2
 
 from tsengine.errors import QueryError
+from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
+from tsengine.model.histograms import Histograms, concatenate, handles
 from tsengine.model.labels import NO_ID, LabelRows
 from tsengine.model.matchers import Matcher, MatchOp
 
@@ -69,6 +71,8 @@ class MemoryDictionary:
 class MemorySource:
     """Series as dicts of time to value; also its own view, since tests don't write while reading.
 
+    A histogram is a table of one row; its staleness marker has the sum that is one.
+
     Parameters
     ----------
     share_axes
@@ -79,14 +83,19 @@ class MemorySource:
         self.dictionary = MemoryDictionary()
         self.share_axes = share_axes
         self._labels: list[dict[str, str]] = []
-        self._samples: list[dict[int, float]] = []
+        self._samples: list[dict[int, float | Histograms]] = []
+        self._starts: list[dict[int, int]] = []
         self._refs: dict[tuple[tuple[str, str], ...], int] = {}
 
     def view(self) -> MemorySource:
         return self
 
     def append(
-        self, labels: Mapping[str, str], timestamps: Sequence[int], values: Sequence[float]
+        self,
+        labels: Mapping[str, str],
+        timestamps: Sequence[int],
+        values: Sequence[float | Histograms],
+        start_timestamps: Sequence[int] | None = None,
     ) -> int:
         """Store samples of one series; returns its ref."""
         key = tuple(sorted((k, v) for k, v in labels.items() if v))
@@ -94,10 +103,25 @@ class MemorySource:
         if ref == len(self._labels):
             self._labels.append(dict(sorted(key, key=lambda kv: kv[0].encode())))
             self._samples.append({})
+            self._starts.append({})
             for name, value in key:
                 self.dictionary.pair(name, value)
         self._samples[ref].update(zip(timestamps, values, strict=True))
+        starts = [0] * len(timestamps) if start_timestamps is None else list(start_timestamps)
+        self._starts[ref].update((t, int(s)) for t, s in zip(timestamps, starts, strict=True))
         return ref
+
+    def append_histograms(
+        self,
+        labels: Mapping[str, str],
+        timestamps: Sequence[int],
+        histograms: Histograms,
+        start_timestamps: Sequence[int] | None = None,
+    ) -> int:
+        """Store histograms of one series; returns its ref."""
+        rows = [histograms.take(np.array([i])) for i in range(len(histograms))]
+        values = [STALE if is_stale(row.sum[0]) else row for row in rows]
+        return self.append(labels, timestamps, values, start_timestamps)
 
     def find(self, matchers: Sequence[Matcher], mint: int, maxt: int, check=None) -> np.ndarray:
         return np.array(
@@ -120,6 +144,7 @@ class MemorySource:
         axes: list[tuple[int, ...]] = []
         known: dict[tuple[int, ...], int] = {}
         row_axis, row_offsets, values = [], [0], []
+        tables = []
         for ref in refs:
             samples = self._samples[ref]
             times = tuple(
@@ -131,7 +156,12 @@ class MemorySource:
                 known[times] = len(axes)
                 axes.append(times)
             row_axis.append(known[times])
-            values.extend(samples[t] for t in times)
+            for t in times:
+                value = samples[t]
+                if isinstance(value, Histograms):
+                    tables.append(value)
+                    value = handles(np.array([len(tables) - 1])).view(np.float64)[0]
+                values.append(value)
             row_offsets.append(len(values))
         return FrameBatch(
             t_ms=np.array([t for axis in axes for t in axis], np.int64),
@@ -139,10 +169,32 @@ class MemorySource:
             row_axis=np.array(row_axis, np.int64),
             values=np.array(values, np.float64),
             row_offsets=np.array(row_offsets, np.int64),
+            histograms=concatenate(tables) if tables else None,
+        )
+
+    def has_histograms(self, refs: np.ndarray, mint: int, maxt: int) -> bool:
+        return any(isinstance(v, Histograms) for ref in refs for v in self._samples[ref].values())
+
+    def read_start_times(self, refs: np.ndarray, mint: int, maxt: int) -> SeriesColumns:
+        used, offsets, times, starts = [], [0], [], []
+        for ref in refs:
+            known = {t: s for t, s in self._starts[ref].items() if s and mint <= t <= maxt}
+            if known:
+                used.append(ref)
+                times.extend(sorted(known))
+                starts.extend(known[t] for t in sorted(known))
+                offsets.append(len(times))
+        return SeriesColumns(
+            refs=np.array(used, np.uint32),
+            offsets=np.array(offsets, np.int64),
+            t_ms=np.array(times, np.int64),
+            bits=np.array(starts, np.int64).view(np.uint64),
         )
 
 
-def is_stale(value: float) -> bool:
+def is_stale(value: float | Histograms) -> bool:
+    if isinstance(value, Histograms):
+        return False
     return int(np.array([value], np.float64).view(np.uint64)[0]) == STALE_BITS
 
 

@@ -58,11 +58,15 @@ def split_fields(data: bytes, field_a: int, field_b: int) -> tuple[list, list]:
     return found[field_a], found[field_b]
 
 
-def read_sample(data: bytes, start: int, end: int) -> tuple[int, int]:
+def read_sample(data: bytes, start: int, end: int, version: int) -> tuple[int, int]:
+    """Time and bits; a NaN that looks like a histogram's handle becomes another one."""
     t_ms = bits = 0
-    for field, _, _, pos, stop in fields(data, start, end, {1: (1,), 2: (0,)}):
+    kinds = {1: (1,), 2: (0,), 3: (0,) if version == 2 else (0, 1, 2, 5)}
+    for field, _, _, pos, stop in fields(data, start, end, kinds):
         if field == 1:
             bits = struct.unpack("<Q", data[pos:stop])[0]
+            if bits >> 48 == 0x7FFC:
+                bits -= 1 << 50
         elif field == 2:
             t_ms = signed(read_varint(data, pos, stop)[0])
     return t_ms, bits
@@ -73,15 +77,16 @@ def scan_series_v1(data: bytes, spans: list[tuple[int, int]]) -> tuple[list, int
     rows = []
     n_exemplars = 0
     for start, end in spans:
-        label_spans, samples, n_histograms = [], [], 0
+        label_spans, samples, n_histograms, own_exemplars = [], [], 0, 0
         for field, _, at, pos, stop in fields(data, start, end, dict.fromkeys((1, 2, 3, 4), (2,))):
             if field == 1:
                 label_spans.append((at, stop))
             elif field == 2:
-                samples.append(read_sample(data, pos, stop))
-            n_exemplars += field == 3
+                samples.append(read_sample(data, pos, stop, 1))
+            own_exemplars += field == 3
             n_histograms += field == 4
-        if samples or n_histograms:
+        n_exemplars += own_exemplars
+        if samples or n_histograms or own_exemplars:
             together = all(a[1] == b[0] for a, b in zip(label_spans, label_spans[1:], strict=False))
             span = (start, end)
             if together:
@@ -106,24 +111,26 @@ def scan_series_v2(data: bytes, spans: list[tuple[int, int]], n_symbols: int) ->
     kinds = {1: (0, 2), **dict.fromkeys((2, 3, 4, 5), (2,))}
     for start, end in spans:
         symbols, samples, n_histograms, metadata = [], [], 0, (0, 0, 0)
+        own_exemplars = 0
         for field, _, _, pos, stop in fields(data, start, end, kinds):
             if field == 1:
                 while pos < stop:
                     symbol, pos = read_varint(data, pos, stop)
                     symbols.append(symbol)
             elif field == 2:
-                samples.append(read_sample(data, pos, stop))
+                samples.append(read_sample(data, pos, stop, 2))
             elif field == 5:
                 metadata = read_metadata(data, pos, stop)
             n_histograms += field == 3
-            n_exemplars += field == 4
+            own_exemplars += field == 4
+        n_exemplars += own_exemplars
         kind, help_symbol, unit = metadata
         status = 0
         if any(symbol >= n_symbols for symbol in symbols):
             status = 1
         if len(symbols) % 2:
             status = 2
-        elif not samples and not n_histograms:
+        elif not samples and not n_histograms and not own_exemplars:
             status = 3
         if max(help_symbol, unit) >= n_symbols:
             status, help_symbol, unit = 1, 0, 0

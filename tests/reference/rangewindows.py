@@ -22,6 +22,14 @@ def window(samples: Window, end_ms: int, range_ms: int) -> Window:
     return [(t, v) for t, v in samples if end_ms - range_ms < t <= end_ms]
 
 
+def find_windows(times: list[int], end_ms: int, range_ms: int) -> tuple[int, int]:
+    """Half-open positions of the times inside."""
+    return (
+        sum(t <= end_ms - range_ms for t in times),
+        sum(t <= end_ms for t in times),
+    )
+
+
 def select_latest(
     samples: Window, end_ms: int, lookback_ms: int, *, want_time: bool
 ) -> float | None:
@@ -84,6 +92,49 @@ def extrapolate(op: str, inside: Window, end_ms: int, range_ms: int) -> float | 
     if op == "rate":
         factor /= range_ms / 1000
     return raw * factor
+
+
+def starts_anew(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether start timestamps tell of a reset between two (time, start timestamp or 0)."""
+    (t0, start0), (t1, start1) = before, after
+    if start1 == 0 or start1 >= t1 or start1 < t0:
+        return False
+    return start1 > t0 or (start0 != 0 and start0 < t0)
+
+
+def extrapolate_from_starts(
+    op: str, samples: list[tuple[int, float, int]], end_ms: int, range_ms: int
+) -> tuple[float | None, bool]:
+    """Rate or increase of (time, value, start timestamp or 0), and whether samples overlap."""
+    begin_ms = end_ms - range_ms
+    inside = [s for s in samples if begin_ms < s[0] <= end_ms]
+    if not inside:
+        return None, False
+    first_ms, first, start = inside[0]
+    begins = start != 0 and begin_ms < start < first_ms
+    if len(inside) < 2 and not begins:
+        return None, False
+    overlaps = False
+    raw = inside[-1][1] - first
+    for (t0, v0, s0), (t1, v1, s1) in zip(inside, inside[1:], strict=False):
+        overlaps |= s1 != 0 and s1 < t0 and s1 != s0
+        if v1 < v0 or starts_anew((t0, s0), (t1, s1)):
+            raw += v0
+    covered = (inside[-1][0] - first_ms) / 1000
+    gap = covered / (len(inside) - 1) if len(inside) > 1 else 0.0
+    head = (first_ms - begin_ms) / 1000
+    tail = (end_ms - inside[-1][0]) / 1000
+    head, tail = (x if x < gap * 1.1 else gap / 2 for x in (head, tail))
+    if begins:
+        head = 0.0
+        covered = (inside[-1][0] - start) / 1000
+        raw += first
+    elif raw > 0 and first >= 0:
+        head = min(head, covered * divide(first, raw))
+    factor = (covered + head + tail) / covered
+    if op == "rate":
+        factor /= range_ms / 1000
+    return raw * factor, overlaps
 
 
 def last_difference(op: str, inside: Window, end_ms: int, range_ms: int) -> float | None:

@@ -35,14 +35,30 @@ def bits_of(value: float) -> int:
 
 
 @dataclass
+class Exemplar:
+    """Labels in the order they are sent; the value as bits."""
+
+    labels: list[tuple[bytes, bytes]]
+    t_ms: int = 0
+    bits: int = 0
+
+
+@dataclass
 class Series:
-    """One TimeSeries message: labels in the order they are sent, samples as (t_ms, bits)."""
+    """One TimeSeries message: labels in the order they are sent, samples as (t_ms, bits).
+
+    ``n_histograms`` and ``n_exemplars`` more of them follow, the former invalid, the latter empty.
+    ``histograms`` are messages; ``starts`` those of the samples (2.0), none where there are fewer.
+    """
 
     labels: list[tuple[bytes, bytes]]
     samples: list[tuple[int, int]] = field(default_factory=list)
     n_histograms: int = 0
     n_exemplars: int = 0
     metadata: tuple[int, bytes, bytes] | None = None
+    histograms: list[bytes] = field(default_factory=list)
+    exemplars: list[Exemplar] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
 
 
 def sample(t_ms: int, bits: int) -> bytes:
@@ -58,7 +74,12 @@ def encode_v1(series: list[Series], metadata: list[tuple[int, bytes, bytes, byte
     for one in series:
         message = b"".join(label_v1(name, value) for name, value in one.labels)
         message += b"".join(length_field(2, sample(t, bits)) for t, bits in one.samples)
+        for exemplar in one.exemplars:
+            labels = b"".join(label_v1(name, value) for name, value in exemplar.labels)
+            rest = double_field(2, exemplar.bits) + varint_field(3, exemplar.t_ms)
+            message += length_field(3, labels + rest)
         message += length_field(3, double_field(2, 0)) * one.n_exemplars
+        message += b"".join(length_field(4, histogram) for histogram in one.histograms)
         message += length_field(4, varint_field(1, 5)) * one.n_histograms
         out.append(length_field(1, message))
     for kind, metric, help_text, unit in metadata:
@@ -77,8 +98,16 @@ def encode_v2(series: list[Series], first_symbol: bytes = b"") -> bytes:
     for one in series:
         refs = b"".join(varint(ref(text)) for label in one.labels for text in label)
         message = length_field(1, refs)
-        message += b"".join(length_field(2, sample(t, bits)) for t, bits in one.samples)
+        starts = [varint_field(3, start) for start in one.starts]
+        starts += [b""] * (len(one.samples) - len(starts))
+        for (t, bits), start in zip(one.samples, starts, strict=True):
+            message += length_field(2, sample(t, bits) + start)
+        message += b"".join(length_field(3, histogram) for histogram in one.histograms)
         message += length_field(3, varint_field(1, 5)) * one.n_histograms
+        for exemplar in one.exemplars:
+            own = b"".join(varint(ref(text)) for label in exemplar.labels for text in label)
+            rest = double_field(2, exemplar.bits) + varint_field(3, exemplar.t_ms)
+            message += length_field(4, length_field(1, own) + rest)
         message += length_field(4, double_field(2, 0)) * one.n_exemplars
         if one.metadata is not None:
             kind, help_text, unit = one.metadata

@@ -8,6 +8,8 @@ import pytest
 
 from tests.reference import remote_write as wire
 from tests.storage.test_catalog import make_catalog, read_back
+from tsengine.model.exemplars import unpack_labels
+from tsengine.model.histogram_values import NativeHistogram, to_list
 
 pytest.importorskip("google.protobuf")
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,7 +18,37 @@ _TYPES = descriptor_pb2.FieldDescriptorProto
 SCHEMA = {
     "Label": [("name", 1, "STRING", 0), ("value", 2, "STRING", 0)],
     "Sample": [("value", 1, "DOUBLE", 0), ("timestamp", 2, "INT64", 0)],
-    "TimeSeries1": [("labels", 1, "Label", 1), ("samples", 2, "Sample", 1)],
+    "BucketSpan": [("offset", 1, "SINT32", 0), ("length", 2, "UINT32", 0)],
+    "Histogram": [
+        ("count_int", 1, "UINT64", 0),
+        ("count_float", 2, "DOUBLE", 0),
+        ("sum", 3, "DOUBLE", 0),
+        ("schema", 4, "SINT32", 0),
+        ("zero_threshold", 5, "DOUBLE", 0),
+        ("zero_count_int", 6, "UINT64", 0),
+        ("zero_count_float", 7, "DOUBLE", 0),
+        ("negative_spans", 8, "BucketSpan", 1),
+        ("negative_deltas", 9, "SINT64", 1),
+        ("negative_counts", 10, "DOUBLE", 1),
+        ("positive_spans", 11, "BucketSpan", 1),
+        ("positive_deltas", 12, "SINT64", 1),
+        ("positive_counts", 13, "DOUBLE", 1),
+        ("reset_hint", 14, "INT32", 0),
+        ("timestamp", 15, "INT64", 0),
+        ("custom_values", 16, "DOUBLE", 1),
+        ("start_timestamp", 17, "INT64", 0),
+    ],
+    "Exemplar1": [
+        ("labels", 1, "Label", 1),
+        ("value", 2, "DOUBLE", 0),
+        ("timestamp", 3, "INT64", 0),
+    ],
+    "TimeSeries1": [
+        ("labels", 1, "Label", 1),
+        ("samples", 2, "Sample", 1),
+        ("exemplars", 3, "Exemplar1", 1),
+        ("histograms", 4, "Histogram", 1),
+    ],
     "WriteRequest": [("timeseries", 1, "TimeSeries1", 1)],
     "Metadata": [
         ("type", 1, "INT32", 0),
@@ -110,3 +142,39 @@ def check(body: bytes, ours: bytes, version: int) -> None:
     assert read_back(catalog) == [
         tuple((name.decode(), value.decode()) for name, value in one.labels) for one in SERIES
     ]
+
+
+def test_histograms_and_exemplars_as_protobuf_writes_them(messages):
+    request = messages["WriteRequest"]()
+    series = request.timeseries.add()
+    series.labels.add(name="__name__", value="rpc")
+    one = series.histograms.add(
+        count_int=12, sum=18.4, schema=1, zero_threshold=0.001, zero_count_int=2, reset_hint=3,
+        timestamp=-7, negative_deltas=[4, -3], positive_deltas=[1, 1, 0],
+    )  # fmt: skip
+    one.negative_spans.add(offset=-3, length=2)
+    one.positive_spans.add(offset=0, length=2)
+    one.positive_spans.add(offset=4, length=1)
+    two = series.histograms.add(
+        count_float=2.5, sum=-1.0, schema=-53, positive_counts=[0.5, 0.0, 2.0], timestamp=1 << 41,
+        custom_values=[-0.5, 1.0, 7.5], start_timestamp=5,
+    )  # fmt: skip
+    two.positive_spans.add(offset=1, length=3)
+    exemplar = series.exemplars.add(value=0.25, timestamp=9)
+    exemplar.labels.add(name="trace_id", value="ü")
+    found = make_catalog().scan_remote_write(request.SerializeToString(), version=1)
+    assert found.rejected == ()
+    assert found.batch.t_ms.tolist() == [-7, 1 << 41]
+    assert to_list(found.batch.histograms) == [
+        NativeHistogram(
+            schema=1, count=12.0, sum=18.4, zero_threshold=0.001, zero_count=2.0,
+            negative={-3: 4.0, -2: 1.0}, positive={0: 1.0, 1: 2.0, 6: 2.0}, hint="gauge",
+        ),
+        NativeHistogram(
+            schema=-53, count=2.5, sum=-1.0, positive={1: 0.5, 3: 2.0},
+            custom_bounds=(-0.5, 1.0, 7.5),
+        ),
+    ]  # fmt: skip
+    assert found.exemplars.values.tolist() == [0.25]
+    assert found.exemplars.t_ms.tolist() == [9]
+    assert [unpack_labels(packed) for packed in found.exemplars.labels] == [{"trace_id": "ü"}]

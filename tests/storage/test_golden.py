@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 
 from tests.faults.log import read
+from tests.golden import make_histogram_log as made_histograms
 from tests.golden import make_storage as made
+from tsengine.model.histogram_values import to_list
 from tsengine.storage import filenames, manifest, wal_records
+from tsengine.storage.exemplar_records import decode_exemplars
 from tsengine.storage.filesystem import LocalFileSystem
+from tsengine.storage.wal_histograms import decode_histograms
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "storage-v1"
+GOLDEN_HISTOGRAMS = GOLDEN.parent / "histogram-log-v1"
 
 
 def test_manifest():
@@ -36,6 +41,32 @@ def test_log():
     assert wal_records.decode_metadata(records[4].payload) == made.METADATA
     assert report.damage == report.torn_tails == []
     assert report.last_segment == 5
+
+
+def test_log_with_histograms_exemplars_and_start_timestamps():
+    records, report = read(GOLDEN_HISTOGRAMS)
+    assert [(r.type, r.seq) for r in records] == [(2, 7), (3, 7), (4, 7)]
+    assert report.damage == report.torn_tails == []
+    floats = wal_records.decode_floats(records[0].payload)
+    histograms = decode_histograms(records[1].payload)
+    for found, wanted in (
+        (floats, made_histograms.FLOATS),
+        (histograms, made_histograms.HISTOGRAMS),
+    ):
+        for name in ("refs", "t_ms", "bits", "start_ms"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert to_list(histograms.histograms) == made_histograms.NATIVE
+    exemplars = decode_exemplars(records[2].payload)
+    wanted = made_histograms.EXEMPLARS
+    assert exemplars.labels == wanted.labels
+    for name in ("refs", "t_ms", "values"):
+        np.testing.assert_array_equal(getattr(exemplars, name), getattr(wanted, name))
+
+
+def test_this_version_writes_the_same_log_with_histograms(tmp_path):
+    made_histograms.main(str(tmp_path))
+    name = f"wal/{filenames.wal_name(1)}"
+    assert (tmp_path / name).read_bytes() == (GOLDEN_HISTOGRAMS / name).read_bytes()
 
 
 def test_the_example_in_the_document_is_real(tmp_path):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import samples
+from tests.reference.histogram_tables import plain_histograms, plain_rows, table_of, values_of
 from tests.reference.samples import Model
 from tsengine.model.batch import SampleBatch
+from tsengine.model.histograms import HANDLE_BITS, is_handle
 from tsengine.storage import head as head_module
 from tsengine.storage.head import Head
+from tsengine.storage.head_read import HeadPieces
 
 ALL = (-(2**63), 2**63 - 1)
 
@@ -118,3 +123,120 @@ def test_a_frozen_head_refuses_samples():
     head.freeze()
     with pytest.raises(AssertionError, match="frozen"):
         head.append(batch_of([(1, 5, 6)]), 1)
+
+
+# --- histograms and start timestamps --------------------------------------------------------------
+
+FINE_ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.integers(0, 6), st.integers(0, 5) | plain_histograms,
+        st.sampled_from([0, 0, 7, -(2**63)]),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+def mixed_batch(rows, *, with_starts: bool) -> SampleBatch:
+    own = [value for _, _, value, _ in rows if isinstance(value, tuple)]
+    numbers = iter(range(len(own)))
+    bits = [
+        int(HANDLE_BITS) + next(numbers) if isinstance(value, tuple) else value
+        for _, _, value, _ in rows
+    ]
+    batch = batch_of([(ref, t, b) for (ref, t, _, _), b in zip(rows, bits, strict=True)])
+    return replace(
+        batch,
+        histograms=table_of(own) if own else None,
+        start_ms=np.array([start for *_, start in rows], np.int64) if with_starts else None,
+    )
+
+
+def mixed_model(columns) -> dict:
+    """{(ref, t): (value, start)} of columns; without known starts they are 0."""
+    refs = np.repeat(columns.refs, np.diff(columns.offsets)).tolist()
+    values = values_of(columns.bits, columns.histograms)
+    starts = [0] * len(values) if columns.start_ms is None else columns.start_ms.tolist()
+    times = columns.t_ms.tolist()
+    return {
+        (ref, t): (value, start)
+        for ref, t, value, start in zip(refs, times, values, starts, strict=True)
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(FINE_ROWS, st.booleans()), max_size=8),
+    st.sampled_from([1, 5, 1 << 18]),
+    st.sets(st.integers(0, 3)),
+    st.tuples(st.integers(0, 6), st.integers(0, 6)) | st.just(ALL),
+)
+def test_views_give_histograms_and_start_timestamps_back(batches, run_rows, refs, span):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_module, "RUN_ROWS_MAX", run_rows)
+        head = Head()
+        model: dict = {}
+        views = [(head.view(), {})]
+        knows_starts = False
+        for seq, (rows, with_starts) in enumerate(batches):
+            head.append(mixed_batch(rows, with_starts=with_starts), seq)
+            knows_starts |= with_starts and bool(rows)
+            for ref, t, value, start in rows:
+                model[ref, t] = (value, start if with_starts else 0)
+            views.append((head.view(), dict(model)))
+        head.freeze()
+        views.append((head.view(), dict(model)))
+    wanted = np.array(sorted(refs), np.uint32)
+    for view, expected in views:
+        assert mixed_model(view.collect(None, *ALL, with_starts=True)) == expected
+        inside = {
+            (ref, t): sample
+            for (ref, t), sample in expected.items()
+            if ref in refs and span[0] <= t <= span[1]
+        }
+        found = view.collect(wanted, *span, with_starts=True)
+        assert mixed_model(found) == inside
+        plain = view.collect(wanted, *span)
+        assert plain.start_ms is None
+        np.testing.assert_array_equal(plain.bits, found.bits)
+        starts = view.start_times(wanted, *span)
+        if starts is None:
+            assert not view.has_starts
+            assert all(start == 0 for _, start in inside.values())
+        else:
+            np.testing.assert_array_equal(starts.t_ms, found.t_ms)
+            np.testing.assert_array_equal(starts.bits.view(np.int64), found.start_ms)
+        assert view.has_histograms or found.histograms is None
+        check_pieces(view, wanted, span, inside)
+    assert views[-1][0].has_starts == knows_starts
+
+
+def check_pieces(view, wanted, span, inside) -> None:
+    """Values and histograms through the pieces that reads are made of."""
+    pieces = HeadPieces(view, wanted, *span)
+    n = int(pieces.sizes.sum())
+    bits, t_ms = np.empty(n, np.uint64), np.empty(n, np.int64)
+    positions = np.cumsum(pieces.sizes) - pieces.sizes
+    every = np.arange(len(pieces.sizes))
+    pieces.copy_values(every, bits, positions)
+    pieces.copy_times(every, t_ms, positions)
+    refs = np.repeat(wanted[pieces.rows], pieces.sizes)
+    at = np.flatnonzero(is_handle(bits))[::-1]
+    own = plain_rows(pieces.histograms_of(refs[at], t_ms[at], bits[at])) if len(at) else []
+    assert own == [inside[int(refs[i]), int(t_ms[i])][0] for i in at.tolist()]
+
+
+def test_memory_counts_tables_and_start_timestamps():
+    head = Head()
+    before = head.n_bytes
+    bounds = tuple(range(100))
+    one = (-53, 0, 1, 0, 0, 0, (), bounds)
+    batch = mixed_batch([(1, t, one, 5) for t in range(64)], with_starts=True)
+    head.append(batch, 1)
+    n = head_module.RUN_ROWS_MAX
+    assert head.n_bytes == before + 8 * n + batch.histograms.n_bytes
+    for seq in range(2, 66):
+        more = mixed_batch([(1, seq * 64 + t, one, 5) for t in range(64)], with_starts=True)
+        head.append(more, seq)
+    # Equal bounds of joined tables are kept once.
+    assert head.n_bytes < before + 8 * n + 5 * batch.histograms.n_bytes
+    assert plain_rows(head.view().collect(None, *ALL).histograms) == [one] * (64 * 65)

@@ -394,10 +394,10 @@ def test_a_part_of_another_name_is_refused(sound):
 
 
 def test_a_newer_version_is_refused(sound, tmp_path, monkeypatch):
-    monkeypatch.setattr(part_format, "VERSION", 2)
+    monkeypatch.setattr(part_format, "VERSION", 3)
     entry = write(tmp_path, [samples.columns_of({1: {1: 1}})])
     monkeypatch.undo()
-    with pytest.raises(UnsupportedFormat, match="version 2"):
+    with pytest.raises(UnsupportedFormat, match="version 3"):
         open_part(tmp_path, entry)
 
 

@@ -22,8 +22,9 @@ ALLOWED = {
     "interop": PLAIN | {"kernels", "interop"},
     "result": PLAIN | {"query", "interop", "kernels"},
     "inspection": PLAIN | {"storage", "codecs"},
-    "explorer": PLAIN | {"storage", "promql"},
-    "engine": PLAIN | {"storage", "query", "promql", "interop", "result", "explorer"},
+    "explorer": PLAIN | {"storage", "promql", "interop"},
+    "appender": PLAIN | {"storage"},
+    "engine": PLAIN | {"storage", "query", "promql", "interop", "result", "explorer", "appender"},
 }
 SERVER_MAY_USE = {"", "errors", "interop"}
 
@@ -83,8 +84,8 @@ def test_the_library_opens_no_socket_and_reads_no_environment():
 def test_kernels_know_only_numba_and_numpy():
     standard = {
         "__future__", "ast", "collections", "functools", "hashlib", "importlib", "os", "pathlib",
-        "pkgutil", "queue", "shutil", "subprocess", "sys", "tempfile", "threading", "time", "typing",
-        "warnings",
+        "pkgutil", "queue", "shutil", "subprocess", "sys", "tempfile", "threading", "time",
+        "typing", "warnings",
     }  # fmt: skip
     for path in modules("tsengine/kernels"):
         roots = {name.split(".")[0] for name in imported(path)}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tsengine.interop.histogram_columns import HISTOGRAM, floats_of, histogram_array
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import Matcher
@@ -24,6 +25,8 @@ SELECT_SCHEMA = pa.schema(
         pa.field("value", pa.float64(), nullable=False),
     ]
 )
+HISTOGRAM_SCHEMA = SELECT_SCHEMA.append(pa.field("histogram", HISTOGRAM))
+"""Of samples among which there are native histograms."""
 
 
 class _View(Protocol):
@@ -37,14 +40,22 @@ class _View(Protocol):
     ) -> FrameBatch: ...
 
 
+class _SelectView(_View, Protocol):
+    def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool: ...
+
+
 def select_reader(
-    view: _View, matchers: Sequence[Matcher], mint: int, maxt: int
+    view: _SelectView, matchers: Sequence[Matcher], mint: int, maxt: int
 ) -> pa.RecordBatchReader:
     """Samples with mint <= t <= maxt of the matching series, by series and then time.
 
-    All batches share one dictionary of label sets. Values keep their bits.
+    All batches share one dictionary of label sets. Values keep their bits. Only if there may be
+    native histograms in the range there is a column ``histogram``, null where a sample is a float;
+    where it is not null the value is NaN.
     """
     refs = view.find(matchers, mint, maxt)
+    has_histograms = view.has_histograms(refs, mint, maxt)
+    schema = HISTOGRAM_SCHEMA if has_histograms else SELECT_SCHEMA
     dictionary = label_maps(view.dictionary, view.labels(refs))
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -53,9 +64,16 @@ def select_reader(
             rows = np.repeat(np.arange(start, stop, dtype=np.int32), lengths)
             labels = pa.DictionaryArray.from_arrays(pa.array(rows), dictionary)
             times = pa.array(row_times(frames)).cast(pa.timestamp("ms")).cast(TIMESTAMP)
-            yield pa.record_batch([labels, times, pa.array(frames.values)], schema=SELECT_SCHEMA)
+            columns = [labels, times, pa.array(frames.values)]
+            if has_histograms:
+                bits = frames.values.view(np.uint64)
+                columns[2:] = [
+                    pa.array(floats_of(bits)),
+                    histogram_array(bits, frames.histograms),
+                ]
+            yield pa.record_batch(columns, schema=schema)
 
-    return pa.RecordBatchReader.from_batches(SELECT_SCHEMA, batches())
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def read_slices(

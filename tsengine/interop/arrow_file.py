@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from tsengine.interop.importing import ImportReport, Progress, Target
-from tsengine.interop.tables import FILE_SCHEMA, exported_batches, import_batches, write_whole
+from tsengine.interop.tables import export_batches, import_batches
 
 _FILE_MAGIC = b"ARROW1"
 
@@ -26,17 +27,9 @@ def export_file(
 
     The file appears under its name only when it is complete.
     """
-
-    def write(temporary: str) -> int:
-        n_samples = 0
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(temporary, FILE_SCHEMA, options=options) as writer:
-            for batch in exported_batches(db, selector, start, end, progress):
-                writer.write_batch(batch)
-                n_samples += batch.num_rows
-        return n_samples
-
-    return write_whole(path, write)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    open_writer = partial(pa.ipc.new_file, options=options)
+    return export_batches(db, path, selector, start, end, progress, open_writer)
 
 
 def import_file(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ def csv_bytes(
     offsets: npt.NDArray[np.int64],
     t_ms: npt.NDArray[np.int64],
     values: npt.NDArray[np.float64],
+    histogram_texts: Mapping[int, bytes] | None = None,
 ) -> bytes:
     """A column per label name, sorted, then ``timestamp`` in seconds and ``value``.
 
@@ -31,10 +32,13 @@ def csv_bytes(
         i64[S + 1]: series s owns ``offsets[s]:offsets[s + 1]`` of the samples.
     t_ms, values
         i64[N], f64[N].
+    histogram_texts
+        What stands for the values at some positions: those of native histograms.
 
     """
     names = sorted({name for labels in label_sets for name in labels})
-    return b"".join((csv_header(names), *csv_lines(names, label_sets, offsets, t_ms, values)))
+    lines = csv_lines(names, label_sets, offsets, t_ms, values, histogram_texts)
+    return b"".join((csv_header(names), *lines))
 
 
 def csv_header(names: Sequence[str]) -> bytes:
@@ -49,6 +53,7 @@ def csv_lines(
     offsets: npt.NDArray[np.int64],
     t_ms: npt.NDArray[np.int64],
     values: npt.NDArray[np.float64],
+    histogram_texts: Mapping[int, bytes] | None = None,
 ) -> Iterator[bytes]:
     """A line a sample, many lines a piece; see `csv_bytes`."""
     columns = [
@@ -63,9 +68,20 @@ def csv_lines(
     for start in range(0, len(values), _SLICE_ROWS):
         some = slice(start, start + _SLICE_ROWS)
         stamps = time_texts(pa.array(t_ms[some]), in_seconds=True)
-        numbers = value_texts(pa.array(values[some]))
+        numbers = _with_texts(value_texts(pa.array(values[some])), start, histogram_texts or {})
         head = pc.take(heads, pa.array(series[some]))
         yield join_all(join_texts(head, stamps, ",", numbers, "\n"))
+
+
+def _with_texts(numbers: pa.Array, start: int, texts: Mapping[int, bytes]) -> pa.Array:
+    """Numbers of the samples from `start` on, with texts instead at their positions."""
+    here = [k for k in texts if start <= k < start + len(numbers)]
+    if not here:
+        return numbers
+    mask = np.zeros(len(numbers), np.bool_)
+    mask[np.array(here) - start] = True
+    quoted = _quoted(pa.array([texts[k].decode() for k in sorted(here)], pa.string()))
+    return pc.replace_with_mask(numbers, pa.array(mask), quoted)
 
 
 def string_csv(t_ms: int, text: str) -> bytes:

@@ -2,7 +2,8 @@
 
 Times are Unix seconds with up to three decimals, or ISO 8601; in a column ``timestamp_ms`` they
 are milliseconds. An empty label is none, a row with an empty value is passed over. Text has no
-staleness markers and no payloads of NaNs: export leaves markers out.
+staleness markers, no payloads of NaNs and no native histograms: export leaves markers and
+histograms out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tsengine.interop.csv import csv_header, csv_lines
 from tsengine.interop.importing import ImportReport, Progress, Target
 from tsengine.interop.tables import import_batches, write_whole
 from tsengine.kernels.bits import STALE_BITS
+from tsengine.model.histograms import is_handle
 from tsengine.model.labels import label_dicts
 from tsengine.model.ragged import offsets_of
 
@@ -49,7 +51,8 @@ def export_file(
         with open(temporary, "wb") as file:
             file.write(csv_header(names))
             for first, last, frames in read_slices(view, refs, mint, maxt):
-                kept = frames.values.view(np.uint64) != STALE_BITS
+                bits = frames.values.view(np.uint64)
+                kept = (bits != STALE_BITS) & ~is_handle(bits)
                 rows = np.repeat(np.arange(last - first), np.diff(frames.row_offsets))[kept]
                 offsets = offsets_of(np.bincount(rows, minlength=last - first))
                 labels = label_dicts(view.catalog, view.labels(refs[first:last]))

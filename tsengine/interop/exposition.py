@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 
 from tsengine.interop.arrow import SELECT_SCHEMA, TIMESTAMP, label_maps, read_slices, row_times
 from tsengine.interop.texts import join_all, join_texts, time_texts, value_texts
+from tsengine.kernels.bits import STALE_BITS
 from tsengine.model.frame import FrameBatch
+from tsengine.model.histograms import is_handle
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import METRIC_NAME, Matcher
 
-_STALE_BITS = np.uint64(0x7FF0000000000002)
 _PLAIN_METRIC = "^[a-zA-Z_:][a-zA-Z0-9_:]*$"
 _PLAIN_LABEL = "^[a-zA-Z_][a-zA-Z0-9_]*$"
 _INSTANCE = "instance"
@@ -40,8 +41,9 @@ class _View(Protocol):
 def newest_table(view: _View, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> pa.Table:
     """The newest sample of each series in the closed range, one row each.
 
-    Series whose newest sample is a stale marker, or that have none, are left out. Columns as those
-    of `Database.select`; rows in the order of `refs`: u32[S].
+    Series whose newest sample is a stale marker or a native histogram, for which the text formats
+    have no form, or that have none, are left out. Columns as those of `Database.select`; rows in
+    the order of `refs`: u32[S].
     """
     kept: list[npt.NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
     times: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
@@ -51,7 +53,9 @@ def newest_table(view: _View, refs: npt.NDArray[np.uint32], mint: int, maxt: int
         filled = ends > frames.row_offsets[:-1]
         last = ends[filled] - 1
         newest = frames.values[last]
-        alive = newest.view(np.uint64) != _STALE_BITS
+        alive = newest.view(np.uint64) != STALE_BITS
+        if frames.histograms is not None:
+            alive &= ~is_handle(newest.view(np.uint64))
         kept.append(refs[start:stop][filled][alive])
         times.append(row_times(frames)[last][alive])
         values.append(newest[alive])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import InvalidLabels, TooFarInFuture, TooOldSample
+from tsengine.model.histograms import Histograms
 
 Progress = Callable[[int, int], None]
 """Called with (bytes or rows done, in all)."""
@@ -23,7 +24,9 @@ class Target(Protocol):
         """See `Database.series_refs`."""
         ...
 
-    def append_columns(self, refs: Any, timestamps_ms: Any, values: Any) -> None:
+    def append_columns(
+        self, refs: Any, timestamps_ms: Any, values: Any, histograms: Histograms | None = None
+    ) -> None:
         """See `Database.append_columns`."""
         ...
 
@@ -77,15 +80,19 @@ def store(
     refs: npt.NDArray[np.int64],
     t_ms: npt.NDArray[np.int64],
     values: npt.NDArray[np.float64],
+    histograms: Histograms | None = None,
 ) -> None:
-    """Append the rows whose ref is not -1 and count both kinds."""
+    """Append the rows whose ref is not -1 and count both kinds.
+
+    ``histograms`` is the table of the handles among the values.
+    """
     keep = refs >= 0
     n_bad = len(refs) - int(keep.sum())
     if n_bad:
         report.n_refused += n_bad
         refs, t_ms, values = refs[keep], t_ms[keep], values[keep]
     try:
-        db.append_columns(refs.astype(np.uint32), t_ms, values)
+        db.append_columns(refs.astype(np.uint32), t_ms, values, histograms)
     except (TooOldSample, TooFarInFuture) as error:
         # The samples inside the limits are stored; how many were not is in the error's text only.
         report.refuse(str(error))

@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 from tsengine.interop.arrow import read_slices, row_times
 from tsengine.interop.importing import ImportReport, Progress, SeriesTable, Target, store
+from tsengine.interop.tables import write_whole
+from tsengine.kernels.bits import STALE_BITS
+from tsengine.model.histograms import is_handle
 from tsengine.model.labels import label_dicts
 from tsengine.model.matchers import METRIC_NAME, Matcher, MatchOp
 
@@ -33,7 +36,6 @@ _ESCAPED = {"n": "\n", "\\": "\\", '"': '"'}
 _TYPES = frozenset(
     ("counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset", "unknown")
 )
-_STALE_BITS = np.uint64(0x7FF0000000000002)
 
 
 def import_file(
@@ -215,9 +217,9 @@ def export_file(
     """
     view, matchers, mint, maxt = db.pin(selector, start, end)
     names = view.catalog.label_values(METRIC_NAME, view.find(matchers, mint, maxt))
-    temporary = f"{os.fspath(path)}.tmp"
-    n_samples = 0
-    try:
+
+    def write(temporary: str) -> int:
+        n_samples = 0
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             for done, name in enumerate(names):
                 file.write(_family_head(db, name))
@@ -228,12 +230,9 @@ def export_file(
                 if progress is not None:
                     progress(done + 1, len(names))
             file.write("# EOF\n")
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    return n_samples
+        return n_samples
+
+    return write_whole(path, write)
 
 
 def _family_head(db: Any, name: str) -> str:
@@ -255,14 +254,16 @@ def _family(view: Any, matchers: tuple[Matcher, ...], mint: int, maxt: int) -> I
     refs = view.find(matchers, mint, maxt)
     for start, stop, frames in read_slices(view, refs, mint, maxt):
         times = row_times(frames)
-        stale = frames.values.view(np.uint64) == _STALE_BITS
+        bits = frames.values.view(np.uint64)
+        # The text has neither staleness markers nor native histograms.
+        kept = (bits != STALE_BITS) & ~is_handle(bits)
         heads = [
             _series_text(labels)
             for labels in label_dicts(view.dictionary, view.labels(refs[start:stop]))
         ]
         for row, head in enumerate(heads):
             at = slice(int(frames.row_offsets[row]), int(frames.row_offsets[row + 1]))
-            keep = ~stale[at]
+            keep = kept[at]
             yield "".join(
                 f"{head} {_number(value)} {_seconds(t)}\n"
                 for value, t in zip(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from tsengine.interop.importing import ImportReport, Progress, Target
-from tsengine.interop.tables import (
-    BATCH_ROWS,
-    FILE_SCHEMA,
-    exported_batches,
-    import_batches,
-    write_whole,
-)
+from tsengine.interop.tables import BATCH_ROWS, export_batches, import_batches
 
 
 def export_file(
@@ -29,16 +24,8 @@ def export_file(
 
     The file appears under its name only when it is complete.
     """
-
-    def write(temporary: str) -> int:
-        n_samples = 0
-        with pq.ParquetWriter(temporary, FILE_SCHEMA, compression="zstd") as writer:
-            for batch in exported_batches(db, selector, start, end, progress):
-                writer.write_batch(batch)
-                n_samples += batch.num_rows
-        return n_samples
-
-    return write_whole(path, write)
+    open_writer = partial(pq.ParquetWriter, compression="zstd")
+    return export_batches(db, path, selector, start, end, progress, open_writer)
 
 
 def import_file(

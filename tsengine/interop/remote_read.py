@@ -1,7 +1,7 @@
 """Prometheus remote read: requests in, responses of raw samples out (``prometheus.ReadResponse``).
 
 Requests are small and parsed field by field. Responses are built column by column: nothing happens
-in Python per series or sample.
+in Python per series or sample. The streamed kind of response is in `read_stream`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import pyarrow.compute as pc
 
 from tsengine.errors import MalformedRequest
 from tsengine.interop.arrow import read_slices, row_times
+from tsengine.interop.histogram_messages import histogram_fields
 from tsengine.model.frame import FrameBatch
+from tsengine.model.histograms import is_handle, rows_of
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import Matcher, MatchOp
+from tsengine.model.ragged import offsets_of
 
 SAMPLES: Final = 0
-"""The response type that is served; 1 is a stream of chunks."""
+STREAMED_XOR_CHUNKS: Final = 1
+"""Response types: one message, or a stream of chunks."""
 
 _OPS: Final = (MatchOp.EQUAL, MatchOp.NOT_EQUAL, MatchOp.REGEX, MatchOp.NOT_REGEX)
 _NOTHING: Final = pa.scalar(b"", pa.large_binary())
@@ -45,6 +49,16 @@ class ReadRequest:
 
     queries: tuple[ReadQuery, ...]
     accepted: tuple[int, ...]
+
+    def response_type(self) -> int:
+        """The first type that is served, SAMPLES if none is named; raises MalformedRequest."""
+        for wanted in self.accepted or (SAMPLES,):
+            if wanted in (SAMPLES, STREAMED_XOR_CHUNKS):
+                return wanted
+        raise MalformedRequest(
+            "none of the accepted response types is served; "
+            "accept SAMPLES (0) or STREAMED_XOR_CHUNKS (1)"
+        )
 
 
 class _View(Protocol):
@@ -135,26 +149,43 @@ def query_result(view: _View, refs: npt.NDArray[np.uint32], mint: int, maxt: int
 
     Series come in the order of `refs`: u32[S]; those without samples are left out.
     """
-    pairs = _PairTexts(view.dictionary)
+    pairs = PairTexts(view.dictionary)
     parts = []
     for start, stop, frames in read_slices(view, refs, mint, maxt):
         counts = np.diff(frames.row_offsets)
         filled = np.flatnonzero(counts)
-        samples, ends = sample_fields(row_times(frames), frames.values)
-        offsets = ends[np.concatenate([[0], frames.row_offsets[1:][filled]])]
-        bodies = _concatenated(
-            pairs.joined(view.labels(refs[start:stop][filled])), _binary(samples, offsets)
-        )
-        parts.append(_joined(_concatenated(_heads(0x0A, bodies), bodies)))
+        bounds = np.concatenate([[0], frames.row_offsets[1:][filled]])
+        labels = pairs.joined(view.labels(refs[start:stop][filled]))
+        bodies = concatenated(labels, *_samples(frames, bounds))
+        parts.append(_joined(concatenated(heads(0x0A, bodies), bodies)))
     body = b"".join(parts)
-    return b"\x0a" + _varint_bytes(np.array([len(body)], np.uint64))[0].tobytes() + body
+    return b"\x0a" + varint_bytes(np.array([len(body)], np.uint64))[0].tobytes() + body
+
+
+def _samples(frames: FrameBatch, bounds: npt.NDArray[np.int64]) -> list[pa.Array]:
+    """``samples`` of each row and, if there are any, ``histograms``; ``bounds: i64[rows + 1]``."""
+    t_ms = row_times(frames)
+    table = frames.histograms
+    if table is None:
+        samples, ends = sample_fields(t_ms, frames.values)
+        return [binary(samples, ends[bounds])]
+    bits = np.ascontiguousarray(frames.values).view(np.uint64)
+    held = is_handle(bits)
+    samples, ends = sample_fields(t_ms[~held], frames.values[~held])
+    messages, message_ends = histogram_fields(table, rows_of(bits[held]), t_ms[held])
+    n_before = offsets_of(held.view(np.int8))[bounds]
+    message_bounds = np.concatenate((np.zeros(1, np.int64), message_ends))
+    return [
+        binary(samples, ends[bounds - n_before]),
+        binary(messages, message_bounds[n_before]),
+    ]
 
 
 def sample_fields(
     t_ms: npt.NDArray[np.int64], values: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """``samples`` fields of N samples behind each other, and their bounds: i64[N + 1]."""
-    texts, widths = _varint_bytes(t_ms.view(np.uint64))
+    texts, widths = varint_bytes(t_ms.view(np.uint64))
     bounds = np.zeros(len(t_ms) + 1, np.int64)
     np.cumsum(widths + _SAMPLE_SIZE, out=bounds[1:])
     out = np.empty(bounds[-1], np.uint8)
@@ -173,7 +204,7 @@ def sample_fields(
     return out, bounds
 
 
-def _varint_bytes(
+def varint_bytes(
     numbers: npt.NDArray[np.uint64],
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Varints behind each other, and their widths: i64[N]."""
@@ -190,7 +221,7 @@ def _varint_bytes(
     return out, widths
 
 
-class _PairTexts:
+class PairTexts:
     """``labels`` fields of label pairs."""
 
     def __init__(self, dictionary: LabelDictionary) -> None:
@@ -201,10 +232,9 @@ class _PairTexts:
         distinct, codes = np.unique(rows.pairs, return_inverse=True)
         names = self._texts(self._dictionary.pair_names[distinct])
         values = self._texts(self._dictionary.pair_values[distinct])
-        pairs = _concatenated(_heads(0x0A, names), names, _heads(0x12, values), values)
-        fields = _concatenated(_heads(0x0A, pairs), pairs).take(pa.array(codes))
-        lists = pa.LargeListArray.from_arrays(pa.array(rows.offsets.astype(np.int64)), fields)
-        return pc.binary_join(lists, _NOTHING)
+        pairs = concatenated(heads(0x0A, names), names, heads(0x12, values), values)
+        fields = concatenated(heads(0x0A, pairs), pairs).take(pa.array(codes))
+        return joined_lists(rows.offsets, fields)
 
     def _texts(self, symbols: npt.NDArray[np.uint32]) -> pa.Array:
         return pa.array(
@@ -212,25 +242,32 @@ class _PairTexts:
         )
 
 
-def _heads(key: int, bodies: pa.Array) -> pa.Array:
+def heads(key: int, bodies: pa.Array) -> pa.Array:
     """Key and length that stand before each body."""
     sizes = pc.binary_length(bodies).to_numpy().astype(np.uint64)
-    texts, widths = _varint_bytes(sizes)
+    texts, widths = varint_bytes(sizes)
     bounds = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(widths, out=bounds[1:])
-    return _concatenated(pa.scalar(bytes([key]), pa.large_binary()), _binary(texts, bounds))
+    return concatenated(pa.scalar(bytes([key]), pa.large_binary()), binary(texts, bounds))
 
 
-def _binary(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+def binary(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """Texts of bytes behind each other; text i is ``data[offsets[i]:offsets[i + 1]]``."""
     buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets, np.int64)), pa.py_buffer(data)]
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
 
 
-def _concatenated(*columns: pa.Array | pa.Scalar) -> pa.Array:
+def concatenated(*columns: pa.Array | pa.Scalar) -> pa.Array:
+    """Texts of several columns joined row by row; a scalar stands in every row."""
     return pc.binary_join_element_wise(*columns, _NOTHING)
 
 
+def joined_lists(offsets: npt.NDArray[np.int64], texts: pa.Array) -> pa.Array:
+    """Texts ``offsets[i]:offsets[i + 1]`` as one, for each i."""
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets.astype(np.int64)), texts)
+    return pc.binary_join(lists, _NOTHING)
+
+
 def _joined(texts: pa.Array) -> bytes:
-    one_list = pa.LargeListArray.from_arrays(pa.array([0, len(texts)], pa.int64()), texts)
-    joined: bytes = pc.binary_join(one_list, _NOTHING)[0].as_buffer().to_pybytes()
-    return joined
+    whole: bytes = joined_lists(np.array([0, len(texts)]), texts)[0].as_buffer().to_pybytes()
+    return whole

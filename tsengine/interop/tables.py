@@ -1,7 +1,9 @@
 """Tables of samples in files: what the readers and writers of the file formats share.
 
 Written: one row a sample with ``labels`` (map of strings), ``timestamp`` (ms, UTC), ``value``
-(float64, bit-exact). Read: the same, or a table whose string columns are the labels.
+(float64, bit-exact) and, if there are native histograms, ``histogram`` (a struct, null for floats,
+whose value is NaN; see `tsengine.interop.histogram_columns`). Read: the same, or a table whose
+string columns are the labels.
 """
 
 from __future__ import annotations
@@ -14,28 +16,60 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tsengine.interop.arrow import LABELS, SELECT_SCHEMA, select_reader
+from tsengine.interop.arrow import LABELS, select_reader
+from tsengine.interop.histogram_columns import samples_of
 from tsengine.interop.importing import ImportReport, Progress, SeriesTable, Target, store
 from tsengine.model.times import times_to_ms
 
-FILE_SCHEMA = pa.schema([pa.field("labels", LABELS), *list(SELECT_SCHEMA)[1:]])
 BATCH_ROWS = 256 * 1024
 
 
-def exported_batches(
+def export_batches(
+    db: Any,
+    path: str | os.PathLike[str],
+    selector: str | None,
+    start: Any,
+    end: Any,
+    progress: Progress | None,
+    open_writer: Callable[[str, pa.Schema], Any],
+) -> int:
+    """Write the samples of a selector (None: all) to a file; returns how many.
+
+    ``open_writer`` takes a file's name and gives a context manager that has ``write_batch``. The
+    file appears under its name only when it is complete.
+    """
+    schema, batches = _exported_batches(db, selector, start, end, progress)
+
+    def write(temporary: str) -> int:
+        n_samples = 0
+        with open_writer(temporary, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                n_samples += batch.num_rows
+        return n_samples
+
+    return write_whole(path, write)
+
+
+def _exported_batches(
     db: Any, selector: str | None, start: Any, end: Any, progress: Progress | None
-) -> Iterator[pa.RecordBatch]:
-    """The samples of a selector (None: all) and time range, in batches of FILE_SCHEMA."""
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and batches of what is written."""
     view, matchers, mint, maxt = db.pin(selector, start, end)
     expected = max(1, view.count_samples(view.find(matchers, mint, maxt), mint, maxt))
-    n_samples = 0
-    for batch in select_reader(view, matchers, mint, maxt):
-        labels = batch.column("labels").dictionary_decode()
-        columns = [labels, batch.column("timestamp"), batch.column("value")]
-        yield pa.record_batch(columns, schema=FILE_SCHEMA)
-        n_samples += batch.num_rows
-        if progress is not None:
-            progress(min(n_samples, expected), expected)
+    reader = select_reader(view, matchers, mint, maxt)
+    schema = pa.schema([pa.field("labels", LABELS), *list(reader.schema)[1:]])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        n_samples = 0
+        for batch in reader:
+            columns = [batch.column("labels").dictionary_decode(), *batch.columns[1:]]
+            yield pa.record_batch(columns, schema=schema)
+            n_samples += batch.num_rows
+            if progress is not None:
+                progress(min(n_samples, expected), expected)
+
+    return schema, batches()
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[str], int]) -> int:
@@ -60,25 +94,32 @@ def import_batches(
     """Store the rows of record batches; refused series are counted, the rest is stored.
 
     Columns: ``timestamp`` (a timestamp, integer ms or float s), ``value`` (a number), and either
-    ``labels`` (a map of strings) or one string column per label (``__name__`` among them). Rows
+    ``labels`` (a map of strings) or one string column per label (``__name__`` among them). Where a
+    column ``histogram`` of structs is not null, the sample is that native histogram. Other rows
     without a value are passed over. ``note_done`` is called with the rows done so far.
 
     Raises
     ------
     ValueError
-        Columns are missing or of other types; the text names them.
+        Columns are missing or of other types, or a histogram is none; the text names them.
 
     """
     report = ImportReport()
     table = SeriesTable(db, report)
     label_columns = _check_schema(schema)
+    has_histograms = _has_histograms(schema)
     done = 0
     for batch in batches:
         refs = _refs(batch, label_columns, table, done)
         t_ms = _times(batch.column("timestamp"))
         values = batch.column("value").cast(pa.float64()).to_numpy(zero_copy_only=False)
-        nulls = batch.column("value").is_null().to_numpy(zero_copy_only=False)
-        store(db, report, refs[~nulls], t_ms[~nulls], np.ascontiguousarray(values[~nulls]))
+        values, histograms = np.ascontiguousarray(values), None
+        is_sample = batch.column("value").is_valid().to_numpy(zero_copy_only=False)
+        if has_histograms:
+            column = batch.column("histogram")
+            values, histograms = samples_of(values, column)
+            is_sample |= column.is_valid().to_numpy(zero_copy_only=False)
+        store(db, report, refs[is_sample], t_ms[is_sample], values[is_sample], histograms)
         done += batch.num_rows
         if note_done is not None:
             note_done(done)
@@ -100,7 +141,8 @@ def _check_schema(schema: pa.Schema) -> list[str]:
         if not pa.types.is_map(schema.field("labels").type):
             raise ValueError(f"column 'labels' must be a map, not {schema.field('labels').type}")
         return []
-    columns = [name for name in schema.names if name not in ("timestamp", "value")]
+    known = {"timestamp", "value"} | ({"histogram"} if _has_histograms(schema) else set())
+    columns = [name for name in schema.names if name not in known]
     for name in columns:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
@@ -110,6 +152,11 @@ def _check_schema(schema: pa.Schema) -> list[str]:
     if not columns:
         raise ValueError("the file has no labels: neither a column 'labels' nor string columns")
     return columns
+
+
+def _has_histograms(schema: pa.Schema) -> bool:
+    """Whether there is a column of histograms; a label may have that name too."""
+    return "histogram" in schema.names and pa.types.is_struct(schema.field("histogram").type)
 
 
 def _refs(

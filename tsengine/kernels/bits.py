@@ -179,3 +179,14 @@ def unowned(typingctx: Any, array: Any) -> Any:
         return made._getvalue()
 
     return signature, generate
+
+
+@device
+def put_varint(out, at, number):
+    """Write a uint64 as a varint at `at`; returns where it ends."""
+    while number >= np.uint64(128):
+        out[at] = np.uint8((number & np.uint64(127)) | np.uint64(128))
+        number >>= np.uint64(7)
+        at += 1
+    out[at] = np.uint8(number)
+    return at + 1

@@ -57,7 +57,6 @@ BOOL_IN, BOOL_OUT = _array(boolean, True), _array(boolean, False)
 F64_2D_IN = types.Array(f64, 2, "C", readonly=True)
 F64_2D_OUT = types.Array(f64, 2, "C", readonly=False)
 I64_2D_OUT = types.Array(i64, 2, "C", readonly=False)
-I64_2D_IN = types.Array(i64, 2, "C", readonly=True)
 BOOL_2D_IN = types.Array(boolean, 2, "C", readonly=True)
 BOOL_2D_OUT = types.Array(boolean, 2, "C", readonly=False)
 
@@ -255,7 +254,11 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def device(py_func: Callable[..., Any]) -> Any:
-    """Declare a helper for kernels (of the same file, or lent by `bits`, `packing`, `decimals`)."""
+    """Declare a helper for kernels: of the same file, or lent by another module.
+
+    Lenders are `bits`, `decimals`, `packing`, `protowire`, `histogram_buckets` and
+    `histogram_adding`; borrowers import from no other, so that a change recompiles few modules.
+    """
     return numba.njit(nogil=True, error_model="numpy", inline="never")(py_func)
 
 

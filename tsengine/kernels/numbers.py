@@ -1,19 +1,23 @@
-"""Query answers as JSON text, written by one kernel into one buffer.
+"""Query answers as JSON text, written by one kernel into buffers of any size.
 
-The digits of the floats come from orjson (shortest text that reads back the same double); what is
-done here is the layout: Prometheus writes plain decimals for 1e-6 <= |v| < 1e21, exponents with
-two digits otherwise, and quotes around each value.
+Floats are the shortest decimals that read back the same double, laid out as Prometheus does: plain
+for 1e-6 <= |v| < 1e21, else with an exponent of two digits or more; quotes around each value.
+Source of the digits: Giulietti, "The Schubfach way to render doubles", 2020.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+from tsengine.kernels.bits import f64_bits, mul_high
 from tsengine.kernels.jit import (
+    BOOL_IN,
     ERR_CAPACITY,
     ERR_CORRUPT,
     F64_IN,
     I64_IN,
+    I64_OUT,
     U8_IN,
     U8_OUT,
     device,
@@ -23,9 +27,52 @@ from tsengine.kernels.jit import (
 
 VALUE_SIZE_MAX = 32
 """No value's text is longer: sign, '0.', 5 zeros, 17 digits; or 21 digits before the point."""
-_QUOTE, _COMMA, _OPEN, _CLOSE = 34, 44, 91, 93
-_BRACE_OPEN, _BRACE_CLOSE, _COLON = 123, 125, 58
-_ZERO, _NINE, _DOT, _MINUS, _PLUS, _E = 48, 57, 46, 45, 43, 101
+HEAD_SIZE_MAX = 40
+"""What stands around the labels of a series and its lists."""
+POINT_SIZE_MAX = VALUE_SIZE_MAX + 32
+"""A float sample without its timestamp, with the key of its list."""
+HISTOGRAM_SIZE_MAX = 2 * VALUE_SIZE_MAX + 64
+"""A histogram without its timestamp and buckets."""
+BUCKET_SIZE_MAX = 3 * VALUE_SIZE_MAX + 16
+CURSOR_SIZE = 4
+"""Series, stage, value and whether its list is open: where `write_series` goes on."""
+
+_POWER_MIN, _POWER_MAX = -292, 324
+_FRACTION = np.uint64((1 << 52) - 1)
+_HIDDEN = np.uint64(1 << 52)
+_ZERO, _ONE, _TWO, _FOUR, _TEN = (np.uint64(n) for n in (0, 1, 2, 4, 10))
+_DIGITS_MAX = 20
+
+_QUOTE, _COMMA, _OPEN, _CLOSE, _BRACE_CLOSE = 34, 44, 91, 93, 125
+_0, _DOT, _MINUS, _PLUS, _E, _S = 48, 46, 45, 43, 101, 115
+_METRIC = np.frombuffer(b'{"metric":{', np.uint8)
+_VALUE = np.frombuffer(b',"value', np.uint8)
+_HISTOGRAM = np.frombuffer(b',"histogram', np.uint8)
+_COUNT = np.frombuffer(b'{"count":"', np.uint8)
+_SUM = np.frombuffer(b'","sum":"', np.uint8)
+_BUCKETS = np.frombuffer(b',"buckets":[', np.uint8)
+
+_HEAD, _FLOATS, _HISTOGRAMS, _END = 0, 1, 2, 3
+_HANDLE_SHIFT = np.uint64(48)
+_HANDLE_TAG = np.uint64(0x7FFC)
+_ROW_MASK = np.uint64((1 << 48) - 1)
+
+
+def _powers_of_ten() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """10^k for k from _POWER_MIN to _POWER_MAX, scaled into [2^127, 2^128) and rounded up."""
+    numbers = []
+    for k in range(_POWER_MIN, _POWER_MAX + 1):
+        power = 10 ** abs(k)
+        size = power.bit_length()
+        if k < 0:
+            numbers.append(-(-(1 << (127 + size)) // power))
+        else:
+            numbers.append(power << (128 - size) if size <= 128 else -(-power >> (size - 128)))
+    high = np.array([n >> 64 for n in numbers], np.uint64)
+    return high, np.array([n & ((1 << 64) - 1) for n in numbers], np.uint64)
+
+
+_POWERS_HIGH, _POWERS_LOW = _powers_of_ten()
 
 
 @device
@@ -36,163 +83,286 @@ def _copy(source, start, end, out, at):
 
 
 @device
-def _write_special(value, out, at):
+def _scaled(high, low, c):
+    """Upper 64 bits of (2^64 high + low) * c / 2^64, its last bit set if anything is below."""
+    lower = high * c
+    upper = mul_high(high, c)
+    total = lower + mul_high(low, c)
+    if total < lower:
+        upper += _ONE
+    if total > _ONE:
+        upper |= _ONE
+    return upper
+
+
+@device
+def _shortest(bits):
+    """Digits (as a number) and power of ten of a finite positive double; section 8 of the paper."""
+    fraction = bits & _FRACTION
+    biased = np.int64(bits >> np.uint64(52))
+    c, q = fraction, np.int64(-1074)
+    if biased != 0:
+        c, q = fraction | _HIDDEN, biased - 1075
+        if -53 < q <= 0 and (c >> np.uint64(-q)) << np.uint64(-q) == c:
+            return c >> np.uint64(-q), np.int64(0)
+    odd = c & _ONE
+    is_closer_below = fraction == _ZERO and biased > 1
+    k = (q * 1262611 - (524031 if is_closer_below else 0)) >> 22
+    h = np.uint64(q + ((-k * 1741647) >> 19) + 1)
+    high, low = _POWERS_HIGH[-k - _POWER_MIN], _POWERS_LOW[-k - _POWER_MIN]
+    middle = _scaled(high, low, (c << _TWO) << h)
+    below = (c << _TWO) - (_ONE if is_closer_below else _TWO)
+    lower = _scaled(high, low, below << h) + odd
+    upper = _scaled(high, low, ((c << _TWO) + _TWO) << h) - odd
+    s = middle >> _TWO
+    if s >= _TEN:
+        tenth = s // _TEN
+        is_in = lower <= _FOUR * _TEN * tenth
+        is_next_in = _FOUR * _TEN * (tenth + _ONE) <= upper
+        if is_in != is_next_in:
+            return (tenth + _ONE if is_next_in else tenth), k + 1
+    is_in = lower <= _FOUR * s
+    is_next_in = _FOUR * (s + _ONE) <= upper
+    if is_in != is_next_in:
+        return (s + _ONE if is_next_in else s), k
+    half = (s << _TWO) + _TWO
+    if middle > half or (middle == half and s & _ONE == _ONE):
+        s += _ONE
+    return s, k
+
+
+@device
+def _write_value(value, digits, out, at):
+    """Text of one float; ``digits`` is scratch: u8[_DIGITS_MAX]."""
     if value != value:
         out[at], out[at + 1], out[at + 2] = 78, 97, 78  # NaN
         return at + 3
-    out[at] = _PLUS if value > 0 else _MINUS
-    out[at + 1], out[at + 2], out[at + 3] = 73, 110, 102  # Inf
-    return at + 4
-
-
-@device
-def _write_finite(text, start, end, digits, out, at):
-    """Lay out one orjson float ``text[start:end]`` the way Go does; -1 if it is not a float."""
-    pos = start
-    if text[pos] == _MINUS:
+    if abs(value) == np.inf:
+        out[at] = _PLUS if value > 0 else _MINUS
+        out[at + 1], out[at + 2], out[at + 3] = 73, 110, 102  # Inf
+        return at + 4
+    bits = f64_bits(value)
+    if bits >> np.uint64(63):
         out[at] = _MINUS
         at += 1
-        pos += 1
-    n = 0  # significant digits collected, leading zeros dropped
-    point = 0  # the value is 0.d1d2d3... * 10**point
-    seen_dot = False
-    while pos < end and text[pos] != _E and text[pos] != 69:
-        c = text[pos]
-        if c == _DOT:
-            seen_dot = True
-        elif c < _ZERO or c > _NINE:
-            return -1
-        else:
-            if n > 0 or c != _ZERO:
-                if n >= digits.shape[0]:
-                    return -1
-                digits[n] = c
-                n += 1
-                if not seen_dot:
-                    point += 1
-            elif seen_dot:
-                point -= 1
-        pos += 1
-    if pos < end:
-        pos += 1
-        negative = pos < end and text[pos] == _MINUS
-        if pos < end and (text[pos] == _MINUS or text[pos] == _PLUS):
-            pos += 1
-        exponent = 0
-        while pos < end:
-            exponent = exponent * 10 + np.int64(text[pos]) - _ZERO
-            pos += 1
-        point += -exponent if negative else exponent
-    while n > 0 and digits[n - 1] == _ZERO:
-        n -= 1
-    if n == 0:
-        out[at] = _ZERO
+        bits = (bits << _ONE) >> _ONE
+    if bits == _ZERO:
+        out[at] = _0
         return at + 1
+    number, power = _shortest(bits)
+    first = _DIGITS_MAX
+    while number != _ZERO:
+        rest = number // _TEN
+        first -= 1
+        digits[first] = _0 + np.int64(number - rest * _TEN)
+        number = rest
+    point = _DIGITS_MAX - first + power  # the value is 0.d1d2d3... * 10**point
+    end = _DIGITS_MAX
+    while digits[end - 1] == _0:
+        end -= 1
     if point < -5 or point > 21:
-        return _write_exponent(digits, n, point - 1, out, at)
+        return _write_exponent(digits, first, end, point - 1, out, at)
     if point <= 0:
-        out[at], out[at + 1] = _ZERO, _DOT
+        out[at], out[at + 1] = _0, _DOT
         at += 2
         for _ in range(-point):
-            out[at] = _ZERO
+            out[at] = _0
             at += 1
-        return _copy(digits, 0, n, out, at)
-    if n <= point:
-        at = _copy(digits, 0, n, out, at)
-        for _ in range(point - n):
-            out[at] = _ZERO
+        return _copy(digits, first, end, out, at)
+    if end - first <= point:
+        at = _copy(digits, first, end, out, at)
+        for _ in range(point - (end - first)):
+            out[at] = _0
             at += 1
         return at
-    at = _copy(digits, 0, point, out, at)
+    at = _copy(digits, first, first + point, out, at)
     out[at] = _DOT
-    return _copy(digits, point, n, out, at + 1)
+    return _copy(digits, first + point, end, out, at + 1)
 
 
 @device
-def _write_exponent(digits, n, exponent, out, at):
-    out[at] = digits[0]
+def _write_exponent(digits, first, end, exponent, out, at):
+    out[at] = digits[first]
     at += 1
-    if n > 1:
+    if end - first > 1:
         out[at] = _DOT
-        at = _copy(digits, 1, n, out, at + 1)
+        at = _copy(digits, first + 1, end, out, at + 1)
     out[at] = _E
     out[at + 1] = _MINUS if exponent < 0 else _PLUS
     at += 2
     exponent = abs(exponent)
     if exponent >= 100:
-        out[at] = _ZERO + exponent // 100
+        out[at] = _0 + exponent // 100
         at += 1
-    out[at] = _ZERO + exponent // 10 % 10
-    out[at + 1] = _ZERO + exponent % 10
+    out[at] = _0 + exponent // 10 % 10
+    out[at + 1] = _0 + exponent % 10
     return at + 2
 
 
-@kernel(
-    i64(U8_IN, F64_IN, I64_IN, I64_IN, U8_IN, I64_IN, U8_IN, I64_IN, I64_IN, I64_IN, i64, U8_OUT)
-)
-def write_series(
-    text, values, value_offsets, stamps, stamp_text, stamp_offsets,
-    pair_text, pair_offsets, row_pairs, row_offsets, is_matrix, out,
-):  # fmt: skip
-    """Write a matrix or vector result; returns its size in bytes or a negative status.
+@device
+def _write_text(value, digits, out, at):
+    """One float in quotes."""
+    out[at] = _QUOTE
+    at = _write_value(value, digits, out, at + 1)
+    out[at] = _QUOTE
+    return at + 1
 
-    Shapes: ``text`` orjson's array of ``values: f64[N]``; row s owns the values
-    ``value_offsets[s]:value_offsets[s + 1]`` (vector: exactly one); ``stamps: i64[N]`` index into
-    the texts of timestamps; ``row_pairs`` index into the texts ``"name":"value"``, row s owns
-    ``row_offsets[s]:row_offsets[s + 1]``. ``out`` must hold every text, VALUE_SIZE_MAX bytes a
-    value and 48 a row; the caller proves it.
-    """
-    digits = np.empty(40, np.uint8)
-    metric = np.array([123, 34, 109, 101, 116, 114, 105, 99, 34, 58, 123], np.uint8)  # {"metric":{
-    key = np.array([125, 44, 34, 118, 97, 108, 117, 101, 115, 34, 58], np.uint8)  # },"values":
-    at = 0
-    pos = 1
-    for s in range(value_offsets.shape[0] - 1):
-        if at + 48 > out.shape[0]:
-            return ERR_CAPACITY
-        if s > 0:
+
+@device
+def _write_histogram(
+    count, sum_, start, end, rules, lowers, uppers, bucket_counts, digits, out, at
+):  # fmt: skip
+    at = _copy(_COUNT, 0, _COUNT.shape[0], out, at)
+    at = _write_value(count, digits, out, at)
+    at = _copy(_SUM, 0, _SUM.shape[0], out, at)
+    at = _write_value(sum_, digits, out, at)
+    out[at] = _QUOTE
+    at += 1
+    for b in range(start, end):
+        if b == start:
+            at = _copy(_BUCKETS, 0, _BUCKETS.shape[0], out, at)
+        else:
             out[at] = _COMMA
             at += 1
-        at = _copy(metric, 0, metric.shape[0], out, at)
-        for p in range(row_offsets[s], row_offsets[s + 1]):
-            if p > row_offsets[s]:
+        out[at], out[at + 1], out[at + 2] = _OPEN, _0 + rules[b], _COMMA
+        at = _write_text(lowers[b], digits, out, at + 3)
+        out[at] = _COMMA
+        at = _write_text(uppers[b], digits, out, at + 1)
+        out[at] = _COMMA
+        at = _write_text(bucket_counts[b], digits, out, at + 1)
+        out[at] = _CLOSE
+        at += 1
+    if end > start:
+        out[at] = _CLOSE
+        at += 1
+    out[at] = _BRACE_CLOSE
+    return at + 1
+
+
+@device
+def _write_key(stage, is_matrix, out, at):
+    """Key of a list of samples, or of the one sample of a vector's row."""
+    if stage == _FLOATS:
+        at = _copy(_VALUE, 0, _VALUE.shape[0], out, at)
+    else:
+        at = _copy(_HISTOGRAM, 0, _HISTOGRAM.shape[0], out, at)
+    if is_matrix:
+        out[at] = _S
+        at += 1
+    out[at], out[at + 1] = _QUOTE, 58
+    at += 2
+    if is_matrix:
+        out[at] = _OPEN
+        at += 1
+    return at
+
+
+@kernel(
+    i64(F64_IN, BOOL_IN, I64_IN, I64_IN, U8_IN, I64_IN, U8_IN, I64_IN, I64_IN, I64_IN,
+        F64_IN, F64_IN, I64_IN, U8_IN, F64_IN, F64_IN, F64_IN, i64, I64_OUT, U8_OUT)
+)  # fmt: skip
+def write_series(
+    values, present, value_offsets, stamps, stamp_text, stamp_offsets,
+    pair_text, pair_offsets, row_pairs, row_offsets,
+    counts, sums, bucket_offsets, rules, lowers, uppers, bucket_counts, is_matrix, cursor, out,
+):  # fmt: skip
+    """Write as much of a matrix or vector result as fits; returns the bytes written.
+
+    Goes on where ``cursor: i64[CURSOR_SIZE]`` says (zeros: the beginning) and leaves there where
+    the next call has to; all is written when ``cursor[0]`` is S. ERR_CAPACITY if `out` is too small
+    for the next item alone, ERR_CORRUPT for a handle without a histogram.
+
+    Shapes: row s owns the values ``value_offsets[s]:value_offsets[s + 1]`` of ``values: f64[N]``
+    (vector: exactly one), those of them where ``present: bool[N]`` is set; an empty one means all.
+    ``stamps: i64[N]`` index into the texts of timestamps; if they are empty, it is a value's
+    position in its row. ``row_pairs`` index into the texts ``"name":"value"``, row s owns
+    ``row_offsets[s]:row_offsets[s + 1]``.
+    Histograms: ``counts, sums: f64[H]``; histogram h owns the buckets
+    ``bucket_offsets[h]:bucket_offsets[h + 1]`` of ``rules: u8[B]`` (boundary rules 0 to 3),
+    ``lowers, uppers, bucket_counts: f64[B]``. Handles among the values count only if H > 0.
+    """
+    digits = np.empty(_DIGITS_MAX, np.uint8)
+    n_rows = value_offsets.shape[0] - 1
+    n_histograms = counts.shape[0]
+    size = out.shape[0]
+    s, stage, i, is_open = cursor[0], cursor[1], cursor[2], cursor[3]
+    at = 0
+    is_full = False
+    while s < n_rows and not is_full:
+        if stage == _HEAD:
+            room = HEAD_SIZE_MAX + row_offsets[s + 1] - row_offsets[s]
+            for p in range(row_offsets[s], row_offsets[s + 1]):
+                room += pair_offsets[row_pairs[p] + 1] - pair_offsets[row_pairs[p]]
+            if at + room > size:
+                is_full = True
+                continue
+            if s > 0:
                 out[at] = _COMMA
                 at += 1
-            pair = row_pairs[p]
-            at = _copy(pair_text, pair_offsets[pair], pair_offsets[pair + 1], out, at)
-        if is_matrix:
-            at = _copy(key, 0, key.shape[0], out, at)
-            out[at] = _OPEN
+            at = _copy(_METRIC, 0, _METRIC.shape[0], out, at)
+            for p in range(row_offsets[s], row_offsets[s + 1]):
+                if p > row_offsets[s]:
+                    out[at] = _COMMA
+                    at += 1
+                pair = row_pairs[p]
+                at = _copy(pair_text, pair_offsets[pair], pair_offsets[pair + 1], out, at)
+            out[at] = _BRACE_CLOSE
             at += 1
-        else:
-            at = _copy(key, 0, 8, out, at)
-            at = _copy(key, 9, key.shape[0], out, at)  # the key without its "s"
-        for i in range(value_offsets[s], value_offsets[s + 1]):
-            end = pos
-            while end < text.shape[0] and text[end] != _COMMA and text[end] != _CLOSE:
-                end += 1
-            if end >= text.shape[0]:
-                return ERR_CORRUPT
-            if i > value_offsets[s]:
+            stage, i, is_open = _FLOATS, value_offsets[s], 0
+        end = value_offsets[s + 1]
+        while i < end:
+            if present.shape[0] > 0 and not present[i]:
+                i += 1
+                continue
+            bits = f64_bits(values[i])
+            is_histogram = n_histograms > 0 and bits >> _HANDLE_SHIFT == _HANDLE_TAG
+            if is_histogram != (stage == _HISTOGRAMS):
+                i += 1
+                continue
+            row = 0
+            stamp = stamps[i] if stamps.shape[0] > 0 else i - value_offsets[s]
+            room = POINT_SIZE_MAX + stamp_offsets[stamp + 1] - stamp_offsets[stamp]
+            if is_histogram:
+                row = np.int64(bits & _ROW_MASK)
+                if row >= n_histograms:
+                    return ERR_CORRUPT
+                n_buckets = bucket_offsets[row + 1] - bucket_offsets[row]
+                room += HISTOGRAM_SIZE_MAX + BUCKET_SIZE_MAX * n_buckets
+            if at + room > size:
+                is_full = True
+                break
+            if is_open:
                 out[at] = _COMMA
                 at += 1
-            out[at] = _OPEN
-            stamp = stamps[i]
-            at = _copy(stamp_text, stamp_offsets[stamp], stamp_offsets[stamp + 1], out, at + 1)
-            out[at], out[at + 1] = _COMMA, _QUOTE
-            at += 2
-            if np.isfinite(values[i]):
-                at = _write_finite(text, pos, end, digits, out, at)
-                if at < 0:
-                    return ERR_CORRUPT
             else:
-                at = _write_special(values[i], out, at)
-            out[at], out[at + 1] = _QUOTE, _CLOSE
-            at += 2
-            pos = end + 1
-        if is_matrix:
+                at = _write_key(stage, is_matrix, out, at)
+                is_open = 1
+            out[at] = _OPEN
+            at = _copy(stamp_text, stamp_offsets[stamp], stamp_offsets[stamp + 1], out, at + 1)
+            out[at] = _COMMA
+            at += 1
+            if is_histogram:
+                at = _write_histogram(
+                    counts[row], sums[row], bucket_offsets[row], bucket_offsets[row + 1],
+                    rules, lowers, uppers, bucket_counts, digits, out, at,
+                )  # fmt: skip
+            else:
+                at = _write_text(values[i], digits, out, at)
             out[at] = _CLOSE
             at += 1
-        out[at] = _BRACE_CLOSE
-        at += 1
+            i += 1
+        if is_full or at + 2 > size:
+            is_full = True
+            continue
+        if is_open and is_matrix:
+            out[at] = _CLOSE
+            at += 1
+        stage, i, is_open = stage + 1, value_offsets[s], 0
+        if stage == _END or n_histograms == 0:
+            out[at] = _BRACE_CLOSE
+            at += 1
+            s, stage = s + 1, _HEAD
+    cursor[0], cursor[1], cursor[2], cursor[3] = s, stage, i, is_open
+    if at == 0 and s < n_rows:
+        return ERR_CAPACITY
     return at

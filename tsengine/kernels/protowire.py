@@ -4,6 +4,10 @@ Nothing here knows what a label means. Every read is checked against the end of 
 message against the end of the one around it, so no byte outside the input is ever read, whatever
 the input says. A walk stops at the first break and reports its position.
 
+Histograms, exemplars and start timestamps are only counted by the scans, whose speed matters;
+`nestedwire` looks for them in bodies that have some. It and `histogramscan` take `varint` and
+`skip_value` from here.
+
 Wire format: protobuf.dev, "Encoding". Groups (wire types 3 and 4) are not accepted; unknown fields
 of the other types are skipped; a known field of another wire type breaks the message.
 """
@@ -33,7 +37,11 @@ N_HISTOGRAMS = 1
 N_EXEMPLARS = 2
 ERROR_POSITION = 3
 N_LABELS = 4
-TOTALS_SIZE = 5
+N_STARTS = 5
+TOTALS_SIZE = 6
+
+# What `_sample` met.
+_BROKEN, _FINE, _WITH_START, _ODD_START = 0, 1, 2, 3
 
 # Row statuses of `scan_series_v2`.
 ROW_OK = 0
@@ -45,6 +53,13 @@ _LENGTH_1 = np.int64(0x0A)
 _LENGTH_2 = np.int64(0x12)
 _LENGTH_3 = np.int64(0x1A)
 _LENGTH_4 = np.int64(0x22)
+
+CREATED = np.int64(0x30)
+"""Field 6 of a TimeSeries of older 2.0 drafts: the start timestamp of all its samples."""
+
+_HANDLE_TAG = np.uint64(0x7FFC)
+_TAG_SHIFT = np.uint64(48)
+_PLAIN = np.uint64(~(1 << 50) & (1 << 64) - 1)
 
 
 @kernel(i64(U8_IN, i64, i64, I64_OUT, I64_OUT, I64_OUT, I64_OUT, I64_OUT))
@@ -61,20 +76,20 @@ def split_fields(data, field_a, field_b, a_starts, a_ends, b_starts, b_ends, cou
     n_b = 0
     while pos < end:
         counts[2] = pos
-        tag, pos = _varint(data, pos, end)
+        tag, pos = varint(data, pos, end)
         field = tag >> np.int64(3)
         wire = tag & np.int64(7)
         if pos < 0 or field <= 0:
             return ERR_CORRUPT
         start = pos
-        pos = _skip(data, pos, end, wire)
+        pos = skip_value(data, pos, end, wire)
         if pos < 0:
             return ERR_CORRUPT
         is_a = field == field_a
         if is_a or field == field_b:
             if wire != 2:
                 return ERR_CORRUPT
-            _, start = _varint(data, start, end)
+            _, start = varint(data, start, end)
             if is_a:
                 if n_a == a_starts.shape[0]:
                     return ERR_CAPACITY
@@ -100,7 +115,7 @@ def scan_series_v1(
     data, starts, ends, n, label_starts, label_ends, n_labels, sample_ends, n_histograms,
     t_ms, bits, totals,
 ):  # fmt: skip
-    """Walk n TimeSeries messages of 1.0; each with a sample or a histogram becomes a row.
+    """Walk n TimeSeries messages of 1.0; each with a sample, histogram or exemplar becomes a row.
 
     The labels of row r are the fields 1 in ``data[label_starts[r]:label_ends[r]]`` (all of the
     message, where other fields stand between them), ``n_labels[r]`` of them; its samples are
@@ -112,6 +127,7 @@ def scan_series_v1(
     totals[:] = 0
     row = 0
     n_samples = 0
+    n_exemplars = 0
     for i in range(n):
         pos = starts[i]
         end = ends[i]
@@ -120,14 +136,15 @@ def scan_series_v1(
         labels = 0
         histograms = 0
         sample_start = n_samples
+        exemplar_start = n_exemplars
         while pos < end:
             field_start = pos
             totals[ERROR_POSITION] = pos
-            tag, pos = _varint(data, pos, end)
+            tag, pos = varint(data, pos, end)
             if pos < 0 or tag < 8:
                 return ERR_CORRUPT
             if tag <= _LENGTH_4 and tag & np.int64(7) == 2:
-                size, pos = _varint(data, pos, end)
+                size, pos = varint(data, pos, end)
                 if pos < 0 or size < 0 or size > end - pos:
                     return ERR_CORRUPT
                 if tag == _LENGTH_1:
@@ -140,24 +157,24 @@ def scan_series_v1(
                 elif tag == _LENGTH_2:
                     if n_samples == t_ms.shape[0]:
                         return ERR_CAPACITY
-                    t, value, ok = _sample(data, pos, pos + size)
-                    if not ok:
+                    t, value, found = _sample(data, pos, pos + size)
+                    if found == _BROKEN:
                         return ERR_CORRUPT
                     t_ms[n_samples] = t
                     bits[n_samples] = value
                     n_samples += 1
                 elif tag == _LENGTH_3:
-                    totals[N_EXEMPLARS] += 1
+                    n_exemplars += 1
                 else:
                     histograms += 1
                 pos += size
             else:
                 if tag >> np.int64(3) <= 4:
                     return ERR_CORRUPT
-                pos = _skip(data, pos, end, tag & np.int64(7))
+                pos = skip_value(data, pos, end, tag & np.int64(7))
                 if pos < 0:
                     return ERR_CORRUPT
-        if n_samples > sample_start or histograms > 0:
+        if n_samples > sample_start or histograms > 0 or n_exemplars > exemplar_start:
             if first < 0:
                 # Labels with other fields between them: the span is the whole message.
                 first = starts[i]
@@ -171,6 +188,7 @@ def scan_series_v1(
             totals[N_LABELS] += labels
             row += 1
     totals[N_SAMPLES] = n_samples
+    totals[N_EXEMPLARS] = n_exemplars
     return row
 
 
@@ -195,6 +213,7 @@ def scan_series_v2(
     totals[:] = 0
     n_used = 0
     n_samples = 0
+    n_exemplars = 0
     for i in range(n):
         pos = starts[i]
         end = ends[i]
@@ -202,19 +221,20 @@ def scan_series_v2(
         histograms = 0
         sample_start = n_samples
         symbol_start = n_used
+        exemplar_start = n_exemplars
         kind = np.int64(0)
         help_ref = np.int64(0)
         unit_ref = np.int64(0)
         while pos < end:
             totals[ERROR_POSITION] = pos
-            tag, pos = _varint(data, pos, end)
+            tag, pos = varint(data, pos, end)
             if pos < 0 or tag < 8:
                 return ERR_CORRUPT
             wire = tag & np.int64(7)
             field = tag >> np.int64(3)
             size = np.int64(0)
             if wire == 2:
-                size, pos = _varint(data, pos, end)
+                size, pos = varint(data, pos, end)
                 if pos < 0 or size < 0 or size > end - pos:
                     return ERR_CORRUPT
             elif field <= 5 and not (field == 1 and wire == 0):
@@ -223,7 +243,7 @@ def scan_series_v2(
             if field == 1:
                 # Packed, or one reference a field: readers must take both.
                 if wire == 0:
-                    stop = _skip(data, pos, end, wire)
+                    stop = skip_value(data, pos, end, wire)
                     if stop < 0:
                         return ERR_CORRUPT
                 if n_used + stop - pos + 2 > symbols.shape[0]:
@@ -237,7 +257,7 @@ def scan_series_v2(
                         symbol = (symbol & np.int64(127)) | (np.int64(data[pos + 1]) << np.int64(7))
                         pos += 2
                     else:
-                        symbol, pos = _varint(data, pos, stop)
+                        symbol, pos = varint(data, pos, stop)
                         if pos < 0:
                             return ERR_CORRUPT
                     if symbol < 0 or symbol >= n_symbols:
@@ -248,22 +268,25 @@ def scan_series_v2(
             elif field == 2:
                 if n_samples == t_ms.shape[0]:
                     return ERR_CAPACITY
-                t, value, ok = _sample(data, pos, stop)
-                if not ok:
-                    return ERR_CORRUPT
+                t, value, found = _sample(data, pos, stop)
+                if found != _FINE:
+                    if found != _WITH_START:
+                        return ERR_CORRUPT
+                    totals[N_STARTS] += 1
                 t_ms[n_samples] = t
                 bits[n_samples] = value
                 n_samples += 1
             elif field == 3:
                 histograms += 1
             elif field == 4:
-                totals[N_EXEMPLARS] += 1
+                n_exemplars += 1
             elif field == 5:
                 kind, help_ref, unit_ref, ok = _metadata(data, pos, stop)
                 if not ok:
                     return ERR_CORRUPT
             elif wire != 2:
-                stop = _skip(data, pos, end, wire)
+                totals[N_STARTS] += tag == CREATED
+                stop = skip_value(data, pos, end, wire)
                 if stop < 0:
                     return ERR_CORRUPT
             pos = stop
@@ -271,7 +294,7 @@ def scan_series_v2(
             return ERR_CAPACITY
         if (n_used - symbol_start) % 2 == 1:
             status = ROW_ODD_REFERENCES
-        elif n_samples == sample_start and histograms == 0:
+        elif n_samples == sample_start and histograms == 0 and n_exemplars == exemplar_start:
             status = ROW_EMPTY
         if not (0 <= help_ref < n_symbols and 0 <= unit_ref < n_symbols):
             status = ROW_BAD_REFERENCE
@@ -288,6 +311,7 @@ def scan_series_v2(
         n_histograms[i] = histograms
         totals[N_HISTOGRAMS] += histograms
     totals[N_SAMPLES] = n_samples
+    totals[N_EXEMPLARS] = n_exemplars
     return n
 
 
@@ -308,15 +332,15 @@ def parse_labels(
         end = ends[i]
         while pos < end:
             totals[ERROR_POSITION] = pos
-            tag, pos = _varint(data, pos, end)
+            tag, pos = varint(data, pos, end)
             if pos < 0 or tag < 8:
                 return ERR_CORRUPT
             if tag != _LENGTH_1:
-                pos = _skip(data, pos, end, tag & np.int64(7))
+                pos = skip_value(data, pos, end, tag & np.int64(7))
                 if pos < 0:
                     return ERR_CORRUPT
                 continue
-            size, pos = _varint(data, pos, end)
+            size, pos = varint(data, pos, end)
             if pos < 0 or size < 0 or size > end - pos:
                 return ERR_CORRUPT
             if n_labels == name_starts.shape[0]:
@@ -327,18 +351,18 @@ def parse_labels(
             value_starts[n_labels] = pos
             value_ends[n_labels] = pos
             while pos < stop:
-                tag, pos = _varint(data, pos, stop)
+                tag, pos = varint(data, pos, stop)
                 if pos < 0 or tag < 8:
                     return ERR_CORRUPT
                 field = tag >> np.int64(3)
                 value_start = pos
-                pos = _skip(data, pos, stop, tag & np.int64(7))
+                pos = skip_value(data, pos, stop, tag & np.int64(7))
                 if pos < 0:
                     return ERR_CORRUPT
                 if field <= 2:
                     if tag & np.int64(7) != 2:
                         return ERR_CORRUPT
-                    _, value_start = _varint(data, value_start, stop)
+                    _, value_start = varint(data, value_start, stop)
                     if field == 1:
                         name_starts[n_labels] = value_start
                         name_ends[n_labels] = pos
@@ -351,7 +375,7 @@ def parse_labels(
 
 
 @device
-def _varint(data, pos, end):
+def varint(data, pos, end):
     """Value and the position behind it; position -1 where it is cut or longer than 10 bytes."""
     # Small enough to be inlined; the loop is not, and a call costs 10 ns.
     if pos < end and data[pos] < 128:
@@ -361,7 +385,7 @@ def _varint(data, pos, end):
 
 @device
 def _long_varint(data, pos, end):
-    """As `_varint`, for any length."""
+    """As `varint`, for any length."""
     value = np.uint64(0)
     shift = np.uint64(0)
     while pos < end and shift < np.uint64(64):
@@ -375,15 +399,15 @@ def _long_varint(data, pos, end):
 
 
 @device
-def _skip(data, pos, end, wire):
+def skip_value(data, pos, end, wire):
     """Position behind a field's value, -1 where it doesn't fit or the wire type is unknown."""
     if wire == 2:
-        size, pos = _varint(data, pos, end)
+        size, pos = varint(data, pos, end)
         if pos < 0 or size < 0 or size > end - pos:
             return np.int64(-1)
         return pos + size
     if wire == 0:
-        _, pos = _varint(data, pos, end)
+        _, pos = varint(data, pos, end)
         return pos
     if wire == 1:
         return pos + 8 if end - pos >= 8 else np.int64(-1)
@@ -394,29 +418,40 @@ def _skip(data, pos, end, wire):
 
 @device
 def _sample(data, pos, end):
-    """(t, bits, ok) of a Sample message: 1 is a double, 2 a varint, missing ones are 0."""
+    """(t, bits, what) of a Sample message: 1 is a double, 2 a varint, missing ones are 0.
+
+    Field 3 is the start timestamp of 2.0, and any unknown field in 1.0: ``what`` tells the caller.
+    Bits of a NaN that would pass for a histogram's handle (`tsengine.model.histograms`) become
+    those of another NaN.
+    """
     t = np.int64(0)
     bits = np.uint64(0)
+    what = _FINE
     while pos < end:
-        tag, pos = _varint(data, pos, end)
+        tag, pos = varint(data, pos, end)
         if pos < 0 or tag < 8:
-            return t, bits, False
+            return t, bits, _BROKEN
         if tag == 9:
             if end - pos < 8:
-                return t, bits, False
+                return t, bits, _BROKEN
             bits = load_u64(data, pos)
             pos += 8
         elif tag == 16:
-            t, pos = _varint(data, pos, end)
+            t, pos = varint(data, pos, end)
             if pos < 0:
-                return t, bits, False
+                return t, bits, _BROKEN
         else:
-            if tag >> np.int64(3) <= 2:
-                return t, bits, False
-            pos = _skip(data, pos, end, tag & np.int64(7))
+            field = tag >> np.int64(3)
+            if field <= 2:
+                return t, bits, _BROKEN
+            if field == 3:
+                what = _WITH_START if tag == 24 and what != _ODD_START else _ODD_START
+            pos = skip_value(data, pos, end, tag & np.int64(7))
             if pos < 0:
-                return t, bits, False
-    return t, bits, True
+                return t, bits, _BROKEN
+    if bits >> _TAG_SHIFT == _HANDLE_TAG:
+        bits &= _PLAIN
+    return t, bits, what
 
 
 @device
@@ -426,11 +461,11 @@ def _metadata(data, pos, end):
     help_ref = np.int64(0)
     unit_ref = np.int64(0)
     while pos < end:
-        tag, pos = _varint(data, pos, end)
+        tag, pos = varint(data, pos, end)
         if pos < 0 or tag < 8:
             return kind, help_ref, unit_ref, False
         if tag == 8 or tag == 24 or tag == 32:
-            value, pos = _varint(data, pos, end)
+            value, pos = varint(data, pos, end)
             if tag == 8:
                 kind = value
             elif tag == 24:
@@ -441,7 +476,7 @@ def _metadata(data, pos, end):
             field = tag >> np.int64(3)
             if field == 1 or field == 3 or field == 4:
                 return kind, help_ref, unit_ref, False
-            pos = _skip(data, pos, end, tag & np.int64(7))
+            pos = skip_value(data, pos, end, tag & np.int64(7))
         if pos < 0:
             return kind, help_ref, unit_ref, False
     # Types that don't exist count as unspecified.

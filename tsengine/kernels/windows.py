@@ -15,6 +15,7 @@ from tsengine.kernels.jit import (
     BOOL_2D_OUT,
     F64_2D_OUT,
     F64_IN,
+    I64_2D_OUT,
     I64_IN,
     I64_OUT,
     OK,
@@ -67,4 +68,17 @@ def select_latest(
             valid[s, t] = present
             found += present
         n_present[s] = found
+    return OK
+
+
+@kernel(i64(I64_IN, I64_IN, I64_IN, I64_IN, i64, I64_2D_OUT, I64_2D_OUT))
+def find_windows(t_ms, axis_offsets, axes, ends_ms, range_ms, first, last):
+    """Where (end - range, end] lies on some axes, as half-open positions counted from their starts.
+
+    ``axes: i64[K]`` numbers axes; ``ends_ms: i64[T]`` ascending. Fills ``first, last: i64[K, T]``.
+    """
+    for k in range(axes.shape[0]):
+        start = axis_offsets[axes[k]]
+        end = axis_offsets[axes[k] + 1]
+        window_bounds(t_ms, start, end, ends_ms, range_ms, first[k], last[k])
     return OK

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.model.histograms import Histograms
+from tsengine.model.histograms import Histograms, handles, is_handle, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,38 @@ class SampleBatch:
 
     def __len__(self) -> int:
         return len(self.refs)
+
+    def take(self, rows: npt.NDArray[np.integer] | slice) -> SampleBatch:
+        """Rows in the order given with only their own histograms, numbered anew.
+
+        Columns are copies, or views for a slice.
+        """
+        bits, histograms = taken_histograms(self.bits[rows], self.histograms)
+        return SampleBatch(
+            self.refs[rows],
+            self.t_ms[rows],
+            bits,
+            histograms,
+            None if self.start_ms is None else self.start_ms[rows],
+        )
+
+
+def taken_histograms(
+    bits: npt.NDArray[np.uint64], table: Histograms | None
+) -> tuple[npt.NDArray[np.uint64], Histograms | None]:
+    """Bits whose handles are numbered from 0 in their order, and the table of these histograms.
+
+    The table is None if there is no handle. ``bits`` of which something changes are a copy.
+    """
+    if table is None:
+        return bits, None
+    at = np.flatnonzero(is_handle(bits))
+    if not len(at):
+        return bits, None
+    taken = table.take(rows_of(bits[at]))
+    bits = bits.copy()
+    bits[at] = handles(np.arange(len(at)))
+    return bits, taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ HANDLE_BITS = np.uint64(0x7FFC << 48)
 """Bits of the handle of row 0; row i has these bits plus i."""
 _HANDLE_SHIFT = np.uint64(48)
 _HANDLE_TAG = np.uint64(0x7FFC)
+_PLAIN_BIT = np.uint64(1 << 50)
+"""Without it the bits of a handle are those of a NaN that is none."""
 _ROW_MASK = np.uint64((1 << 48) - 1)
 
 CUSTOM_SCHEMA = -53
@@ -31,6 +33,8 @@ SCHEMA_MIN, SCHEMA_MAX = -4, 8
 
 HINT_UNKNOWN, HINT_RESET, HINT_NOT_RESET, HINT_GAUGE = 0, 1, 2, 3
 """Counter reset hints, numbered as in remote write."""
+HINT_NAMES = ("unknown", "reset", "not_reset", "gauge")
+"""What users call them."""
 
 KEY_BIAS = 1 << 20
 """Bucket indexes lie strictly between -KEY_BIAS and KEY_BIAS (schema 8 needs less than 2^19)."""
@@ -147,6 +151,11 @@ def is_handle(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     """Which bits (any shape) are handles."""
     found: npt.NDArray[np.bool_] = (bits >> _HANDLE_SHIFT) == _HANDLE_TAG
     return found
+
+
+def without_handles(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Bits of floats with those in the range of handles made another NaN; a copy."""
+    return np.where(is_handle(bits), bits & ~_PLAIN_BIT, bits)
 
 
 def rows_of(bits: npt.NDArray[np.uint64]) -> I64Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tsengine.options import TYPE_AND_UNIT_LABELS
 from tsengine.promql import functions as fn
 from tsengine.promql import lexer as lx
 
@@ -11,12 +12,9 @@ _ALWAYS: Final = (
     "at_modifier", "bool", "by", "duration_expr", "group_left", "group_right", "ignoring",
     "negative_offset", "offset", "on", "per_query_lookback_delta", "subqueries", "without",
 )  # fmt: skip
-_NEVER: Final = ("per_step_stats", "type_and_unit_labels")
 _SYMBOLS: Final = (
-    "!=", "!~", "%", "*", "+", "-", "/", "<", "<=", "==", "=~", ">", ">=", "@", "^",
+    "!=", "!~", "%", "*", "+", "-", "/", "<", "</", "<=", "==", "=~", ">", ">/", ">=", "@", "^",
 )  # fmt: skip
-_TRIMS: Final = ("</", ">/")
-"""Trim operators of native histograms, which this version does not evaluate."""
 
 
 def promql_features(features: frozenset[str]) -> dict[str, dict[str, bool]]:
@@ -24,10 +22,11 @@ def promql_features(features: frozenset[str]) -> dict[str, dict[str, bool]]:
     experimental = fn.EXPERIMENTAL_FUNCTIONS in features
     has_ranges = fn.EXTENDED_RANGE_SELECTORS in features
     has_fills = fn.BINOP_FILL_MODIFIERS in features
-    promql = dict.fromkeys(_ALWAYS, True) | dict.fromkeys(_NEVER, False)
+    promql = dict.fromkeys(_ALWAYS, True)
+    promql |= {"per_step_stats": False, "type_and_unit_labels": TYPE_AND_UNIT_LABELS in features}
     promql |= {"anchored": has_ranges, "smoothed": has_ranges}
     promql |= dict.fromkeys(lx.FILLS, has_fills)
-    operators = dict.fromkeys((*_SYMBOLS, *lx.WORD_OPERATORS), True) | dict.fromkeys(_TRIMS, False)
+    operators = dict.fromkeys((*_SYMBOLS, *lx.WORD_OPERATORS), True)
     for name in lx.AGGREGATORS:
         operators[name] = experimental or name not in fn.EXPERIMENTAL_AGGREGATORS
     return {

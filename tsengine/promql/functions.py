@@ -12,9 +12,12 @@ from tsengine.promql.ast import ValueType
 EXPERIMENTAL_FUNCTIONS: Final = "promql-experimental-functions"
 EXTENDED_RANGE_SELECTORS: Final = "promql-extended-range-selectors"
 BINOP_FILL_MODIFIERS: Final = "promql-binop-fill-modifiers"
+USE_START_TIMESTAMPS: Final = "use-start-timestamps"
 
 ALL_OFF: Final[frozenset[str]] = frozenset()
-ALL_ON: Final = frozenset((EXPERIMENTAL_FUNCTIONS, EXTENDED_RANGE_SELECTORS, BINOP_FILL_MODIFIERS))
+ALL_ON: Final = frozenset(
+    (EXPERIMENTAL_FUNCTIONS, EXTENDED_RANGE_SELECTORS, BINOP_FILL_MODIFIERS, USE_START_TIMESTAMPS)
+)
 
 UNLIMITED: Final = -1
 PARAMETER_AGGREGATORS: Final = frozenset(

@@ -12,8 +12,6 @@ from tsengine.query import plan as p
 DEFAULT_SUBQUERY_STEP_MS = 60_000
 """Step of a subquery without one: Prometheus's default evaluation interval."""
 
-_UNSUPPORTED_FUNCTIONS = ("start_timestamp",)
-
 
 @dataclass(frozen=True, slots=True)
 class QueryTimes:
@@ -77,8 +75,6 @@ def _shift(shift: ast.TimeShift, times: QueryTimes) -> p.Shift:
 
 
 def _build_call(call: ast.Call, times: QueryTimes) -> p.Plan:
-    if call.name in _UNSUPPORTED_FUNCTIONS:
-        raise QueryError(f"function {call.name}() is not supported yet")
     # Annotations name the place of an argument without its parentheses.
     call = replace(call, args=tuple(map(without_parens, call.args)))
     _check_range_modifiers(call)
@@ -88,9 +84,12 @@ def _build_call(call: ast.Call, times: QueryTimes) -> p.Plan:
     for idx, arg in enumerate(args):
         if isinstance(arg, p.MatrixPlan | p.SubqueryPlan):
             return p.RollupPlan(call, arg, tuple(args[:idx] + args[idx + 1 :]))
-    if call.name == "timestamp" and isinstance(without_parens(call.args[0]), ast.VectorSelector):
+    if call.name in ("timestamp", "start_timestamp") and isinstance(
+        call.args[0], ast.VectorSelector
+    ):
         assert isinstance(args[0], p.SelectPlan), "a selector becomes a selection"
-        return p.SelectPlan(args[0].node, args[0].shift, want_time=True)
+        is_time = call.name == "timestamp"
+        return replace(args[0], want_time=is_time, want_start=not is_time)
     return p.CallPlan(call, tuple(args))
 
 

@@ -18,14 +18,19 @@ from tsengine.promql.ast import Span
 from tsengine.query.annotations import Annotations
 from tsengine.query.histogram_arena import HistogramArena
 from tsengine.query.labelspace import LabelSpace
+from tsengine.query.memory import MemoryPool, size_text
+from tsengine.query.sample_counts import SampleCounts
 from tsengine.query.source import SampleView
+from tsengine.query.stepmatrix import BYTES_PER_SAMPLE
 
 _MS = 1000.0
+_UNLIMITED = 1 << 62
+_ADVICE = "take a larger step, a shorter range or fewer series"
 _TOO_MANY_SAMPLES = "query processing would load too many samples into memory in query execution"
 
 
 class Limits:
-    """Deadline, cancellation and sample budget of one query. Thread-safe.
+    """Deadline, cancellation and budgets of one query. Thread-safe.
 
     Parameters
     ----------
@@ -35,6 +40,10 @@ class Limits:
         On the clock of `time.monotonic`, in seconds.
     is_canceled
         Asked between slices of work; None if nobody can cancel.
+    max_bytes
+        Memory the query may hold at once.
+    pool
+        What it shares with the other queries; None if it is alone.
 
     """
 
@@ -44,14 +53,27 @@ class Limits:
         max_samples: int,
         deadline: float = float("inf"),
         is_canceled: Callable[[], bool] | None = None,
+        max_bytes: int = _UNLIMITED,
+        pool: MemoryPool | None = None,
     ) -> None:
         self._max_samples = max_samples
         self._deadline = deadline
         self._is_canceled = is_canceled
+        self._max_bytes = max_bytes
+        self._pool = pool
         self._lock = threading.Lock()
         self._n_held = 0
+        self._bytes_beside = 0
+        self._bytes_reserved = 0
         self.n_peak = 0
         self.n_read = 0
+        self.bytes_peak = 0
+        self.bytes_estimated = 0
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory on the query's account now."""
+        return self._n_held * BYTES_PER_SAMPLE + self._bytes_beside
 
     def check(self) -> None:
         """Raise QueryCanceled or QueryTimeout if the query has to end."""
@@ -60,21 +82,113 @@ class Limits:
         if time.monotonic() > self._deadline:
             raise QueryTimeout("query timed out in query execution")
 
+    def reserve(self, n_bytes: int, reason: str, wish_bytes: int = 0) -> None:
+        """Set memory aside before the query reads; waits while other queries hold it.
+
+        Parameters
+        ----------
+        n_bytes
+            What the query is estimated to need at its peak.
+        reason
+            Where most of it goes, for the refusal.
+        wish_bytes
+            What it will probably need later; reserved too as far as one query may have it.
+
+        Raises
+        ------
+        QueryLimitExceeded
+            It is more than one query may have.
+        QueryTimeout, QueryCanceled
+            While waiting.
+
+        """
+        self.bytes_estimated = n_bytes
+        if n_bytes > self._max_bytes:
+            raise QueryLimitExceeded(
+                f"query would need about {size_text(n_bytes)} of memory ({reason}), over the "
+                f"limit of {size_text(self._max_bytes)}; {_ADVICE}"
+            )
+        wanted = max(n_bytes, min(wish_bytes, self._max_bytes))
+        if self._pool is not None and wanted > self._bytes_reserved:
+            self._pool.take(wanted - self._bytes_reserved, self._check_waiting)
+            self._bytes_reserved = wanted
+
+    def _check_waiting(self) -> None:
+        try:
+            self.check()
+        except QueryTimeout:
+            assert self._pool is not None, "only a pool makes queries wait"
+            raise QueryTimeout(
+                f"query timed out while waiting for {size_text(self.bytes_estimated)} of memory: "
+                f"other queries hold {size_text(self._pool.used)} of the "
+                f"{size_text(self._pool.size)} for all"
+            ) from None
+
     def account(self, n_samples: int) -> None:
         """Take samples from the budget; a negative number gives them back.
 
         Raises
         ------
         QueryLimitExceeded
-            More would be held than `max_samples`.
+            More would be held than `max_samples`, or more memory than there is for the query.
 
         """
         with self._lock:
             self._n_held += n_samples
             self.n_peak = max(self.n_peak, self._n_held)
             too_many = self._n_held > self._max_samples
+            missing = self._grow()
         if too_many:
             raise QueryLimitExceeded(_TOO_MANY_SAMPLES)
+        if missing:
+            raise QueryLimitExceeded(missing)
+
+    def account_bytes(self, n_bytes: int) -> None:
+        """Take memory that holds no samples: texts, label sets, buckets of histograms.
+
+        Raises
+        ------
+        QueryLimitExceeded
+
+        """
+        with self._lock:
+            self._bytes_beside += n_bytes
+            missing = self._grow()
+        if missing:
+            raise QueryLimitExceeded(missing)
+
+    def _grow(self) -> str:
+        """Reserve what is held beyond the reservation; the reason why that is impossible."""
+        held = self.bytes_held
+        self.bytes_peak = max(self.bytes_peak, held)
+        if held > self._max_bytes:
+            return (
+                f"query needs at least {size_text(held)} of memory, over the limit of "
+                f"{size_text(self._max_bytes)}; {_ADVICE}"
+            )
+        if self._pool is None or held <= self._bytes_reserved:
+            return ""
+        if not self._pool.try_take(held - self._bytes_reserved):
+            return (
+                f"query needs at least {size_text(held)} of memory, and all queries together hold "
+                f"{size_text(self._pool.used)} of {size_text(self._pool.size)}; try again later"
+            )
+        self._bytes_reserved = held
+        return ""
+
+    def keep(self, n_bytes: int, spare_bytes: int = 0) -> None:
+        """Hold no more than the answer, of so many bytes, and give the rest back.
+
+        Of what is reserved, `spare_bytes` more stay reserved, for what is made of the answer.
+        """
+        with self._lock:
+            self._n_held = 0
+            self._bytes_beside = n_bytes
+            self.bytes_peak = max(self.bytes_peak, n_bytes)
+            excess = max(self._bytes_reserved - n_bytes - spare_bytes, 0)
+            self._bytes_reserved -= excess
+        if self._pool is not None:
+            self._pool.give_back(excess)
 
     def check_steps(self, n_steps: int) -> None:
         """Raise QueryLimitExceeded if a grid alone is beyond the budget, before it is made."""
@@ -104,6 +218,8 @@ class QueryContext:
     histograms
         The native histograms that matrices of the query hold handles of; the same in all contexts
         of a query.
+    counts
+        Samples looked at by step, of these steps; None unless the query asks for them.
     memo, shared_keys
         Work that several parts of the query share, and which parts that are; the same in all
         contexts of a query.
@@ -129,6 +245,7 @@ class QueryContext:
     delayed_name_removal: bool = False
     features: frozenset[str] = field(default_factory=frozenset)
     histograms: HistogramArena = field(default_factory=HistogramArena)
+    counts: SampleCounts | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
     shared_keys: frozenset[Hashable] = field(default_factory=frozenset)
 
@@ -158,10 +275,14 @@ class QueryContext:
         self.annotations.add_info(message, span)
 
     def on_steps(self, steps_ms: npt.NDArray[np.int64], step_ms: int) -> QueryContext:
-        """The same query on other steps (of a subquery, or the one step of a constant part)."""
+        """The same query on other steps (of a subquery, or the one step of a constant part).
+
+        Samples are counted apart: who asked adds them to his own.
+        """
         return replace(
             self,
             steps_ms=steps_ms,
+            counts=None if self.counts is None else SampleCounts(steps_ms),
             start_ms=int(steps_ms[0]) if len(steps_ms) else 0,
             end_ms=int(steps_ms[-1]) if len(steps_ms) else 0,
             step_ms=step_ms,

@@ -8,100 +8,40 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import InvalidQueryType, QueryError
-from tsengine.model.labels import LabelRows
 from tsengine.options import Options
 from tsengine.promql.ast import ValueType
 from tsengine.promql.durations import resolve_durations
 from tsengine.promql.parser import DEPTH_MAX, parse
 from tsengine.query import plan as p
 from tsengine.query.annotations import Annotations
+from tsengine.query.answer import QueryResult, QueryStats, finish
 from tsengine.query.build import QueryTimes, build
 from tsengine.query.context import Limits, QueryContext
+from tsengine.query.estimate import Estimate, estimate
 from tsengine.query.evaluate import evaluate, evaluate_range
 from tsengine.query.explain import explain
 from tsengine.query.labelspace import LabelSpace
+from tsengine.query.memory import MemoryPool, memory_shares
 from tsengine.query.optimize import optimize, shared_keys
+from tsengine.query.sample_counts import SampleCounts
 from tsengine.query.source import SampleSource
-from tsengine.query.stepmatrix import (
-    SAME_LABELSET,
-    RangeVector,
-    ScalarSteps,
-    StepMatrix,
-    StringValue,
-    merge_same_labels,
-    take_rows,
-)
+from tsengine.query.stepmatrix import RangeVector, ScalarSteps, StepMatrix, StringValue
+from tsengine.query.watch import QueryWatch
 
 TIME_MS_MAX = 1 << 60
 """Times further from the epoch are refused: arithmetic on them could overflow."""
 
-ResultType = Literal["vector", "matrix", "scalar", "string"]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryStats:
-    """What a query cost. Times in seconds; `n_peak` is the most samples held at once."""
-
-    plan_s: float = 0.0
-    evaluate_s: float = 0.0
-    finish_s: float = 0.0
-    n_samples_read: int = 0
-    n_samples_peak: int = 0
-
-
-@dataclass(slots=True)
-class QueryResult:
-    """The answer to a query.
-
-    Parameters
-    ----------
-    type
-        ``vector`` (one step), ``matrix``, ``scalar`` (one step, one row) or ``string``.
-    rows, space
-        Label sets of the S series, and what their ids mean; `labels` makes dicts of them.
-    timestamps
-        i64[T], ms.
-    values
-        f64[S, T], C-contiguous.
-    valid
-        bool[S, T], or None if every cell is present.
-    samples
-        The answer if it is a range vector; then `values` is empty and T is 0.
-    text
-        The answer if it is a string.
-    warnings, infos
-        All that were collected.
-
-    """
-
-    type: ResultType
-    rows: LabelRows
-    space: LabelSpace
-    timestamps: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    valid: npt.NDArray[np.bool_] | None = None
-    samples: RangeVector | None = None
-    text: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    infos: list[str] = field(default_factory=list)
-    stats: QueryStats = field(default_factory=QueryStats)
-    _labels: list[dict[str, str]] | None = None
-
-    @property
-    def labels(self) -> list[dict[str, str]]:
-        """One dict per series, in the order of the rows; made when first asked for."""
-        if self._labels is None:
-            self._labels = self.space.materialise(self.rows)
-        return self._labels
+_BYTES_PER_RAW_SAMPLE = 48
+"""A sample as it is read, and once more as it is sent."""
 
 
 class Engine:
@@ -135,6 +75,9 @@ class Engine:
                 self._n_threads - 1, thread_name_prefix="tsengine-query"
             )
         self._pool = pool
+        options = self._options
+        self._query_memory, total = memory_shares(options.query_memory, options.query_memory_total)
+        self.memory = MemoryPool(total)
 
     def close(self) -> None:
         """End the engine's own threads."""
@@ -149,6 +92,8 @@ class Engine:
         lookback_ms: int | None = None,
         timeout_s: float | None = None,
         cancel: Callable[[], bool] | None = None,
+        watch: QueryWatch | None = None,
+        count_samples: bool = False,
     ) -> QueryResult:
         """Evaluate at one time.
 
@@ -162,6 +107,10 @@ class Engine:
             Instead of the options'; a timeout can only be shortened.
         cancel
             Asked between slices of work whether to give up.
+        watch
+            Looks at the query while it runs, and keeps its memory until it is closed.
+        count_samples
+            Whether `QueryStats` has samples by step.
 
         Raises
         ------
@@ -170,7 +119,11 @@ class Engine:
 
         """
         grid = _Grid(time_ms, time_ms, 0)
-        return self._run(expr, grid, lookback_ms=lookback_ms, timeout_s=timeout_s, cancel=cancel)
+        limits = self._limits(timeout_s, cancel, watch)
+        with _account(limits, watch):
+            return self._run(
+                expr, grid, limits, lookback_ms, watch=watch, count_samples=count_samples
+            )
 
     def query_range(
         self,
@@ -182,6 +135,8 @@ class Engine:
         lookback_ms: int | None = None,
         timeout_s: float | None = None,
         cancel: Callable[[], bool] | None = None,
+        watch: QueryWatch | None = None,
+        count_samples: bool = False,
     ) -> QueryResult:
         """Evaluate at ``start, start + step, ...`` up to and including `end`; else as `query`."""
         if step_ms < 1:
@@ -192,7 +147,28 @@ class Engine:
         if end_ms < start_ms:
             raise QueryError("end timestamp must not be before start time")
         grid = _Grid(start_ms, end_ms, step_ms)
-        return self._run(expr, grid, lookback_ms=lookback_ms, timeout_s=timeout_s, cancel=cancel)
+        limits = self._limits(timeout_s, cancel, watch)
+        with _account(limits, watch):
+            return self._run(
+                expr, grid, limits, lookback_ms, watch=watch, count_samples=count_samples
+            )
+
+    @contextmanager
+    def holding(self, n_samples: int) -> Iterator[None]:
+        """Memory for samples that are read and answered without a query, as long as they are.
+
+        Raises
+        ------
+        QueryLimitExceeded, QueryTimeout
+            It is more than one query may have, or others held it for too long.
+
+        """
+        limits = self._limits(None, None, None)
+        try:
+            limits.reserve(n_samples * _BYTES_PER_RAW_SAMPLE, f"{n_samples} samples")
+            yield
+        finally:
+            limits.keep(0)
 
     def explain(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> str:
         """The plan of a query as text; `step_ms` is 0 for an instant query."""
@@ -207,27 +183,44 @@ class Engine:
         plan = build(expr, QueryTimes(grid.start_ms, grid.end_ms))
         return optimize(plan, n_steps=grid.n_steps)
 
+    def _limits(
+        self,
+        timeout_s: float | None,
+        cancel: Callable[[], bool] | None,
+        watch: QueryWatch | None,
+    ) -> Limits:
+        limits = Limits(
+            max_samples=self._options.max_samples,
+            deadline=time.monotonic() + min(timeout_s or np.inf, self._options.query_timeout),
+            is_canceled=cancel,
+            max_bytes=self._query_memory,
+            pool=self.memory,
+        )
+        if watch is not None:
+            watch.attach(limits)
+        return limits
+
     def _run(
         self,
         text: str,
         grid: _Grid,
-        *,
+        limits: Limits,
         lookback_ms: int | None,
-        timeout_s: float | None,
-        cancel: Callable[[], bool] | None,
+        *,
+        watch: QueryWatch | None,
+        count_samples: bool,
     ) -> QueryResult:
         started = time.monotonic()
-        limits = Limits(
-            max_samples=self._options.max_samples,
-            deadline=started + min(timeout_s or np.inf, self._options.query_timeout),
-            is_canceled=cancel,
-        )
         limits.check_steps(grid.n_steps)
         try:
             plan = self._plan(text, grid)
             _check_type(plan, grid)
             planned = time.monotonic()
             ctx = self._context(text, grid, plan, limits, lookback_ms)
+            if count_samples:
+                ctx.counts = SampleCounts(ctx.steps_ms)
+            needs = estimate(plan, ctx)
+            limits.reserve(needs.n_bytes, needs.reason, wish_bytes=_with_text(needs, watch))
             is_range = p.value_type(plan) is ValueType.MATRIX
             value: StepMatrix | ScalarSteps | StringValue | RangeVector
             if is_range:
@@ -238,7 +231,9 @@ class Engine:
             evaluated = time.monotonic()
         except RecursionError as error:
             raise QueryError("expression is nested too deeply") from error
-        result = _finish(value, ctx, is_instant=grid.is_instant)
+        if isinstance(value, StepMatrix) and not grid.is_instant:
+            limits.account_bytes(value.values.nbytes)  # It may be put in order by a copy.
+        result = finish(value, ctx, is_instant=grid.is_instant)
         result.warnings = ctx.annotations.warnings
         result.infos = ctx.annotations.infos
         result.stats = QueryStats(
@@ -247,7 +242,15 @@ class Engine:
             finish_s=time.monotonic() - evaluated,
             n_samples_read=limits.n_read,
             n_samples_peak=limits.n_peak,
+            memory_peak_bytes=limits.bytes_peak,
+            memory_estimated_bytes=limits.bytes_estimated,
+            steps_ms=None if ctx.counts is None else ctx.counts.steps_ms,
+            samples_total_per_step=None if ctx.counts is None else ctx.counts.total,
+            samples_read_per_step=None if ctx.counts is None else ctx.counts.read,
         )
+        result.plan = plan
+        spare = 0 if watch is None else result.n_samples * watch.text_bytes_per_sample
+        limits.keep(result.size_bytes, spare)
         return result
 
     def _context(
@@ -276,6 +279,25 @@ class Engine:
             features=options.features,
             shared_keys=shared_keys(plan),
         )
+
+
+def _with_text(needs: Estimate, watch: QueryWatch | None) -> int:
+    """The answer and the text that a watching caller makes of it."""
+    if watch is None:
+        return 0
+    return needs.answer_bytes + needs.answer_samples * watch.text_bytes_per_sample
+
+
+@contextmanager
+def _account(limits: Limits, watch: QueryWatch | None) -> Iterator[None]:
+    """Close the account of a query that failed, or that nobody watches."""
+    is_watched = False
+    try:
+        yield
+        is_watched = watch is not None
+    finally:
+        if not is_watched:
+            limits.keep(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,84 +334,3 @@ def _check_type(plan: p.Plan, grid: _Grid) -> None:
             f'invalid expression type "{made.value}" for range query, '
             "must be Scalar or instant Vector"
         )
-
-
-def _finish(
-    value: StepMatrix | ScalarSteps | StringValue | RangeVector,
-    ctx: QueryContext,
-    *,
-    is_instant: bool,
-) -> QueryResult:
-    """Remove the names that were marked, unite or refuse equal series, sort."""
-    space, steps_ms = ctx.space, ctx.steps_ms
-    if isinstance(value, StringValue):
-        nothing = np.empty((0, len(steps_ms)))
-        rows = space.empty_rows(0)
-        return QueryResult("string", rows, space, steps_ms, nothing, text=value.text)
-    if isinstance(value, ScalarSteps):
-        rows = space.empty_rows(1)
-        values = np.ascontiguousarray(value.values)[np.newaxis, :]
-        return QueryResult("scalar" if is_instant else "matrix", rows, space, steps_ms, values)
-    if isinstance(value, RangeVector):
-        samples = _sorted_samples(space, value)
-        no_steps, no_values = np.empty(0, np.int64), np.empty((len(samples.labels), 0))
-        return QueryResult("matrix", samples.labels, space, no_steps, no_values, samples=samples)
-    matrix = _without_marked_names(space, _present_rows(space, value))
-    if not is_instant:
-        matrix = _reordered(space, matrix, space.sort_order(matrix.labels))
-    return QueryResult(
-        "vector" if is_instant else "matrix",
-        matrix.labels,
-        space,
-        steps_ms,
-        np.ascontiguousarray(matrix.values),
-        matrix.valid,
-    )
-
-
-def _present_rows(space: LabelSpace, matrix: StepMatrix) -> StepMatrix:
-    """Without rows that hold nothing, and without validity if nothing is absent."""
-    if matrix.valid is None:
-        return matrix
-    n_present = np.count_nonzero(matrix.valid, axis=1)
-    if not n_present.all():
-        matrix = _reordered(space, matrix, np.flatnonzero(n_present))
-    if int(n_present.sum()) == matrix.values.size:
-        return StepMatrix(matrix.labels, matrix.values, None, matrix.drop_name)
-    return matrix
-
-
-def _reordered(space: LabelSpace, matrix: StepMatrix, order: npt.NDArray[np.int64]) -> StepMatrix:
-    n_rows = matrix.n_series
-    if len(order) == n_rows and bool((order == np.arange(n_rows)).all()):
-        return matrix
-    return take_rows(space, matrix, order)
-
-
-def _without_marked_names(space: LabelSpace, matrix: StepMatrix) -> StepMatrix:
-    marks = matrix.drop_name
-    if marks is not None and marks.any():
-        labels = _drop_marked(space, matrix.labels, marks)
-        matrix = StepMatrix(labels, matrix.values, matrix.valid, None)
-    return merge_same_labels(space, matrix)
-
-
-def _drop_marked(space: LabelSpace, labels: LabelRows, marks: npt.NDArray[np.bool_]) -> LabelRows:
-    bare = space.drop_name(labels)
-    if marks.all():
-        return bare
-    both = space.concat([labels, bare])
-    return space.take(both, np.arange(len(labels)) + len(labels) * marks)
-
-
-def _sorted_samples(space: LabelSpace, vector: RangeVector) -> RangeVector:
-    labels = vector.labels
-    if vector.drop_name is not None:
-        labels = _drop_marked(space, labels, vector.drop_name)
-        if len(space.group(labels)[1]) < len(labels):
-            raise QueryError(SAME_LABELSET)
-    order = space.sort_order(labels)
-    lengths = np.diff(vector.offsets)[order]
-    offsets = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
-    at = np.repeat(vector.offsets[:-1][order] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return RangeVector(space.take(labels, order), offsets, vector.t_ms[at], vector.values[at])

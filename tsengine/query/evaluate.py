@@ -11,12 +11,13 @@ from tsengine.query.operators.aggregate import aggregate
 from tsengine.query.operators.binary import binary, unary
 from tsengine.query.operators.functions import call_function
 from tsengine.query.operators.info import add_info_labels
+from tsengine.query.operators.range_notes import no_notes
 from tsengine.query.operators.rollup import evaluate_rollup, prepare_rollup
 from tsengine.query.operators.scalars import evaluate_number, evaluate_string, repeat
 from tsengine.query.operators.select import (
     evaluate_range_vector,
     evaluate_select,
-    select_kernel,
+    select_function,
     select_series,
 )
 from tsengine.query.operators.sliced import aggregate_series
@@ -66,7 +67,10 @@ def evaluate(plan: p.Plan, ctx: QueryContext) -> EvalValue:
             number = _number(operand, ctx)
             return _replacing(ctx, [number], unary(ctx, node, number))
         case p.InvariantPlan(inner=inner):
-            once = evaluate(inner, ctx.on_steps(ctx.steps_ms[:1], ctx.step_ms))
+            once_ctx = ctx.on_steps(ctx.steps_ms[:1], ctx.step_ms)
+            once = evaluate(inner, once_ctx)
+            if ctx.counts is not None and once_ctx.counts is not None:
+                ctx.counts.add_repeated(once_ctx.counts)
             return _replacing(ctx, [once], repeat(once, ctx))
     raise AssertionError(f"{type(plan).__name__} has no value at steps")
 
@@ -112,11 +116,17 @@ def _evaluate_once(
         return _evaluate_reading(plan, ctx)
     place = ("result", key, ctx.start_ms, ctx.end_ms, ctx.n_steps)
     if place not in ctx.memo:
+        before = None if ctx.counts is None else ctx.counts.copy()
         with ctx.annotations.recorded() as notes:
-            ctx.memo[place] = (_evaluate_reading(plan, ctx), notes)
+            made = _evaluate_reading(plan, ctx)
+        counted = ctx.counts.since(*before) if ctx.counts and before else None
+        ctx.memo[place] = (made, notes, counted)
     else:
         # Annotations name the place in the query, so an equal part elsewhere has its own.
-        ctx.annotations.add_again(ctx.memo[place][1], _noted_span(plan))
+        _, notes, counted = ctx.memo[place]
+        ctx.annotations.add_again(notes, _noted_span(plan))
+        if ctx.counts is not None and counted is not None:
+            ctx.counts.add(*counted)
     matrix = ctx.memo[place][0]
     assert isinstance(matrix, StepMatrix), "only matrices are kept under this key"
     # It stays for the rest of the query, so every use is counted beside it.
@@ -144,7 +154,7 @@ def _evaluate_reading(
 
 def _evaluate_select(plan: p.SelectPlan, ctx: QueryContext) -> StepMatrix:
     matrix = evaluate_select(plan, ctx)
-    if plan.want_time:
+    if plan.want_time or plan.want_start:
         return remove_names(ctx.space, matrix, delayed=ctx.delayed_name_removal)
     return matrix
 
@@ -166,8 +176,9 @@ def _evaluate_sliced(plan: p.SlicedAggregatePlan, ctx: QueryContext) -> StepMatr
         return result
     if isinstance(operand, p.SelectPlan):
         series = select_series(operand, ctx)
-        return aggregate_series(ctx, plan.node, series, select_kernel(operand))
+        notes = no_notes(series.labels, operand.node.span)
+        return aggregate_series(ctx, plan.node, series, select_function(operand), notes)
     assert isinstance(operand.source, p.MatrixPlan), "subqueries are not aggregated in slices"
     params = [_scalar(param, ctx) for param in operand.params]
     rollup = prepare_rollup(operand.node, operand.source, ctx, params)
-    return aggregate_series(ctx, plan.node, rollup.series, rollup.kernel, rollup)
+    return aggregate_series(ctx, plan.node, rollup.series, rollup.function, rollup.notes, rollup)

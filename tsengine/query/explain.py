@@ -26,8 +26,10 @@ def _describe(plan: p.Plan) -> str:
             return f"number {node.value!r}"
         case p.StringPlan(node=node):
             return f"string {node.value!r}"
-        case p.SelectPlan(node=node, shift=shift, want_time=want_time):
+        case p.SelectPlan(node=node, shift=shift, want_time=want_time, want_start=want_start):
             what = "sample times" if want_time else "latest samples"
+            if want_start:
+                what = "start timestamps"
             return f"{what} of {_selector(node)}{_shift(shift)}"
         case p.MatrixPlan(node=node, shift=shift, range_ms=range_ms):
             return f"samples of {_selector(node.selector)} over {range_ms} ms{_shift(shift)}"

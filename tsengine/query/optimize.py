@@ -19,6 +19,10 @@ _TIME_FUNCTIONS = frozenset(
 MERGEABLE_AGGREGATES = frozenset({"sum", "count", "avg", "min", "max", "group"})
 """Aggregations whose partial results of slices can be merged."""
 
+_TOTALS_FUNCTIONS = frozenset({"histogram_count", "histogram_sum", "histogram_avg"})
+_BUCKET_FUNCTIONS = frozenset({"histogram_quantile", "histogram_quantiles", "histogram_fraction"})
+_TRIMS = frozenset({"</", ">/"})
+
 
 def optimize(plan: p.Plan, *, n_steps: int, slice_aggregates: bool = True) -> p.Plan:
     """Apply all rewrites.
@@ -33,6 +37,7 @@ def optimize(plan: p.Plan, *, n_steps: int, slice_aggregates: bool = True) -> p.
         Whether aggregations may run inside slices; off to compare both ways.
 
     """
+    plan = _mark_totals(plan, is_under_totals=False)
     if slice_aggregates:
         plan = _slice_aggregates(plan)
     # Subqueries have grids of their own, so a single step outside does not mean one inside.
@@ -71,13 +76,37 @@ def mark_invariant(plan: p.Plan, *, worthwhile: bool) -> p.Plan:
     return _map_children(plan, partial(mark_invariant, worthwhile=worthwhile))
 
 
+def _mark_totals(plan: p.Plan, *, is_under_totals: bool) -> p.Plan:
+    """Mark selectors of whose histograms only totals are used.
+
+    As in Prometheus they are below a function of totals with nothing that needs buckets above them
+    at all. A subquery needs them to find counter resets.
+    """
+    match plan:
+        case p.SelectPlan() | p.MatrixPlan():
+            return replace(plan, totals_only=is_under_totals)
+        case p.SubqueryPlan():
+            return plan
+        case p.CallPlan(node=node) if node.name in _BUCKET_FUNCTIONS:
+            return plan
+        case p.BinaryPlan(node=node) if node.op in _TRIMS:
+            return plan
+        case p.CallPlan(node=node) if node.name in _TOTALS_FUNCTIONS:
+            is_under_totals = True
+    return _map_children(plan, partial(_mark_totals, is_under_totals=is_under_totals))
+
+
 def _slice_aggregates(plan: p.Plan) -> p.Plan:
     plan = _map_children(plan, _slice_aggregates)
     if (
         isinstance(plan, p.AggregatePlan)
         and plan.node.op in MERGEABLE_AGGREGATES
         and (
-            (isinstance(plan.operand, p.SelectPlan) and not plan.operand.want_time)
+            (
+                isinstance(plan.operand, p.SelectPlan)
+                and not plan.operand.want_time
+                and not plan.operand.want_start
+            )
             or (
                 isinstance(plan.operand, p.RollupPlan)
                 and isinstance(plan.operand.source, p.MatrixPlan)
@@ -108,14 +137,16 @@ def shared_keys(plan: p.Plan) -> frozenset[Hashable]:
 def share_key(plan: p.Plan) -> Hashable | None:
     """What makes two parts that read samples the same, wherever they stand; None if too complex."""
     match plan:
-        case p.SelectPlan(node=node, shift=shift, want_time=want_time):
-            return ("select", node.matchers, shift, want_time, node.smoothed)
+        case p.SelectPlan(node=node, shift=shift):
+            wants = (plan.want_time, plan.want_start, plan.totals_only)
+            return ("select", node.matchers, shift, wants, node.smoothed)
         case p.RollupPlan(node=node, source=p.MatrixPlan() as source, params=params):
             if not all(isinstance(param, p.NumberPlan) for param in params):
                 return None
             numbers = tuple(repr(param.node.value) for param in params)  # type: ignore[union-attr]
             selector = source.node.selector
-            read = (selector.matchers, source.shift, selector.anchored, selector.smoothed)
+            modifiers = (selector.anchored, selector.smoothed, source.totals_only)
+            read = (selector.matchers, source.shift, modifiers)
             return ("rollup", node.name, read, source.range_ms, numbers)
         case p.SlicedAggregatePlan(node=node, operand=operand):
             inner = share_key(operand)

@@ -49,7 +49,7 @@ class Partial(ABC):
         Parameters
         ----------
         values
-            f64[R, T].
+            f64[R, T], floats only: cells that hold histograms have to be absent.
         valid
             bool[R, T], or None if every cell is present.
         groups

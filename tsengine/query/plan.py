@@ -38,20 +38,30 @@ class StringPlan:
 
 @dataclass(frozen=True, slots=True)
 class SelectPlan:
-    """An instant selector; `want_time` gives the samples' times (``timestamp(selector)``)."""
+    """An instant selector; `want_time` gives the samples' times (``timestamp(selector)``).
+
+    `want_start` gives their start timestamps (``start_timestamp(selector)``). `totals_only`: of
+    histograms nothing but count, sum and hint is of use.
+    """
 
     node: ast.VectorSelector
     shift: Shift
     want_time: bool = False
+    want_start: bool = False
+    totals_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """A range selector: the operand of a rollup, or the root of an instant query."""
+    """A range selector: the operand of a rollup, or the root of an instant query.
+
+    `totals_only`: see `SelectPlan`.
+    """
 
     node: ast.MatrixSelector
     shift: Shift
     range_ms: int
+    totals_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

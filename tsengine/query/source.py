@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import Matcher
@@ -43,6 +44,15 @@ class SampleView(Protocol):
         self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, *, drop_stale: bool
     ) -> FrameBatch:
         """Samples with mint <= t <= maxt. With `drop_stale` markers are left out."""
+
+    def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
+        """Whether a sample that `read` would return may be a histogram; never falsely False."""
+
+    def read_start_times(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> SeriesColumns:
+        """Samples with mint <= t <= maxt whose start timestamp is known.
+
+        ``bits`` are those of the start's i64 ms; series without any are left out.
+        """
 
 
 class SampleSource(Protocol):

@@ -32,7 +32,8 @@ class StepMatrix:
     labels
         Label sets of the S series.
     values
-        f64[S, T], C-contiguous.
+        f64[S, T], C-contiguous. A cell is a float, or the handle of a native histogram in the
+        query's arena (`QueryContext.histograms`).
     valid
         bool[S, T], or None if every cell is present.
     drop_name

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from tsengine.model.batch import SampleBatch
+from tsengine.model.exemplars import ExemplarBatch
 from tsengine.storage.catalog import Reject
 
 N_REJECTS_MAX = 100
@@ -26,9 +27,13 @@ class TimeLimits:
 
 @dataclass(frozen=True, slots=True)
 class TimeSplit:
-    """The accepted samples, and the refused ones by series."""
+    """The accepted samples, and the refused ones by series.
+
+    ``kept`` are the rows of the batch that are accepted, ascending; None says all.
+    """
 
     accepted: SampleBatch
+    kept: npt.NDArray[np.int64] | None
     too_old: tuple[Reject, ...]
     too_new: tuple[Reject, ...]
 
@@ -45,12 +50,12 @@ def split_by_time(
 
     """
     if len(batch) == 0:
-        return TimeSplit(batch, (), ())
+        return TimeSplit(batch, None, (), ())
     none = np.zeros(0, bool)
     old = batch.t_ms < limits.mint if limits.mint is not None else none
     new = batch.t_ms > limits.maxt if limits.maxt is not None else none
     if not old.any() and not new.any():
-        return TimeSplit(batch, (), ())
+        return TimeSplit(batch, None, (), ())
     keep = np.ones(len(batch), bool)
     too_old: tuple[Reject, ...] = ()
     too_new: tuple[Reject, ...] = ()
@@ -62,8 +67,29 @@ def split_by_time(
         keep &= ~new
         reason = f"too far in the future; the limit is now {_text(limits.maxt)}"
         too_new = _rejects(batch, new, f"sample {{}} is {reason}", describe)
-    accepted = SampleBatch(batch.refs[keep], batch.t_ms[keep], batch.bits[keep])
-    return TimeSplit(accepted, too_old, too_new)
+    kept = np.flatnonzero(keep)
+    return TimeSplit(batch.take(kept), kept, too_old, too_new)
+
+
+def split_exemplars(
+    batch: ExemplarBatch | None,
+    limits: TimeLimits,
+    describe: Callable[[npt.NDArray[np.uint32]], list[str]],
+) -> tuple[ExemplarBatch | None, tuple[Reject, ...]]:
+    """Exemplars inside the limits (None: there are none), and the refused ones by series."""
+    if batch is None:
+        return None, ()
+    refused = np.zeros(len(batch), bool)
+    if limits.mint is not None:
+        refused |= batch.t_ms < limits.mint
+    if limits.maxt is not None:
+        refused |= batch.t_ms > limits.maxt
+    if not refused.any():
+        return batch, ()
+    reason = "an exemplar is refused: its time {} is out of range"
+    rejects = tuple(replace(r, n_samples=0) for r in _rejects(batch, refused, reason, describe))
+    kept = np.flatnonzero(~refused)
+    return (batch.take(kept) if len(kept) else None), rejects
 
 
 def _text(t_ms: int) -> str:
@@ -74,7 +100,7 @@ def _text(t_ms: int) -> str:
 
 
 def _rejects(
-    batch: SampleBatch,
+    batch: SampleBatch | ExemplarBatch,
     refused: npt.NDArray[np.bool_],
     reason: str,
     describe: Callable[[npt.NDArray[np.uint32]], list[str]],

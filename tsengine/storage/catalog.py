@@ -11,7 +11,7 @@ Writer methods: one thread at a time (the caller holds the lane's lock). `view`:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,14 @@ from tsengine.errors import (
 from tsengine.kernels import catalog as kernels
 from tsengine.kernels import protowire
 from tsengine.model.batch import SampleBatch
+from tsengine.model.exemplars import ExemplarBatch
 from tsengine.model.metadata import METRIC_TYPES, MetadataEntry, family_name
 from tsengine.options import LabelLimits
 from tsengine.storage import catalog_payload, rejects
 from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.index import PostingsBuilder
 from tsengine.storage.interning import NONE, HashKeys, Interner, metric_symbols
-from tsengine.storage.label_sets import LabelSets, label_sets_of_mappings
+from tsengine.storage.label_sets import LabelSets, label_sets_of_mappings, with_type_and_unit
 from tsengine.storage.memo import SenderMemo
 from tsengine.storage.rejects import Reject
 from tsengine.storage.remote_write import RemoteWriteScanner, Rows
@@ -49,19 +50,19 @@ _LIMIT_ROUNDS_MAX = 8
 class ScanResult:
     """What one body brought.
 
-    ``batch`` holds the samples of all series that were not refused, in the body's order; new
-    series have refs ``first_new_ref <= ref < first_new_ref + n_new``. ``metadata`` holds only
-    what differs from what was last said about a metric. Of histograms and exemplars there are
-    only the numbers.
+    ``batch`` holds the samples of all series that were not refused: first ``n_floats`` float
+    samples, then histograms, both in the body's order; so a histogram wins over a float of the
+    same series and time. New series have refs ``first_new_ref <= ref < first_new_ref + n_new``.
+    ``metadata`` holds only what differs from what was last said about a metric.
     """
 
     batch: SampleBatch
+    n_floats: int
+    exemplars: ExemplarBatch | None
     first_new_ref: int
     n_new: int
     rejected: tuple[Reject, ...]
     metadata: tuple[MetadataEntry, ...]
-    n_histograms: int
-    n_exemplars: int
 
 
 class Catalog:
@@ -75,13 +76,24 @@ class Catalog:
         What a label set may be.
     max_series
         Series that may exist.
+    type_and_unit_labels
+        New series of remote write 2.0 get the labels ``__type__`` and ``__unit__`` of their
+        metadata (Prometheus's feature of that name).
 
     """
 
-    def __init__(self, *, secret: bytes, limits: LabelLimits, max_series: int) -> None:
+    def __init__(
+        self,
+        *,
+        secret: bytes,
+        limits: LabelLimits,
+        max_series: int,
+        type_and_unit_labels: bool = False,
+    ) -> None:
         assert len(secret) == 32, "the manifest keeps 32 bytes"
         self._limits = limits
         self._max_series = min(max_series, NONE - 1)
+        self._type_and_unit_labels = type_and_unit_labels
         self._keys = HashKeys.derive(secret)
         self._interner = Interner(self._keys)
         self._memo = SenderMemo(MEMO_SIZE_BYTES_MAX)
@@ -135,14 +147,15 @@ class Catalog:
             if not sender:
                 raise
             raise MalformedRequest(f"{sender}: {error}") from None
+        floats = _float_batch(rows, refs)
         return ScanResult(
-            _batch(rows, refs),
+            _with_histograms(floats, rows, refs),
+            len(floats),
+            _exemplar_batch(rows, refs),
             first_new_ref,
             self.next_ref - first_new_ref,
             refused,
             (*self._news(listed), *metadata),
-            int(rows.totals[protowire.N_HISTOGRAMS]),
-            int(rows.totals[protowire.N_EXEMPLARS]),
         )
 
     def series_refs(
@@ -218,10 +231,22 @@ class Catalog:
         refs, misses = self._memo.find(rows.hashes, rows.n)
         if rows.is_plain and not len(misses):
             return refs, (), ()
-        fine = (rows.statuses == protowire.ROW_OK) & (rows.sample_counts() > 0)
+        n_stored = rows.sample_counts()
+        refused_rows = _NO_ROWS
+        if rows.nested is not None:
+            n_stored += rows.nested.counts_by_row(rows.n)
+            refused_rows = rows.nested.refused_rows()
+        fine = (rows.statuses == protowire.ROW_OK) & (n_stored > 0)
         refs[~fine] = NONE
-        asked = np.flatnonzero((refs == NONE) | (rows.n_histograms > 0))
+        is_asked = refs == NONE
+        is_asked[refused_rows] = True
+        asked = np.flatnonzero(is_asked)
+        if not len(asked):
+            return refs, (), ()
         given = rows.label_sets(asked)
+        columns = rows.metadata_columns(asked) if self._type_and_unit_labels else None
+        if columns is not None:
+            given = with_type_and_unit(given, columns[0], columns[2])
         new = np.flatnonzero((refs[asked] == NONE) & fine[asked])
         missed = asked[new]
         canonical, broken = (given if len(new) == len(asked) else given.take(new)).checked(
@@ -304,14 +329,52 @@ class Catalog:
         return tuple(news)
 
 
-def _batch(rows: Rows, refs: npt.NDArray[np.uint32]) -> SampleBatch:
-    """Samples of rows that have a ref, in the body's order; owned by the receiver."""
+_NO_ROWS = np.empty(0, np.int64)
+
+
+def _float_batch(rows: Rows, refs: npt.NDArray[np.uint32]) -> SampleBatch:
+    """Float samples of rows that have a ref, in the body's order; owned by the receiver."""
     if rows.is_plain and rows.n_samples == rows.n:
         # One sample a row.
         sample_refs = refs
     else:
         sample_refs = np.repeat(refs, rows.sample_counts())
+    start_ms = None if rows.nested is None else rows.nested.start_ms
     stored = sample_refs != NONE
     if stored.all():
-        return SampleBatch(sample_refs, rows.t_ms.copy(), rows.bits.copy())
-    return SampleBatch(sample_refs[stored], rows.t_ms[stored], rows.bits[stored])
+        return SampleBatch(sample_refs, rows.t_ms.copy(), rows.bits.copy(), start_ms=start_ms)
+    batch = SampleBatch(sample_refs, rows.t_ms, rows.bits, start_ms=start_ms)
+    return batch.take(np.flatnonzero(stored))
+
+
+def _with_histograms(floats: SampleBatch, rows: Rows, refs: npt.NDArray[np.uint32]) -> SampleBatch:
+    """The batch with the histograms of rows that have a ref behind its floats."""
+    if rows.nested is None or not len(rows.nested.histograms.rows):
+        return floats
+    found = rows.nested.histograms
+    every = SampleBatch(refs[found.rows], found.t_ms, found.bits, found.table, found.start_ms)
+    stored = every.take(np.flatnonzero((found.statuses == 0) & (every.refs != NONE)))
+    starts = [
+        np.zeros(len(batch), np.int64) if batch.start_ms is None else batch.start_ms
+        for batch in (floats, stored)
+    ]
+    start_ms = np.concatenate(starts)
+    return SampleBatch(
+        np.concatenate([floats.refs, stored.refs]),
+        np.concatenate([floats.t_ms, stored.t_ms]),
+        np.concatenate([floats.bits, stored.bits]),
+        stored.histograms,
+        start_ms if start_ms.any() else None,
+    )
+
+
+def _exemplar_batch(rows: Rows, refs: npt.NDArray[np.uint32]) -> ExemplarBatch | None:
+    """Exemplars of rows that have a ref; None if there are none."""
+    if rows.nested is None:
+        return None
+    found = rows.nested.exemplars
+    exemplar_refs = refs[found.rows]
+    stored = np.flatnonzero((found.statuses == 0) & (exemplar_refs != NONE))
+    if not len(stored):
+        return None
+    return replace(found.batch, refs=exemplar_refs).take(stored)

@@ -139,9 +139,15 @@ class CatalogView:
 
     def label_values(self, name: str, refs: npt.NDArray[np.uint32] | None) -> list[str]:
         """Values of one label in the series, sorted; None asks for all series."""
+        return sorted(self.texts(self.label_value_symbols(name, refs)))
+
+    def label_value_symbols(
+        self, name: str, refs: npt.NDArray[np.uint32] | None
+    ) -> npt.NDArray[np.integer]:
+        """Symbols of the values of one label in the series, each once, in no order of texts."""
         symbol = self.find_symbol(name)
         if symbol == NO_ID:
-            return []
+            return np.zeros(0, np.int64)
         if refs is None:
             pairs = self.pairs_of_names.rows(symbol).astype(np.int64)
         else:
@@ -149,7 +155,7 @@ class CatalogView:
             used = np.zeros(self.n_pairs, np.bool_)
             used[column[column >= 0]] = True
             pairs = np.flatnonzero(used)
-        return sorted(self.texts(self.pair_values[pairs]))
+        return self.pair_values[pairs]
 
     def cardinality(self, limit: int) -> dict[str, int | list[tuple[str, int]]]:
         """What takes the room, largest first, at most ``limit`` of each kind.

@@ -23,7 +23,7 @@ from tsengine.storage.catalog import CatalogView
 from tsengine.storage.catalog_file import write_catalog_segment
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import HeadView
-from tsengine.storage.manifest import Manifest, PartEntry
+from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry
 from tsengine.storage.metadata_store import write_metadata
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import write_part
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
 
 _CHUNK_SAMPLES = 2 * 1024 * 1024
+_CHUNK_HISTOGRAM_BYTES = 32 * 1024 * 1024
 
 
 class Checkpointer:
@@ -43,6 +44,7 @@ class Checkpointer:
         self._fs = fs
         self._directory = database.directory
         self._manifest = current
+        self._replaced_exemplars: list[str] = []
         self._commit_lock = threading.Lock()
 
     @property
@@ -117,6 +119,7 @@ class Checkpointer:
         try:
             segment = self._write_catalog(frozen, written)
             metadata_file = self._write_metadata(written)
+            exemplar_files = self._write_exemplars(frozen, written)
             entry = self._write_head(frozen, written)
             part = None
             if entry is not None:
@@ -131,12 +134,16 @@ class Checkpointer:
                 parts=current.parts + (() if entry is None else (entry,)),
                 catalog_segments=segments,
                 metadata_file=metadata_file or current.metadata_file,
+                exemplar_files=exemplar_files,
                 wal_floor=frozen.wal_floor,
                 next_ref=max(current.next_ref, frozen.next_ref),
                 next_seq=max(current.next_seq, frozen.next_seq),
             )
 
+        previous = self._manifest.exemplar_files
         self.commit(change, written)
+        database.exemplars.commit(frozen.exemplar_mark, exemplar_files)
+        self._drop_exemplar_files(set(previous) - set(exemplar_files))
         database.change_state(lambda state: state.with_flushed(frozen, part))
 
     def _write_catalog(self, frozen: FrozenHead, written: list[str]) -> str | None:
@@ -164,6 +171,30 @@ class Checkpointer:
         self._fs.sync_dir(os.path.dirname(path))
         return name
 
+    def _write_exemplars(self, frozen: FrozenHead, written: list[str]) -> tuple[ExemplarEntry, ...]:
+        """Files of all exemplars below the mark: those that stay, and a new one if need be."""
+
+        def new_name() -> str:
+            name = filenames.exemplar_name(self.new_file_number())
+            written.append(filenames.exemplar_path(self._directory, name))
+            return name
+
+        database = self._database
+        made, kept = database.exemplars.write(
+            frozen.exemplar_mark,
+            new_name,
+            database.exemplar_floor(),
+            database.options.exemplars_max,
+        )
+        return kept if made is None else (*kept, made)
+
+    def _drop_exemplar_files(self, replaced: set[ExemplarEntry]) -> None:
+        """Remove what the flush before replaced: a query that began then may still read it."""
+        self.discard(self._replaced_exemplars)
+        self._replaced_exemplars = [
+            filenames.exemplar_path(self._directory, file.name) for file in replaced
+        ]
+
     def _write_head(self, frozen: FrozenHead, written: list[str]) -> PartEntry | None:
         head = frozen.head
         if head.n_samples == 0:
@@ -186,10 +217,12 @@ class Checkpointer:
 def chunks_of_head(view: HeadView) -> Iterator[SeriesColumns]:
     """A head's samples in pieces of series, so that a flush needs little memory beside the head."""
     refs = view.refs()
-    n_chunks = max(1, -(-view.n_samples // _CHUNK_SAMPLES))
+    n_chunks = max(
+        1, -(-view.n_samples // _CHUNK_SAMPLES), -(-view.histogram_bytes // _CHUNK_HISTOGRAM_BYTES)
+    )
     for piece in np.array_split(refs, min(n_chunks, max(1, len(refs)))):
         if len(piece):
-            yield view.collect(piece, view.mint, view.maxt)
+            yield view.collect(piece, view.mint, view.maxt, with_starts=True)
 
 
 def targets_of(catalog: CatalogView, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:

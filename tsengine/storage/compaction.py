@@ -22,11 +22,11 @@ from tsengine.storage.head_read import sorted_unique
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import Progress, Targets, write_part
-from tsengine.storage.pieces import I64Array, U32Array, expand_ranges
+from tsengine.storage.pieces import expand_ranges
 from tsengine.storage.select import read_columns
 
 CHUNK_SAMPLES = 2 * 1024 * 1024
-"""Samples decoded at a time (more only if one series alone has more)."""
+"""Samples decoded at a time (more only if one series alone has more), see `series_samples`."""
 
 
 class Cancel(Protocol):
@@ -67,7 +67,7 @@ def merge_parts(
             mint, maxt = partition_range(partition, partition_ms)
             mint = max(mint, -(2**63)) if cut_before_ms is None else max(mint, cut_before_ms)
             maxt = min(maxt, 2**63 - 1)
-            sources = [r for r in readers if _series_samples(r, mint, maxt)[1].any()]
+            sources = [r for r in readers if len(r.series_samples(mint, maxt)[0])]
             if mint > maxt or not sources:
                 continue
             names.append(next_name())
@@ -104,29 +104,21 @@ def _partitions_of(readers: Sequence[PartReader], partition_ms: int) -> list[int
     return sorted(touched)
 
 
-def _series_samples(reader: PartReader, mint: int, maxt: int) -> tuple[U32Array, I64Array]:
-    """``(refs, samples of each in blocks that touch the range)``, from the index alone."""
-    index = reader.index
-    touches = (index.axis_mint <= maxt) & (index.axis_maxt >= mint)
-    sizes = np.where(touches[index.block_axis], index.block_size, 0).astype(np.int64)
-    return index.refs, np.add.reduceat(sizes, index.series_blocks[:-1])
-
-
 def _chunks(
     sources: Sequence[PartReader], mint: int, maxt: int, cancel: Cancel | None
 ) -> Iterator[SeriesColumns]:
     """The merged samples of a closed range, some series at a time."""
-    tables = [_series_samples(source, mint, maxt) for source in sources]
-    refs = sorted_unique(np.concatenate([own[counts > 0] for own, counts in tables]))
+    tables = [source.series_samples(mint, maxt) for source in sources]
+    refs = sorted_unique(np.concatenate([own for own, _ in tables]))
     n_samples = np.zeros(len(refs), np.int64)
     for own, counts in tables:
-        n_samples[np.searchsorted(refs, own[counts > 0])] += counts[counts > 0]
+        n_samples[np.searchsorted(refs, own)] += counts
     chunk = np.cumsum(n_samples) // CHUNK_SAMPLES
     borders = np.concatenate(([0], np.flatnonzero(np.diff(chunk)) + 1, [len(refs)]))
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         if cancel is not None and cancel.is_set():
             raise Closed("the merge was given up because the database closes")
-        yield read_columns(sources, [], refs[start:end], mint, maxt)
+        yield read_columns(sources, [], refs[start:end], mint, maxt, with_start=True)
 
 
 def _shifted(progress: Progress, n_before: int) -> Progress:

@@ -19,13 +19,17 @@ import numpy.typing as npt
 from tsengine.clock import Clock, system_clock
 from tsengine.errors import Closed, Overloaded, ReadOnly, TooFarInFuture, TooOldSample
 from tsengine.model.batch import SampleBatch
+from tsengine.model.exemplars import ExemplarBatch
+from tsengine.model.histograms import Histograms, is_handle
 from tsengine.model.labels import format_series, label_dicts
 from tsengine.model.metadata import MetadataEntry
 from tsengine.options import Options
 from tsengine.storage import wal_records
-from tsengine.storage.append_limits import TimeLimits, split_by_time
+from tsengine.storage.append_limits import TimeLimits, split_by_time, split_exemplars
+from tsengine.storage.append_records import checked_batch, sample_records
 from tsengine.storage.catalog import Reject
 from tsengine.storage.checkpoint import Checkpointer
+from tsengine.storage.exemplar_records import encode_exemplars
 from tsengine.storage.filesystem import FileSystem, LocalFileSystem
 from tsengine.storage.ingest_log import LogEntry, Ticket
 from tsengine.storage.lock import DirectoryLock
@@ -37,13 +41,14 @@ from tsengine.storage.wal import Wal
 
 _LOG = logging.getLogger(__name__)
 _BATCH_ROWS_MAX = 256 * 1024
+_BATCH_HISTOGRAMS_MAX = 8 * 1024
 _BACKPRESSURE_S = 5.0
 _FLUSH_ON_CLOSE_SAMPLES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class AppendOutcome:
-    """What became of one append: samples stored, things refused."""
+    """What became of one append: floats, histograms and exemplars stored, things refused."""
 
     n_samples: int
     n_histograms: int
@@ -100,6 +105,7 @@ class StorageDatabase:
         self.recovery: RecoveryReport = recovered.report
         self.catalog = recovered.catalog
         self.metadata = recovered.metadata
+        self.exemplars = recovered.exemplars
         self._state = recovered.state
         self._logged_ref = self._durable_ref = recovered.catalog.next_ref
         self._lane_catalog = recovered.state.catalog
@@ -142,36 +148,62 @@ class StorageDatabase:
         with self._lane:
             self._check_writable()
             scan = self.catalog.scan_remote_write(body, version=version, sender=sender)
-            split = split_by_time(scan.batch, self._time_limits(), self._describe_in_lane)
-            ticket = self._log_batch(split.accepted, scan.metadata, n_bytes=len(body))
+            limits = self._time_limits()
+            split = split_by_time(scan.batch, limits, self._describe_in_lane)
+            exemplars, late = split_exemplars(scan.exemplars, limits, self._describe_in_lane)
+            n_bytes = len(body)
+            if split.accepted.histograms is not None:
+                n_bytes += split.accepted.histograms.n_bytes
+            ticket = self._log_batch(
+                split.accepted, scan.metadata, exemplars=exemplars, n_bytes=n_bytes
+            )
         if ticket is not None:
             ticket.wait()
-        rejected = (*scan.rejected, *split.too_old, *split.too_new)
-        return AppendOutcome(len(split.accepted), 0, scan.n_exemplars, rejected)
+        n_floats = scan.n_floats
+        if split.kept is not None:
+            n_floats = int(np.searchsorted(split.kept, n_floats))
+        return AppendOutcome(
+            n_floats,
+            len(split.accepted) - n_floats,
+            0 if exemplars is None else len(exemplars),
+            (*scan.rejected, *split.too_old, *split.too_new, *late),
+        )
 
     def append_columns(
         self,
         refs: npt.NDArray[np.uint32],
         t_ms: npt.NDArray[np.int64],
         bits: npt.NDArray[np.uint64],
+        *,
+        histograms: Histograms | None = None,
+        start_ms: npt.NDArray[np.int64] | None = None,
     ) -> AppendOutcome:
         """Store samples of known series; returns after the fsync.
+
+        Parameters
+        ----------
+        refs, t_ms, bits
+            u32[N], i64[N], u64[N]: floats and, with ``histograms``, handles of that table.
+        start_ms
+            Start timestamps: i64[N], 0 where unknown.
 
         Raises
         ------
         ValueError
-            A ref was not given out by `series_refs` of this database.
+            A ref was not given out by `series_refs` of this database, or the table is not in
+            normal form.
 
         """
         if len(refs) and int(refs.max()) >= self.catalog.next_ref:
             raise ValueError(f"series ref {int(refs.max())} was not given out by this database")
+        whole = checked_batch(SampleBatch(refs, t_ms, bits, histograms, start_ms))
+        n_rows = _BATCH_ROWS_MAX if whole.histograms is None else _BATCH_HISTOGRAMS_MAX
         too_old: list[Reject] = []
         too_new: list[Reject] = []
         tickets: list[Ticket] = []
-        n_stored = 0
-        for start in range(0, len(refs), _BATCH_ROWS_MAX):
-            rows = slice(start, start + _BATCH_ROWS_MAX)
-            batch = SampleBatch(refs[rows], t_ms[rows], bits[rows])
+        n_stored = n_histograms = 0
+        for start in range(0, len(whole), n_rows):
+            batch = whole.take(slice(start, start + n_rows))
             self._wait_for_room()
             with self._lane:
                 self._check_writable()
@@ -180,11 +212,14 @@ class StorageDatabase:
             if ticket is not None:
                 tickets.append(ticket)
             n_stored += len(split.accepted)
+            if split.accepted.histograms is not None:
+                n_histograms += int(is_handle(split.accepted.bits).sum())
             too_old += split.too_old
             too_new += split.too_new
         for ticket in tickets:
             ticket.wait()
-        return AppendOutcome(n_stored, 0, 0, (), tuple(too_old), tuple(too_new))
+        n_floats = n_stored - n_histograms
+        return AppendOutcome(n_floats, n_histograms, 0, (), tuple(too_old), tuple(too_new))
 
     def append_metadata(self, entries: Sequence[MetadataEntry]) -> None:
         """Store types, helps and units; returns after the fsync."""
@@ -207,7 +242,12 @@ class StorageDatabase:
             return self.catalog.series_refs(label_sets)[0]
 
     def _log_batch(
-        self, batch: SampleBatch, metadata: tuple[MetadataEntry, ...], *, n_bytes: int
+        self,
+        batch: SampleBatch,
+        metadata: tuple[MetadataEntry, ...],
+        *,
+        exemplars: ExemplarBatch | None = None,
+        n_bytes: int,
     ) -> Ticket | None:
         """Queue a batch for the log, with the series that the log lacks. Lane only."""
         assert self._log is not None, "checked by _check_writable"
@@ -215,8 +255,9 @@ class StorageDatabase:
         if metadata:
             texts = [(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata]
             records.append((wal_records.METADATA, wal_records.encode_metadata(texts)))
-        if len(batch):
-            records.append((wal_records.FLOATS, wal_records.encode_floats(batch)))
+        records += sample_records(batch)
+        if exemplars is not None:
+            records.append((wal_records.EXEMPLARS, encode_exemplars(exemplars)))
         next_ref = self.catalog.next_ref
         # A failing log resets `_logged_ref`. Reading it, encoding by it and queueing must be one
         # step, or an entry could go to the log without the series it needs.
@@ -228,7 +269,7 @@ class StorageDatabase:
                 self._publish_lane_catalog()
             if not records:
                 return None
-            item = AppendItem(batch, metadata, self._lane_catalog, next_ref)
+            item = AppendItem(batch, exemplars, metadata, self._lane_catalog, next_ref)
             ticket = self._log.append(LogEntry(tuple(records), n_bytes, item))
             self._logged_ref = next_ref
         return ticket
@@ -236,6 +277,8 @@ class StorageDatabase:
     def _log_patiently(self, batch: SampleBatch, tickets: list[Ticket]) -> Ticket | None:
         """Like `_log_batch`, but a bulk append waits for its own earlier pieces. Lane only."""
         n_bytes = 20 * len(batch)
+        if batch.histograms is not None:
+            n_bytes += batch.histograms.n_bytes
         try:
             return self._log_batch(batch, (), n_bytes=n_bytes)
         except Overloaded:
@@ -259,6 +302,14 @@ class StorageDatabase:
             maxt = self._clock() + int(self.options.future_limit * 1000)
         return TimeLimits(self.retention_floor(), maxt)
 
+    def exemplar_floor(self) -> int | None:
+        """Exemplars before it are past their retention or that of samples; None keeps all."""
+        floor = self.retention_floor()
+        if self.options.exemplar_retention is None:
+            return floor
+        own = self._clock() - int(self.options.exemplar_retention * 1000)
+        return own if floor is None else max(own, floor)
+
     def retention_floor(self) -> int | None:
         """Samples before it are past the retention; None keeps all."""
         if self.options.retention is None:
@@ -275,8 +326,8 @@ class StorageDatabase:
 
     def _has_room(self) -> bool:
         state = self._state
-        waiting = sum(frozen.head.n_samples for frozen in state.frozen)
-        return waiting + state.head.n_samples < 3 * self.options.head_samples_max
+        waiting = sum(frozen.head.load_samples for frozen in state.frozen)
+        return waiting + state.head.load_samples < 3 * self.options.head_samples_max
 
     # --- log writer -----------------------------------------------------------------------------
 
@@ -289,6 +340,8 @@ class StorageDatabase:
             assert isinstance(item, AppendItem), "the lane makes no other items"
             if len(item.batch):
                 state.head.append(item.batch, entry.seq)
+            if item.exemplars is not None:
+                self.exemplars.add(item.exemplars)
             if item.metadata:
                 self.metadata.update(item.metadata)
             if item.next_ref >= self._durable_ref:
@@ -307,7 +360,7 @@ class StorageDatabase:
 
     def _is_head_full(self) -> bool:
         head = self._state.head
-        return head.n_samples >= self.options.head_samples_max or (
+        return head.load_samples >= self.options.head_samples_max or (
             self.catalog.next_ref - self._checkpointer.saved_ref >= self.options.head_series_max
         )
 
@@ -321,7 +374,9 @@ class StorageDatabase:
         assert self._log is not None, "cuts come from the log"
         head = self._state.head
         head.freeze()
-        frozen = FrozenHead(head, new_segment, self._durable_ref, self._log.next_seq)
+        frozen = FrozenHead(
+            head, new_segment, self._durable_ref, self._log.next_seq, self.exemplars.mark()
+        )
         with self._state_lock:
             self._state = self._state.with_frozen(frozen)
 
@@ -397,6 +452,7 @@ class StorageDatabase:
             "part_samples": sum(entry.n_samples for entry in parts),
             "part_bytes": sum(entry.size_bytes for entry in parts),
             "series": state.catalog.n_series,
+            "exemplars": self.exemplars.n_exemplars,
             "log_bytes": self.log_size_bytes,
             "damaged_files": len(self.recovery.damage),
         }
@@ -412,7 +468,7 @@ class StorageDatabase:
             self._closed = True
             return
         if self._maintenance is not None:
-            if self._state.head.n_samples >= _FLUSH_ON_CLOSE_SAMPLES:
+            if self._state.head.load_samples >= _FLUSH_ON_CLOSE_SAMPLES:
                 try:
                     self._maintenance.flush()
                 except Exception:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import CorruptionError
+from tsengine.errors import CorruptionError, UnsupportedFormat
 from tsengine.model.exemplars import ExemplarBatch, join_batches
 from tsengine.storage import filenames
 from tsengine.storage.exemplar_records import decode_exemplars, encode_exemplars
-from tsengine.storage.filesystem import FileSystem
+from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.manifest import ExemplarEntry
 from tsengine.storage.sealed_file import read_sealed, write_sealed
 
@@ -45,14 +45,17 @@ class ExemplarView:
     def find(self, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:
         """Exemplars with mint <= t <= maxt of the series ``refs`` (ascending).
 
-        Ordered by series and time; equal ones appear once. Raises CorruptionError or OSError for a
-        file that can't be read.
+        Ordered by series and time; equal ones appear once. Raises StorageError for a file that
+        can't be read.
         """
-        batches = [
-            read_exemplars(self.fs, self.directory, entry)
-            for entry in self.files
-            if entry.mint <= maxt and entry.maxt >= mint
-        ]
+        try:
+            batches = [
+                read_exemplars(self.fs, self.directory, entry)
+                for entry in self.files
+                if entry.mint <= maxt and entry.maxt >= mint
+            ]
+        except OSError as error:
+            raise storage_error(error, "reading exemplars") from error
         found = join_batches([_matching(b, refs, mint, maxt) for b in (*batches, *self.recent)])
         return _distinct(found)
 
@@ -105,6 +108,12 @@ class ExemplarStore:
         with self._lock:
             return self._n_recent + sum(entry.n for entry in self._files)
 
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether there are some that only the log holds."""
+        with self._lock:
+            return bool(self._recent)
+
     def write(
         self, mark: int, new_name: Callable[[], str], floor_ms: int | None, n_max: int
     ) -> tuple[ExemplarEntry | None, tuple[ExemplarEntry, ...]]:
@@ -113,10 +122,11 @@ class ExemplarStore:
         Exemplars before ``floor_ms`` and all but the newest ``n_max`` are left out. Returns the
         new file (None: nothing to write) and the files that stay beside it. Raises OSError.
         """
-        view = self.view()
-        n_batches = mark - self._first
-        batches = list(view.recent[: max(0, n_batches)])
-        kept = [e for e in view.files if floor_ms is None or e.maxt >= floor_ms]
+        with self._lock:
+            # In one step: the writer of the log may drop the oldest at any time.
+            batches = list(self._recent[: max(0, mark - self._first)])
+            files = self._files
+        kept = [e for e in files if floor_ms is None or e.maxt >= floor_ms]
         n_in_all = sum(len(b) for b in batches) + sum(e.n for e in kept)
         if len(kept) >= FILES_MAX or n_in_all > n_max:
             read, kept = self._read_whole(kept)
@@ -149,13 +159,13 @@ class ExemplarStore:
     def _read_whole(
         self, entries: Sequence[ExemplarEntry]
     ) -> tuple[list[ExemplarBatch], list[ExemplarEntry]]:
-        """Contents of files, and those files that are damaged: they stay as they are."""
+        """Contents of files, and those that can't be read: they stay, and hold up no flush."""
         read: list[ExemplarBatch] = []
         damaged: list[ExemplarEntry] = []
         for entry in entries:
             try:
                 read.append(read_exemplars(self._fs, self._directory, entry))
-            except CorruptionError as error:
+            except (CorruptionError, UnsupportedFormat, OSError) as error:
                 _LOG.error("exemplars are not joined: %s", error)
                 damaged.append(entry)
         return read, damaged

@@ -74,19 +74,9 @@ def part_name(number: int) -> str:
     return f"{number:010d}"
 
 
-def parts_dir(directory: str) -> str:
-    """Folder of the parts."""
-    return os.path.join(directory, PARTS_DIR)
-
-
 def part_dir(directory: str, name: str) -> str:
     """Folder of the part ``name``."""
     return os.path.join(directory, PARTS_DIR, name)
-
-
-def catalog_dir(directory: str) -> str:
-    """Folder of the catalog's segments."""
-    return os.path.join(directory, CATALOG_DIR)
 
 
 def catalog_name(number: int) -> str:
@@ -97,11 +87,6 @@ def catalog_name(number: int) -> str:
 def catalog_path(directory: str, name: str) -> str:
     """The catalog segment ``name``."""
     return os.path.join(directory, CATALOG_DIR, name)
-
-
-def metadata_dir(directory: str) -> str:
-    """Folder of the metadata file."""
-    return os.path.join(directory, METADATA_DIR)
 
 
 def metadata_name(number: int) -> str:

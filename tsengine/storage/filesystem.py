@@ -125,14 +125,14 @@ def storage_error(error: OSError, doing: str) -> StorageError:
 
 
 def remove_tree(fs: FileSystem, path: str) -> None:
-    """Remove a file, or a folder of files (one level, as parts are)."""
+    """Remove a file, or a folder with all that is in it."""
     try:
         fs.unlink(path)
         return
     except (IsADirectoryError, PermissionError):
         pass  # Linux says EISDIR for a folder, other systems EPERM.
     for name in fs.listdir(path):
-        fs.unlink(os.path.join(path, name))
+        remove_tree(fs, os.path.join(path, name))
     fs.rmdir(path)
 
 

@@ -1,7 +1,9 @@
 """The head: recent samples in append-only columns, not yet in a part.
 
 Rows go to an open run of 256 Ki rows; a full run is sorted once by (series, time) and never
-touched again. Memory follows the samples, not the series: nothing is kept per series.
+touched again. Memory follows the samples, not the series: nothing is kept per series. Histograms
+are in tables of their own; the rows carry handles that are numbered through all tables of the head.
+Runs have a column of start timestamps only if a sample of theirs came with one.
 
 Threads: `append` and `freeze` belong to one writer (the log's thread); `view` and the counters may
 be used by any thread. Publication is one attribute swap after the rows were written; a view sees
@@ -10,12 +12,14 @@ only rows that were there when it was taken, and its arrays are never written ag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tsengine.model.batch import SampleBatch
+from tsengine.model.histograms import handles, is_handle, rows_of
+from tsengine.storage.head_histograms import HeadHistograms
 from tsengine.storage.head_read import HeadView, RefCache, Run, sort_run
 
 __all__ = ["RUN_ROWS_MAX", "Head", "HeadView"]
@@ -30,6 +34,7 @@ class _Published:
     """What readers may see."""
 
     sealed: tuple[Run, ...]
+    histograms: HeadHistograms
     n_open: int
     n_samples: int
     mint: int
@@ -49,7 +54,7 @@ class Head:
         self._cache = RefCache()
         self._frozen = False
         self._open = _OpenRun()
-        self._publish(_Published((), 0, 0, _I64_MAX, _I64_MIN, 0, 0))
+        self._publish(_Published((), HeadHistograms(), 0, 0, _I64_MAX, _I64_MIN, 0, 0))
 
     def append(self, batch: SampleBatch, seq: int) -> None:
         """Add a batch's rows; they are visible to views taken afterwards.
@@ -61,6 +66,11 @@ class Head:
         if n == 0:
             return
         state = self._state
+        histograms = state.histograms
+        if batch.histograms is not None:
+            table = batch.histograms
+            batch = _renumbered(batch, len(histograms))
+            histograms = histograms.with_table(table)
         sealed, n_open = state.sealed, state.n_open
         n_samples = state.n_samples + n
         done = 0
@@ -79,6 +89,7 @@ class Head:
         self._publish(
             _Published(
                 sealed,
+                histograms,
                 n_open,
                 n_samples,
                 min(state.mint, int(batch.t_ms.min())),
@@ -102,6 +113,7 @@ class Head:
         self._publish(
             _Published(
                 (*state.sealed, run),
+                state.histograms,
                 0,
                 n_samples,
                 state.mint,
@@ -119,6 +131,12 @@ class Head:
     def n_samples(self) -> int:
         """Rows held."""
         return self._state.n_samples
+
+    @property
+    def load_samples(self) -> int:
+        """Rows held, and histograms as so many rows as would take their memory."""
+        state = self._state
+        return state.n_samples + state.histograms.n_bytes // _ROW_SIZE_BYTES
 
     @property
     def n_series(self) -> int:
@@ -147,9 +165,10 @@ class Head:
 
     @property
     def n_bytes(self) -> int:
-        """Memory held by columns."""
+        """Memory held by columns and tables of histograms."""
         state = self._state
-        return RUN_ROWS_MAX * _ROW_SIZE_BYTES + sum(run.n_bytes for run in state.sealed)
+        sealed = sum(run.n_bytes for run in state.sealed)
+        return self._open.n_bytes + sealed + state.histograms.n_bytes
 
     def _publish(self, state: _Published) -> None:
         view = HeadView(
@@ -157,9 +176,11 @@ class Head:
             self._open.refs[: state.n_open],
             self._open.t_ms[: state.n_open],
             self._open.bits[: state.n_open],
+            None if self._open.start_ms is None else self._open.start_ms[: state.n_open],
             mint=state.mint,
             maxt=state.maxt,
             n_samples=state.n_samples,
+            histograms=state.histograms,
             cache=self._cache,
         )
         self._view = view
@@ -169,19 +190,40 @@ class Head:
 class _OpenRun:
     """Columns that still take rows."""
 
-    __slots__ = ("bits", "refs", "t_ms")
+    __slots__ = ("bits", "refs", "start_ms", "t_ms")
 
     def __init__(self) -> None:
         self.refs: npt.NDArray[np.uint32] = np.empty(RUN_ROWS_MAX, np.uint32)
         self.t_ms: npt.NDArray[np.int64] = np.empty(RUN_ROWS_MAX, np.int64)
         self.bits: npt.NDArray[np.uint64] = np.empty(RUN_ROWS_MAX, np.uint64)
+        self.start_ms: npt.NDArray[np.int64] | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the columns."""
+        columns = self.refs.nbytes + self.t_ms.nbytes + self.bits.nbytes
+        return columns + (0 if self.start_ms is None else self.start_ms.nbytes)
 
     def put(self, batch: SampleBatch, start: int, at: int, size: int) -> None:
         """Copy rows start:start + size of the batch to position ``at``."""
         self.refs[at : at + size] = batch.refs[start : start + size]
         self.t_ms[at : at + size] = batch.t_ms[start : start + size]
         self.bits[at : at + size] = batch.bits[start : start + size]
+        if batch.start_ms is not None:
+            if self.start_ms is None:
+                self.start_ms = np.zeros(RUN_ROWS_MAX, np.int64)
+            self.start_ms[at : at + size] = batch.start_ms[start : start + size]
 
     def sort(self, n: int) -> Run:
         """The first ``n`` rows as a sorted run of its own arrays."""
-        return sort_run(self.refs[:n], self.t_ms[:n], self.bits[:n])
+        start_ms = None if self.start_ms is None else self.start_ms[:n]
+        run = sort_run(self.refs[:n], self.t_ms[:n], self.bits[:n], start_ms)
+        return run.with_histogram_refs()
+
+
+def _renumbered(batch: SampleBatch, first_row: int) -> SampleBatch:
+    """The batch with its handles counted from ``first_row``."""
+    at = np.flatnonzero(is_handle(batch.bits))
+    bits = batch.bits.copy()
+    bits[at] = handles(rows_of(bits[at]) + first_row)
+    return replace(batch, bits=bits)

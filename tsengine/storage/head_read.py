@@ -6,7 +6,8 @@ two threads at once, with the same result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from tsengine.kernels.bits import STALE_BITS
 from tsengine.kernels.merge import slice_run
 from tsengine.kernels.sorting import N_DIGITS, order_by_key
 from tsengine.model.batch import SeriesColumns
+from tsengine.model.histograms import Histograms, handles, is_handle, rows_of
+from tsengine.storage.head_histograms import HeadHistograms
 from tsengine.storage.pieces import (
     I64Array,
     U32Array,
@@ -26,6 +29,8 @@ from tsengine.storage.pieces import (
 )
 
 _FILTER_BITS = 16
+_NUMBER_BYTES = 12
+"""Memory of a number of a histogram: key and count of a bucket."""
 
 _NO_PATTERN = np.zeros(2, np.int64)
 _NO_RUNS = np.zeros(0, np.int64)
@@ -35,7 +40,9 @@ _NO_RUNS = np.zeros(0, np.int64)
 class Run:
     """Rows sorted by (series, time), strictly ascending in both.
 
-    ``refs: u32[K]``, ``offsets: i64[K + 1]``, ``t_ms: i64[N]``, ``bits: u64[N]``.
+    ``refs: u32[K]``, ``offsets: i64[K + 1]``, ``t_ms: i64[N]``, ``bits: u64[N]``, handles being
+    those of the head. ``start_ms: i64[N]`` are start timestamps (0 where unknown) or None.
+    ``histogram_refs`` are the series with histograms, ascending; None if that was not looked at.
     """
 
     refs: U32Array
@@ -44,11 +51,26 @@ class Run:
     bits: U64Array
     mint: int
     maxt: int
+    start_ms: I64Array | None = None
+    histogram_refs: U32Array | None = None
+
+    def with_histogram_refs(self) -> Run:
+        """The same run, which knows its series with histograms."""
+        return replace(self, histogram_refs=self.find_histogram_refs())
+
+    def find_histogram_refs(self) -> U32Array:
+        """Series with histograms, ascending; quick if the run knows them."""
+        if self.histogram_refs is not None:
+            return self.histogram_refs
+        rows = np.flatnonzero(is_handle(self.bits))
+        series = np.searchsorted(self.offsets, rows, side="right") - 1
+        return self.refs[np.unique(series)]
 
     @property
     def n_bytes(self) -> int:
         """Memory of the arrays."""
-        return self.refs.nbytes + self.offsets.nbytes + self.t_ms.nbytes + self.bits.nbytes
+        columns = self.refs.nbytes + self.offsets.nbytes + self.t_ms.nbytes + self.bits.nbytes
+        return columns + (0 if self.start_ms is None else self.start_ms.nbytes)
 
 
 class RefCache:
@@ -64,7 +86,9 @@ class RefCache:
         self.known: tuple[int, int, U32Array] = (0, 0, np.zeros(0, np.uint32))
 
 
-def sort_run(refs: U32Array, t_ms: I64Array, bits: U64Array) -> Run:
+def sort_run(
+    refs: U32Array, t_ms: I64Array, bits: U64Array, start_ms: I64Array | None = None
+) -> Run:
     """Copies of rows in any order as a run; of equal (series, time) the last row stays."""
     n = len(refs)
     assert n > 0, "runs have rows"
@@ -73,8 +97,15 @@ def sort_run(refs: U32Array, t_ms: I64Array, bits: U64Array) -> Run:
     sorted_refs = refs[order]
     starts = np.concatenate(([0], np.flatnonzero(sorted_refs[1:] != sorted_refs[:-1]) + 1))
     offsets = np.append(starts, n)
-    offsets, times, values = settle(offsets, t_ms[order], bits[order], drop_stale=False)
-    return Run(sorted_refs[starts], offsets, times, values, int(times.min()), int(times.max()))
+    starts_ms = None
+    if start_ms is None:
+        offsets, times, values = settle(offsets, t_ms[order], bits[order], drop_stale=False)
+    else:
+        rows = order.astype(np.uint64)
+        offsets, times, rows = settle(offsets, t_ms[order], rows, drop_stale=False)
+        values, starts_ms = bits[rows], start_ms[rows]
+    mint, maxt = int(times.min()), int(times.max())
+    return Run(sorted_refs[starts], offsets, times, values, mint, maxt, starts_ms)
 
 
 def _with_refs(known: U32Array, added: list[U32Array]) -> U32Array:
@@ -103,11 +134,18 @@ def is_among(refs: U32Array, known: U32Array) -> npt.NDArray[np.bool_]:
     return found
 
 
+def meet(refs: U32Array, others: U32Array) -> bool:
+    """Whether two ascending arrays have a ref in common."""
+    few, many = sorted((refs, others), key=len)
+    return bool(is_among(few, many).any())
+
+
 class HeadView:
     """An immutable snapshot of a head: sealed runs and the rows of the open one."""
 
     __slots__ = (
-        "_bits", "_cache", "_refs", "_refs_union", "_sealed", "_t_ms", "maxt", "mint", "n_samples"
+        "_bits", "_cache", "_histograms", "_refs", "_refs_union", "_sealed", "_start_ms", "_t_ms",
+        "maxt", "mint", "n_samples",
     )  # fmt: skip
 
     def __init__(
@@ -116,16 +154,20 @@ class HeadView:
         refs: U32Array,
         t_ms: I64Array,
         bits: U64Array,
+        start_ms: I64Array | None,
         *,
         mint: int,
         maxt: int,
         n_samples: int,
+        histograms: HeadHistograms,
         cache: RefCache,
     ) -> None:
         self._sealed = sealed
         self._refs = refs
         self._t_ms = t_ms
         self._bits = bits
+        self._start_ms = start_ms
+        self._histograms = histograms
         self._cache = cache
         self._refs_union: U32Array | None = None
         self.mint = mint
@@ -151,12 +193,76 @@ class HeadView:
             self._refs_union = union
         return union
 
-    def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
+    @property
+    def has_histograms(self) -> bool:
+        """Whether there are histograms, replaced ones included."""
+        return len(self._histograms) > 0
+
+    def has_histograms_of(self, refs: U32Array, mint: int, maxt: int) -> bool:
+        """Whether a series of ``refs`` (ascending) has histograms near the closed range.
+
+        Rough as to time, and never falsely False.
+        """
+        if not self.has_histograms:
+            return False
+        for run in self._sealed:
+            is_near = run.mint <= maxt and run.maxt >= mint
+            if is_near and meet(refs, run.find_histogram_refs()):
+                return True
+        recent = self._refs[is_handle(self._bits)]
+        return bool(is_among(recent[_near(recent, refs)], refs).any())
+
+    @property
+    def histogram_bytes(self) -> int:
+        """Memory of the histograms, replaced ones included."""
+        return self._histograms.n_bytes
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether a start timestamp is known, replaced ones included."""
+        return self._start_ms is not None or any(run.start_ms is not None for run in self._sealed)
+
+    def collect(
+        self, refs: U32Array | None, mint: int, maxt: int, *, with_starts: bool = False
+    ) -> SeriesColumns:
         """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).
 
         Times are strictly ascending per series, of equal times the last appended is kept. Series
-        without samples in the range are left out. The arrays are copies.
+        without samples in the range are left out. The arrays are copies. Start timestamps are
+        given only if asked for and known.
         """
+        columns = self.collect_bits(refs, mint, maxt)
+        starts = self.start_times(refs, mint, maxt) if with_starts else None
+        if not self.has_histograms and starts is None:
+            return columns
+        bits, histograms = columns.bits, None
+        if self.has_histograms:
+            at = np.flatnonzero(is_handle(bits))
+            if len(at):
+                histograms = self._histograms.take(rows_of(bits[at]))
+                bits[at] = handles(np.arange(len(at)))
+        start_ms = None if starts is None else starts.bits.view(np.int64)
+        return replace(columns, histograms=histograms, start_ms=start_ms)
+
+    def start_times(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns | None:
+        """Start timestamps of the samples of `collect`, row by row: ``bits`` are i64 ms.
+
+        They are 0 where unknown; None if this head knows none at all.
+        """
+        return self._gather(refs, mint, maxt, _starts_of) if self.has_starts else None
+
+    def collect_bits(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
+        """As `collect`, but handles are those of the head: see `histograms_of`."""
+        return self._gather(refs, mint, maxt, lambda run: run.bits)
+
+    def histograms_of(self, bits: U64Array) -> Histograms:
+        """The histograms that handles of the head stand for, in the same order."""
+        return self._histograms.take(rows_of(bits))
+
+    def _gather(
+        self, refs: U32Array | None, mint: int, maxt: int, column: Callable[[Run], U64Array]
+    ) -> SeriesColumns:
+        """A column of the runs' rows, later rows of equal series and time winning."""
         if refs is None:
             refs = self.refs()
         counts = np.zeros(len(refs), np.int64)
@@ -177,7 +283,8 @@ class HeadView:
         cursor = offsets[:-1].copy()
         for run, rows, starts, lengths in slices:
             copy_plain(run.t_ms, starts, lengths, cursor[rows], t_ms)
-            copy_plain(run.bits.view(np.int64), starts, lengths, cursor[rows], bits.view(np.int64))
+            source = column(run).view(np.int64)
+            copy_plain(source, starts, lengths, cursor[rows], bits.view(np.int64))
             cursor[rows] += lengths
         offsets = offsets_of(counts[found])
         if len(slices) > 1:
@@ -185,7 +292,10 @@ class HeadView:
         return SeriesColumns(refs[found], offsets, t_ms, bits)
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
-        """Rows of the series ``refs`` (ascending) in a closed range; replaced ones count too."""
+        """Rows of the series ``refs`` (ascending) in a closed range; replaced ones count too.
+
+        Rows of series with histograms count as many times as a histogram here has numbers.
+        """
         n_samples = 0
         starts, lengths = np.empty(len(refs), np.int64), np.empty(len(refs), np.int64)
         for run in self._runs(refs):
@@ -193,22 +303,44 @@ class HeadView:
                 n_samples += slice_run(
                     run.refs, run.offsets, run.t_ms, refs, mint, maxt, starts, lengths
                 )
+                if self.has_histograms:
+                    rows = int(lengths[is_among(refs, run.find_histogram_refs())].sum())
+                    n_samples += (
+                        rows * self._histograms.n_bytes // (_NUMBER_BYTES * len(self._histograms))
+                    )
         return n_samples
 
     def _runs(self, refs: U32Array) -> tuple[Run, ...]:
         """Sealed runs, then the open rows that may belong to ``refs`` as a run of their own."""
         if len(self._refs) == 0 or len(refs) == 0:
             return self._sealed
-        # A small table of the refs' low bits passes over most rows of other series at the speed
-        # of memory; what slips through does no harm, slice_run compares whole refs.
-        wanted = np.zeros(1 << _FILTER_BITS, np.bool_)
-        wanted[refs & (2**_FILTER_BITS - 1)] = True
-        rows = np.flatnonzero(wanted[self._refs & (2**_FILTER_BITS - 1)])
+        # What slips through does no harm, slice_run compares whole refs.
+        rows = np.flatnonzero(_near(self._refs, refs))
         if len(rows) == 0:
             return self._sealed
-        if len(rows) == len(self._refs):
-            return (*self._sealed, sort_run(self._refs, self._t_ms, self._bits))
-        return (*self._sealed, sort_run(self._refs[rows], self._t_ms[rows], self._bits[rows]))
+        columns = (self._refs, self._t_ms, self._bits)
+        start_ms = self._start_ms
+        if len(rows) < len(self._refs):
+            columns = (self._refs[rows], self._t_ms[rows], self._bits[rows])
+            start_ms = None if start_ms is None else start_ms[rows]
+        return (*self._sealed, sort_run(*columns, start_ms))
+
+
+def _near(refs: U32Array, wanted: U32Array) -> npt.NDArray[np.bool_]:
+    """Which of ``refs`` may be among the wanted ones: bool[len(refs)].
+
+    A small table of low bits passes over most other series at the speed of memory.
+    """
+    table = np.zeros(1 << _FILTER_BITS, np.bool_)
+    table[wanted & (2**_FILTER_BITS - 1)] = True
+    near: npt.NDArray[np.bool_] = table[refs & (2**_FILTER_BITS - 1)]
+    return near
+
+
+def _starts_of(run: Run) -> U64Array:
+    if run.start_ms is None:
+        return np.zeros(len(run.t_ms), np.uint64)
+    return run.start_ms.view(np.uint64)
 
 
 def copy_plain(
@@ -223,11 +355,12 @@ class HeadPieces:
     """A head's samples as pieces, one per series; see `pieces.Pieces`."""
 
     __slots__ = (
-        "_columns", "first_t", "keys", "last_t", "may_be_stale", "rows", "sizes"
+        "_columns", "_view", "first_t", "keys", "last_t", "may_be_stale", "rows", "sizes"
     )  # fmt: skip
 
     def __init__(self, view: HeadView, refs: U32Array, mint: int, maxt: int) -> None:
-        columns = view.collect(refs, mint, maxt)
+        columns = view.collect_bits(refs, mint, maxt)
+        self._view = view
         self._columns = columns
         starts, ends = columns.offsets[:-1], columns.offsets[1:]
         self.rows = np.searchsorted(refs, columns.refs).astype(np.int64)
@@ -256,3 +389,7 @@ class HeadPieces:
         starts = self._columns.offsets[which]
         source = self._columns.bits.view(np.int64)
         copy_plain(source, starts, self.sizes[which], positions, out.view(np.int64))
+
+    def histograms_of(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> Histograms:
+        """See `pieces.Pieces.histograms_of`."""
+        return self._view.histograms_of(bits)

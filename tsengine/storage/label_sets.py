@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from tsengine.errors import InvalidLabels
 from tsengine.kernels import catalog as kernels
+from tsengine.model.metadata import METRIC_TYPES
 from tsengine.options import LabelLimits
 from tsengine.storage.interning import Interner
 
 _TEXT_SIZE_MAX = 512
+_METADATA_LABELS = ("__type__", "__unit__")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +108,45 @@ class LabelSets:
         shown = self.data[start : min(end, start + _TEXT_SIZE_MAX)].tobytes()
         text = shown.decode(errors="replace")
         return text + "..." if end - start > _TEXT_SIZE_MAX else text
+
+
+def with_type_and_unit(
+    label_sets: LabelSets, types: npt.NDArray[np.int64], units: npt.NDArray[np.int64]
+) -> LabelSets:
+    """Rows with their metadata as labels ``__type__`` and ``__unit__``, which replace given ones.
+
+    ``types: i64[R]`` is the type's number plus one (0: none), ``units: i64[R]`` a text. Rows that
+    have neither a known type nor a unit stay as they are.
+    """
+    n_texts = len(label_sets.starts)
+    if not n_texts:
+        return label_sets
+    own = [name.encode() for name in (*_METADATA_LABELS, *METRIC_TYPES)]
+    own_ends = len(label_sets.data) + np.cumsum([len(text) for text in own])
+    starts = np.concatenate((label_sets.starts, [len(label_sets.data)], own_ends[:-1]))
+    ends = np.concatenate((label_sets.ends, own_ends))
+    data = np.concatenate((label_sets.data, np.frombuffer(b"".join(own), np.uint8)))
+    has_type = types > 1
+    has_unit = label_sets.ends[units] > label_sets.starts[units]
+    counts = np.diff(label_sets.row_ends, prepend=0)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    given = [label_sets.data[s:e].tobytes() in own[:2] for s, e in zip(
+        label_sets.starts.tolist(), label_sets.ends.tolist(), strict=True)]  # fmt: skip
+    kept = ~(np.array(given, np.bool_)[label_sets.names] & (has_type | has_unit)[rows])
+    with_type, with_unit = np.flatnonzero(has_type), np.flatnonzero(has_unit)
+    all_rows = np.concatenate((rows[kept], with_type, with_unit))
+    names = np.concatenate(
+        (
+            label_sets.names[kept],
+            np.full(len(with_type), n_texts),
+            np.full(len(with_unit), n_texts + 1),
+        )
+    )
+    type_texts = n_texts + len(_METADATA_LABELS) + types[with_type] - 1
+    values = np.concatenate((label_sets.values[kept], type_texts, units[with_unit]))
+    order = np.argsort(all_rows, kind="stable")
+    row_ends = np.cumsum(np.bincount(all_rows, minlength=len(counts)))
+    return LabelSets(data, starts, ends, None, names[order], values[order], row_ends)
 
 
 def label_sets_of_mappings(label_sets: Sequence[Mapping[str, str]]) -> LabelSets:

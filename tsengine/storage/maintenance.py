@@ -120,6 +120,7 @@ class Maintenance:
         return (
             database.state.head.n_samples > 0
             or database.metadata.is_dirty
+            or database.exemplars.has_unsaved
             or database.durable_ref > self._checkpointer.saved_ref
         )
 

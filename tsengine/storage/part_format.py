@@ -5,12 +5,14 @@ A part is a folder with three immutable files, described in docs/format/part.md:
     axes    headers of 16 bytes, then one payload per time axis (codecs/axis.py)
     values  the same header, then one payload per different block (codecs/block.py)
     index   what stands where: a header, a table of sections, sections (columns of integers)
+
+and, if it has histograms or start timestamps, a folder `components` (docs/format/components.md).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -22,10 +24,14 @@ import zstandard
 from tsengine.errors import CorruptionError, UnsupportedFormat
 
 VERSION = 1
+COMPONENTS_VERSION = 2
+"""Version of the index of a part with components; the other files stay as they are."""
 AXES_FILE = "axes"
 VALUES_FILE = "values"
 INDEX_FILE = "index"
 FILES = (AXES_FILE, VALUES_FILE, INDEX_FILE)
+COMPONENTS_DIR = "components"
+TABLE_FILE = "table"
 
 AXES_MAGIC = b"tseAXES\n"
 VALUES_MAGIC = b"tseVALS\n"
@@ -38,6 +44,8 @@ VECTOR_ROWS = 1024
 
 FLAG_STALE = 1
 """The block holds a staleness marker."""
+FLAG_HISTOGRAM = 2
+"""The block holds a histogram (only in parts with components)."""
 
 FILE_HEADER_SIZE = 16
 _FILE_HEADER = struct.Struct("<8sII")
@@ -67,6 +75,7 @@ class Section(IntEnum):
     PATTERN_RUNS = 14
     RUN_SKIP = 15
     RUN_LENGTH = 16
+    COMPONENT_FILES = 17
     STAT_MISSING = 32
     STAT_FLAGS = 33
     STAT_FIRST = 34
@@ -138,18 +147,9 @@ def check_file_header(data: bytes, magic: bytes, path: str) -> None:
 
 def encode_index(header: PartHeader, columns: Mapping[int, npt.NDArray[np.int64]]) -> bytes:
     """The whole index file. Columns hold 64-bit integers, one per section number."""
-    bodies: list[bytes] = []
-    entries: list[bytes] = []
-    offset = _INDEX_HEADER.size + _SECTION.size * len(columns) + _CRC.size
-    for number, column in sorted(columns.items()):
-        encoding, width, body = _encode_column(column, is_delta=number in DELTA_SECTIONS)
-        crc = google_crc32c.value(body)
-        entries.append(_SECTION.pack(number, encoding, width, crc, len(column), offset, len(body)))
-        bodies.append(body)
-        offset += len(body)
     head = _INDEX_HEADER.pack(
         INDEX_MAGIC,
-        VERSION,
+        COMPONENTS_VERSION if Section.COMPONENT_FILES in columns else VERSION,
         len(columns),
         header.level,
         header.mint,
@@ -163,8 +163,7 @@ def encode_index(header: PartHeader, columns: Mapping[int, npt.NDArray[np.int64]
         header.axes_crc,
         header.values_crc,
     )
-    table = head + b"".join(entries)
-    return b"".join([table, _CRC.pack(google_crc32c.value(table)), *bodies])
+    return encode_sections(head, columns, DELTA_SECTIONS)
 
 
 def decode_index_table(data: bytes, path: str) -> tuple[PartHeader, dict[int, SectionEntry]]:
@@ -174,18 +173,50 @@ def decode_index_table(data: bytes, path: str) -> tuple[PartHeader, dict[int, Se
     magic, version, n_sections, level, *rest = _INDEX_HEADER.unpack_from(data)
     if magic != INDEX_MAGIC:
         raise CorruptionError("this is not a part's index", path=path, offset=0)
-    table_size = _INDEX_HEADER.size + n_sections * _SECTION.size
+    check_sections(data, _INDEX_HEADER.size, n_sections, path)
+    if version not in (VERSION, COMPONENTS_VERSION):
+        raise UnsupportedFormat(f"{path}: version {version} is newer than {COMPONENTS_VERSION}")
+    entries = decode_sections(data, _INDEX_HEADER.size, n_sections, path)
+    if (version == COMPONENTS_VERSION) != (Section.COMPONENT_FILES in entries):
+        raise CorruptionError("the version does not fit the sections", path=path, offset=0)
+    return PartHeader(level, *rest), entries
+
+
+def encode_sections(
+    head: bytes, columns: Mapping[int, npt.NDArray[np.int64]], delta_sections: Collection[int]
+) -> bytes:
+    """A file of columns: header, table of sections, checksum of both, sections."""
+    bodies: list[bytes] = []
+    entries: list[bytes] = []
+    offset = len(head) + _SECTION.size * len(columns) + _CRC.size
+    for number, column in sorted(columns.items()):
+        encoding, width, body = _encode_column(column, is_delta=number in delta_sections)
+        crc = google_crc32c.value(body)
+        entries.append(_SECTION.pack(number, encoding, width, crc, len(column), offset, len(body)))
+        bodies.append(body)
+        offset += len(body)
+    table = head + b"".join(entries)
+    return b"".join([table, _CRC.pack(google_crc32c.value(table)), *bodies])
+
+
+def check_sections(data: bytes, head_size: int, n_sections: int, path: str) -> None:
+    """Raise CorruptionError if header and table of sections break their checksum."""
+    table_size = head_size + n_sections * _SECTION.size
     if len(data) < table_size + _CRC.size:
-        raise CorruptionError("the index ends inside its table of sections", path=path)
+        raise CorruptionError("the file ends inside its table of sections", path=path)
     if _CRC.unpack_from(data, table_size)[0] != google_crc32c.value(data[:table_size]):
-        raise CorruptionError("wrong checksum of the index's header", path=path, offset=0)
-    if version != VERSION:
-        raise UnsupportedFormat(f"{path}: version {version} is newer than {VERSION}")
+        raise CorruptionError("wrong checksum of the file's header", path=path, offset=0)
+
+
+def decode_sections(
+    data: bytes, head_size: int, n_sections: int, path: str
+) -> dict[int, SectionEntry]:
+    """The table of sections behind a header, checked against the file's length."""
     entries: dict[int, SectionEntry] = {}
-    end = table_size + _CRC.size
+    end = head_size + n_sections * _SECTION.size + _CRC.size
     for k in range(n_sections):
         number, encoding, width, crc, n_items, offset, size = _SECTION.unpack_from(
-            data, _INDEX_HEADER.size + k * _SECTION.size
+            data, head_size + k * _SECTION.size
         )
         if offset != end or width > 8 or n_items > _SECTION_ITEMS_MAX or number in entries:
             raise CorruptionError(f"impossible section {number}", path=path, offset=offset)
@@ -193,13 +224,13 @@ def decode_index_table(data: bytes, path: str) -> tuple[PartHeader, dict[int, Se
         end += size
     if end != len(data):
         raise CorruptionError(
-            f"the index has {len(data)} bytes, its sections end at {end}", path=path
+            f"the file has {len(data)} bytes, its sections end at {end}", path=path
         )
-    return PartHeader(level, *rest), entries
+    return entries
 
 
 def decode_section(data: bytes, entry: SectionEntry, path: str) -> npt.NDArray[np.int64]:
-    """One column of the index after checking its checksum: a new ``i64[n_items]``."""
+    """One column after checking its checksum: a new ``i64[n_items]``."""
     body = data[entry.offset : entry.offset + entry.size]
     if google_crc32c.value(body) != entry.crc:
         raise CorruptionError(

@@ -55,7 +55,9 @@ _TABLES = (
 )
 """Columns of one table have one length."""
 
-REQUIRED_SECTIONS = frozenset(section for section in Section if section < FIRST_STATISTIC)
+REQUIRED_SECTIONS = frozenset(section for section in Section if section < FIRST_STATISTIC) - {
+    Section.COMPONENT_FILES
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,12 @@ class PartIndex:
     def n_bytes(self) -> int:
         """Memory of the arrays."""
         return sum(getattr(self, name).nbytes for name in self.__slots__)
+
+    def series_samples(self, mint: int, maxt: int) -> I64Array:
+        """Samples of each series in blocks whose axes touch the closed range: i64[S]."""
+        touches = (self.axis_mint <= maxt) & (self.axis_maxt >= mint)
+        sizes = np.where(touches[self.block_axis], self.block_size, 0).astype(np.int64)
+        return np.add.reduceat(sizes, self.series_blocks[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,33 @@
-"""An open part: its index in memory, its payloads by pread.
+"""An open part: samples, components and statistics, as one source of reads.
 
-The index is checked once, when the part is opened: checksums, then that every number in it points
-inside what it points into. Payloads carry checksums of their own and are checked whenever they are
-decoded. Thread-safe; nothing changes after opening but the statistics, which are loaded when first
-asked for.
+Everything that the index says is checked once, when the part is opened. Payloads carry checksums of
+their own and are checked whenever they are decoded. Thread-safe; nothing changes after opening but
+the statistics, which are loaded when first asked for.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
-import google_crc32c
 import numpy as np
 
 from tsengine.codecs.block import BlockStats
 from tsengine.errors import CorruptionError
 from tsengine.model.batch import SeriesColumns
+from tsengine.model.histograms import handles, is_handle
 from tsengine.storage import part_format
-from tsengine.storage.filesystem import FileSystem, ReadFile
+from tsengine.storage.components import Components
+from tsengine.storage.filesystem import FileSystem
 from tsengine.storage.manifest import PartEntry
-from tsengine.storage.part_format import PartHeader
-from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
-from tsengine.storage.part_select import PartPieces, count_samples
+from tsengine.storage.part_blocks import PartBlocks
+from tsengine.storage.part_format import PartHeader, Section
+from tsengine.storage.part_index import PartIndex
+from tsengine.storage.part_select import PartPieces
 from tsengine.storage.part_stats import STATISTICS, stats_of_columns
-from tsengine.storage.pieces import I64Array, U32Array, offsets_of
+from tsengine.storage.pieces import I64Array, U32Array
 
-_VERIFY_BYTES = 4 * 1024 * 1024
+_N_COMPONENT_NUMBERS = 4
 
 
 class PartReader:
@@ -36,19 +38,15 @@ class PartReader:
         fs: FileSystem,
         directory: str,
         entry: PartEntry,
-        header: PartHeader,
-        index: PartIndex,
-        axes: ReadFile,
-        values: ReadFile,
+        blocks: PartBlocks,
+        components: Components | None,
     ) -> None:
         self._fs = fs
         self._directory = directory
-        self._axes = axes
-        self._values = values
+        self._blocks = blocks
         self._stats: BlockStats | None = None
         self.entry = entry
-        self.header = header
-        self.index = index
+        self.components = components
 
     @classmethod
     def open(cls, fs: FileSystem, directory: str, entry: PartEntry) -> PartReader:
@@ -74,29 +72,35 @@ class PartReader:
             or header.level != entry.level
         ):  # fmt: skip
             raise CorruptionError("the index is not that of the part in the manifest", path=path)
-        columns = {
-            number: part_format.decode_section(data, sections[number], path)
-            for number in sections.keys() & REQUIRED_SECTIONS
-        }
-        index = build_index(columns, header, path)
-        axes = _open_payloads(
-            fs, os.path.join(directory, part_format.AXES_FILE), part_format.AXES_MAGIC,
-            header.axes_size_bytes,
-        )  # fmt: skip
+        blocks = PartBlocks.open(fs, directory, data, header, sections)
         try:
-            values = _open_payloads(
-                fs, os.path.join(directory, part_format.VALUES_FILE), part_format.VALUES_MAGIC,
-                header.values_size_bytes,
-            )  # fmt: skip
+            components = None
+            if Section.COMPONENT_FILES in sections:
+                files = part_format.decode_section(data, sections[Section.COMPONENT_FILES], path)
+                if len(files) != _N_COMPONENT_NUMBERS:
+                    raise CorruptionError("the index describes no components", path=path)
+                folder = os.path.join(directory, part_format.COMPONENTS_DIR)
+                components = Components.open(fs, folder, files, blocks.index.refs)
         except BaseException:
-            axes.close()
+            blocks.close()
             raise
-        return cls(fs, directory, entry, header, index, axes, values)
+        return cls(fs, directory, entry, blocks, components)
 
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""
-        self._axes.close()
-        self._values.close()
+        self._blocks.close()
+        if self.components is not None:
+            self.components.close()
+
+    @property
+    def header(self) -> PartHeader:
+        """What the index says about the whole part."""
+        return self._blocks.header
+
+    @property
+    def index(self) -> PartIndex:
+        """What stands where."""
+        return self._blocks.index
 
     @property
     def refs(self) -> U32Array:
@@ -126,60 +130,78 @@ class PartReader:
 
     def pieces(self, refs: U32Array | None, mint: int, maxt: int) -> PartPieces:
         """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
-        return PartPieces(self.index, self._axes, self._values, self._directory, refs, mint, maxt)
+        components = self.components
+        return self._blocks.pieces(
+            refs, mint, maxt, None if components is None else components.histograms_of
+        )
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
         """Samples of the series in a closed time range, a close guess if many axes are cut by it.
 
-        Reads no values. Raises CorruptionError.
+        A histogram counts as many samples as it has numbers. Reads no values. Raises
+        CorruptionError.
         """
-        return count_samples(self.index, self._axes, self._directory, refs, mint, maxt)
+        n_samples = self._blocks.count_samples(refs, mint, maxt)
+        if self.has_histograms(refs, mint, maxt):
+            assert self.components is not None
+            n_samples += self.components.count_samples(refs, mint, maxt)
+        return n_samples
+
+    def series_samples(self, mint: int, maxt: int) -> tuple[U32Array, I64Array]:
+        """``(refs, samples of each in blocks that touch the range)``, from the index alone.
+
+        Series without such blocks are left out. Numbers of histograms and start timestamps count
+        as samples.
+        """
+        counts = self.index.series_samples(mint, maxt)
+        is_in = counts > 0
+        if self.components is not None:
+            refs, more = self.components.series_samples(mint, maxt)
+            counts[np.searchsorted(self.refs, refs)] += more
+        return self.refs[is_in], counts[is_in]
+
+    def has_histograms(self, refs: U32Array, mint: int, maxt: int) -> bool:
+        """Whether the series may have histograms in a closed range; never falsely False."""
+        return self.components is not None and self.components.has_histograms(refs, mint, maxt)
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether a start timestamp of any sample is known."""
+        return self.components is not None and self.components.has_starts
+
+    def start_times(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns | None:
+        """Start timestamps of samples that have one; see `Components.start_times`."""
+        if self.components is None:
+            return None
+        return self.components.start_times(refs, mint, maxt)
 
     def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
         """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).
 
-        Series without samples in the range are left out. Raises CorruptionError.
+        Series without samples in the range are left out. Start timestamps are not among them. The
+        arrays are the caller's. Raises CorruptionError.
         """
-        wanted = self.refs if refs is None else refs
-        pieces = self.pieces(refs, mint, maxt)
-        counts = np.zeros(len(wanted), np.int64)
-        np.add.at(counts, pieces.rows, pieces.sizes)
-        found = np.flatnonzero(counts)
-        offsets = offsets_of(counts[found])
-        t_ms = np.empty(offsets[-1], np.int64)
-        bits = np.empty(offsets[-1], np.uint64)
-        # Pieces are ordered by series and time, so they follow each other in the output.
-        positions = offsets_of(pieces.sizes)[:-1]
-        every = np.arange(len(positions))
-        pieces.copy_times(every, t_ms, positions)
-        pieces.copy_values(every, bits, positions)
-        return SeriesColumns(wanted[found], offsets, t_ms, bits)
+        columns = self._blocks.collect(refs, mint, maxt)
+        if self.components is None:
+            return columns
+        at = np.flatnonzero(is_handle(columns.bits))
+        if len(at) == 0:
+            return columns
+        row = np.searchsorted(columns.offsets, at, side="right") - 1
+        columns.bits[at] = handles(np.arange(len(at)))
+        histograms = self.components.histograms_of(columns.refs[row], columns.t_ms[at])
+        return replace(columns, histograms=histograms)
 
     def verify(self) -> None:
         """Read all payload bytes and compare the files' checksums; raises CorruptionError."""
-        for file, name, expected in (
-            (self._axes, part_format.AXES_FILE, self.header.axes_crc),
-            (self._values, part_format.VALUES_FILE, self.header.values_crc),
-        ):
-            crc = 0
-            for offset in range(0, file.size, _VERIFY_BYTES):
-                crc = google_crc32c.extend(crc, file.pread(offset, _VERIFY_BYTES))
-            if crc != expected:
-                raise CorruptionError(
-                    "wrong checksum of the file", path=os.path.join(self._directory, name)
-                )
+        self._blocks.verify()
+        if self.components is not None:
+            self.components.verify()
 
 
-def _open_payloads(fs: FileSystem, path: str, magic: bytes, size: int) -> ReadFile:
-    """Open a payload file after checking its header and length."""
-    file = fs.open_read(path)
-    try:
-        part_format.check_file_header(file.pread(0, part_format.FILE_HEADER_SIZE), magic, path)
-        if file.size != size:
-            raise CorruptionError(
-                f"the file has {file.size} bytes, the index says {size}", path=path
-            )
-    except BaseException:
-        file.close()
-        raise
-    return file
+def component_bytes(fs: FileSystem, directory: str) -> int:
+    """Bytes of the components of the part in the folder ``directory``; 0 if it has none."""
+    folder = os.path.join(directory, part_format.COMPONENTS_DIR)
+    if not fs.exists(folder):
+        return 0
+    return sum(fs.size(os.path.join(folder, name)) for name in fs.listdir(folder))

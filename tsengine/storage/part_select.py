@@ -7,6 +7,7 @@ they are asked for, straight to their place. No Python runs per series or block.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,9 @@ from tsengine.codecs.axis import decode_axes
 from tsengine.codecs.block import decode_blocks
 from tsengine.errors import CorruptionError
 from tsengine.kernels.axes import clip_blocks, copy_rows
+from tsengine.model.histograms import Histograms
 from tsengine.storage.filesystem import ReadFile, storage_error
-from tsengine.storage.part_format import AXES_FILE, FLAG_STALE, VALUES_FILE
+from tsengine.storage.part_format import AXES_FILE, FLAG_HISTOGRAM, FLAG_STALE, VALUES_FILE
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
 
@@ -26,16 +28,19 @@ GAP_BYTES_MAX = 32 * 1024
 COUNTED_ROWS_MAX = 256 * 1024
 """Rows of axes that are decoded at most to count samples exactly."""
 
+HistogramsOf = Callable[[U32Array, I64Array], Histograms]
+
 
 class PartPieces:
     """Blocks of one part clipped to a closed time range; see `pieces.Pieces`.
 
-    Made by `PartReader.pieces`. Raises CorruptionError when an axis or a value is damaged.
+    Made by `PartReader.pieces`, which says where histograms come from. Raises CorruptionError when
+    an axis or a value is damaged.
     """
 
     __slots__ = (
-        "_axis_t", "_blocks", "_index", "_lo", "_starts", "_values", "_values_path",
-        "first_t", "keys", "last_t", "may_be_stale", "n_samples", "rows", "sizes",
+        "_axis_t", "_blocks", "_histograms", "_index", "_lo", "_starts", "_values", "_values_path",
+        "first_t", "has_histogram", "keys", "last_t", "may_be_stale", "n_samples", "rows", "sizes",
     )  # fmt: skip
 
     def __init__(
@@ -47,8 +52,10 @@ class PartPieces:
         refs: U32Array | None,
         mint: int,
         maxt: int,
+        histograms: HistogramsOf | None = None,
     ) -> None:
         self._index = index
+        self._histograms = histograms
         self._values = values
         self._values_path = os.path.join(directory, VALUES_FILE)
         rows, blocks = blocks_of(index, refs, mint, maxt)
@@ -78,7 +85,9 @@ class PartPieces:
         self.sizes = hi - lo
         self.first_t = first_t
         self.last_t = last_t
-        self.may_be_stale = (index.block_flags[blocks] & FLAG_STALE) != 0
+        flags = index.block_flags[blocks]
+        self.may_be_stale = (flags & FLAG_STALE) != 0
+        self.has_histogram = (flags & FLAG_HISTOGRAM) != 0
         self.keys = np.empty((len(blocks), 3), np.int64)
         self.keys[:, 0] = axis
         self.keys[:, 1] = (patterns << 16) | index.block_first_row[blocks]
@@ -131,6 +140,12 @@ class PartPieces:
             )
         except CorruptionError as error:
             raise data.located(error) from None
+
+    def histograms_of(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> Histograms:
+        """See `pieces.Pieces.histograms_of`; ``bits`` are all the same."""
+        if self._histograms is None:
+            raise CorruptionError("histograms in a part without any", path=self._values_path)
+        return self._histograms(refs, t_ms)
 
 
 def count_samples(

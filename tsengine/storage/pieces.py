@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tsengine.kernels.axes import group_runs
 from tsengine.kernels.merge import settle_rows
+from tsengine.model.histograms import Histograms
 from tsengine.model.ragged import I64Array, expand_ranges, offsets_of
 
 U64Array = npt.NDArray[np.uint64]
@@ -48,7 +49,18 @@ class Pieces(Protocol):
         ...
 
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
-        """Write the value bits of pieces ``which`` to ``out`` at ``positions``."""
+        """Write the value bits of pieces ``which`` to ``out`` at ``positions``.
+
+        Rows that handles number are below 2^32.
+        """
+        ...
+
+    def histograms_of(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> Histograms:
+        """The histograms of some samples, in their order.
+
+        ``refs: u32[R]`` and ``t_ms: i64[R]`` ascend by (ref, time); ``bits: u64[R]`` are the
+        handles that `copy_values` gave. R is at least 1.
+        """
         ...
 
 

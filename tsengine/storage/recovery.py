@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tsengine.errors import CorruptionError
 from tsengine.model.batch import SampleBatch
+from tsengine.model.histograms import is_handle, without_handles
 from tsengine.model.metadata import MetadataEntry
-from tsengine.options import Options
+from tsengine.options import TYPE_AND_UNIT_LABELS, Options
 from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.catalog import LOST_SERIES, Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
+from tsengine.storage.exemplar_records import decode_exemplars
+from tsengine.storage.exemplars import ExemplarStore
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import Manifest
 from tsengine.storage.metadata_store import MetadataStore, read_metadata
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.state import State
+from tsengine.storage.wal_histograms import decode_histograms
 from tsengine.storage.wal_reader import ReplayReport, keep_damaged, replay
 
 _LOG = logging.getLogger(__name__)
@@ -36,8 +40,10 @@ class RecoveryReport:
         ``(file, offset, reason)``: acknowledged data may be lost there.
     torn_tails
         ``(file, offset, n_bytes)``: unfinished writes that were dropped; nothing is lost.
+    n_replayed_samples
+        Floats and histograms taken from the log.
     n_orphan_samples
-        Samples in the log whose series were lost with a damaged piece.
+        Samples and exemplars in the log whose series were lost with a damaged piece.
     n_lost_series
         Series whose labels were lost so; samples that came later are kept under a stand-in's name.
 
@@ -74,6 +80,7 @@ class Recovered:
     manifest: Manifest
     catalog: Catalog
     metadata: MetadataStore
+    exemplars: ExemplarStore
     state: State
     replay: ReplayReport
     report: RecoveryReport
@@ -109,7 +116,10 @@ def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: boo
     if not read_only:
         _remove_orphans(fs, directory, current)
     catalog = Catalog(
-        secret=bytes.fromhex(current.secret), limits=options.labels, max_series=options.max_series
+        secret=bytes.fromhex(current.secret),
+        limits=options.labels,
+        max_series=options.max_series,
+        type_and_unit_labels=TYPE_AND_UNIT_LABELS in options.features,
     )
     for name in current.catalog_segments:
         catalog.decode_series(read_catalog_segment(fs, filenames.catalog_path(directory, name)))
@@ -123,9 +133,13 @@ def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: boo
         for entry in sorted(current.parts, key=lambda entry: (entry.seq_min, entry.mint))
     )
     head = Head()
-    log = replay_log(
-        fs, directory, current, catalog, metadata=metadata, head=head, read_only=read_only
+    exemplars = ExemplarStore(
+        fs, directory, current.exemplar_files, n_recent_max=options.exemplars_max
     )
+    log = replay_log(
+        fs, directory, current, catalog, metadata=metadata, head=head, exemplars=exemplars,
+        read_only=read_only,
+    )  # fmt: skip
     for path, offset, reason in log.report.damage:
         _LOG.error("%s: damaged at byte %d: %s", path, offset, reason)
         if not read_only:
@@ -133,7 +147,7 @@ def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: boo
     catalog.publish()
     state = State(catalog.view(), parts, (), head)
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
-    return Recovered(current, catalog, metadata, state, log.replay, log.report, next_seq)
+    return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)
 
 
 def _load_or_create(fs: FileSystem, directory: str, *, read_only: bool) -> Manifest:
@@ -167,9 +181,10 @@ def replay_log(
     *,
     metadata: MetadataStore | None = None,
     head: Head | None = None,
+    exemplars: ExemplarStore | None = None,
     read_only: bool = True,
 ) -> ReplayedLog:
-    """Apply the log from the manifest's floor on to catalog, metadata and head.
+    """Apply the log from the manifest's floor on to catalog, metadata, head and exemplars.
 
     Damage is put into the report and passed over: what stands before and behind it is taken.
     """
@@ -191,8 +206,14 @@ def replay_log(
                 entries = wal_records.decode_metadata(record.payload)
                 if metadata is not None:
                     metadata.update(MetadataEntry(*texts) for texts in entries)
-            elif record.type == wal_records.FLOATS:
-                batch = wal_records.decode_floats(record.payload)
+            elif record.type == wal_records.EXEMPLARS:
+                found = decode_exemplars(record.payload)
+                rows = np.flatnonzero(found.refs < catalog.next_ref)
+                report.n_orphan_samples += len(found) - len(rows)
+                if exemplars is not None and len(rows):
+                    exemplars.add(found.take(rows))
+            elif record.type in (wal_records.FLOATS, wal_records.HISTOGRAMS):
+                batch = _decode_samples(record.type, record.payload)
                 known = _known_samples(batch, catalog.next_ref)
                 report.n_orphan_samples += len(batch) - len(known)
                 report.n_replayed_samples += len(known)
@@ -205,9 +226,18 @@ def replay_log(
     return ReplayedLog(records.report, report)
 
 
+def _decode_samples(record_type: int, payload: bytes) -> SampleBatch:
+    if record_type == wal_records.HISTOGRAMS:
+        return decode_histograms(payload)
+    batch = wal_records.decode_floats(payload)
+    # Logs from before there were histograms may hold such floats.
+    if is_handle(batch.bits).any():
+        return replace(batch, bits=without_handles(batch.bits))
+    return batch
+
+
 def _known_samples(batch: SampleBatch, next_ref: int) -> SampleBatch:
     """Samples whose series survived; others would be given to a series of the wrong name."""
     if len(batch) == 0 or int(batch.refs.max()) < next_ref:
         return batch
-    known = batch.refs < np.uint32(next_ref)
-    return SampleBatch(batch.refs[known], batch.t_ms[known], batch.bits[known])
+    return batch.take(np.flatnonzero(batch.refs < np.uint32(next_ref)))

@@ -17,6 +17,7 @@ from tsengine.kernels import protowire as kernels
 from tsengine.kernels.jit import ERR_CAPACITY
 from tsengine.model.metadata import METRIC_TYPES, MetadataEntry
 from tsengine.storage.label_sets import LabelSets, ragged_positions
+from tsengine.storage.nested_messages import Nested, read_nested
 
 ROW_OK = kernels.ROW_OK
 BAD_SYMBOL_TABLE = 4
@@ -36,7 +37,8 @@ class Rows:
 
     Row r has samples ``t_ms, bits[sample_ends[r - 1]:sample_ends[r]]``, ``n_histograms[r]``, the
     label fingerprint ``hashes[2r:2r + 2]`` (of labels *and* metadata in 2.0) and a status.
-    ``is_plain`` says that every row is fine and has samples.
+    ``is_plain`` says that every row is fine and has samples, and that there are no histograms or
+    exemplars. ``nested`` is None for a body of float samples without start timestamps.
     """
 
     n: int
@@ -49,6 +51,7 @@ class Rows:
     totals: npt.NDArray[np.int64]
     is_plain: bool
     source: _SourceV1 | _SourceV2
+    nested: Nested | None
 
     @property
     def n_samples(self) -> int:
@@ -133,8 +136,8 @@ class RemoteWriteScanner:
             self._spans.b_starts[:n_metadata], self._spans.b_ends[:n_metadata],
         )  # fmt: skip
         statuses = np.zeros(n, np.int64)
-        is_plain = int(self._totals[kernels.N_HISTOGRAMS]) == 0
-        return self._made_rows(n, hashes, statuses, sample_ends, n_histograms, is_plain, source)
+        nested = self._nested(data, 1, n_series, None)
+        return self._made_rows(n, hashes, statuses, sample_ends, n_histograms, source, nested)
 
     def _scan_v2(self, data: npt.NDArray[np.uint8]) -> Rows:
         n_series, n_symbols = self._spans.split(data, 5, 4)
@@ -168,9 +171,26 @@ class RemoteWriteScanner:
         source = _SourceV2(
             data, symbol_starts, symbol_text_ends, symbol_hashes, self._symbols, symbol_ends, types
         )
-        statuses = statuses[:n]
-        is_plain = not statuses.any() and int(self._totals[kernels.N_HISTOGRAMS]) == 0
-        return self._made_rows(n, hashes, statuses, sample_ends, n_histograms, is_plain, source)
+        nested = self._nested(data, 2, n_series, (symbol_starts, symbol_text_ends))
+        return self._made_rows(n, hashes, statuses[:n], sample_ends, n_histograms, source, nested)
+
+    def _nested(
+        self,
+        data: npt.NDArray[np.uint8],
+        version: int,
+        n_series: int,
+        symbols: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None,
+    ) -> Nested | None:
+        """What the body holds besides float samples; None if there is nothing."""
+        totals = self._totals
+        if not (self._has_others() or totals[kernels.N_STARTS]):
+            return None
+        starts, ends = self._spans.a_starts[:n_series], self._spans.a_ends[:n_series]
+        return read_nested(data, starts, ends, version, totals, symbols, _malformed)
+
+    def _has_others(self) -> bool:
+        """Whether the last scan met histograms or exemplars."""
+        return bool(self._totals[kernels.N_HISTOGRAMS] or self._totals[kernels.N_EXEMPLARS])
 
     def _made_rows(
         self,
@@ -179,13 +199,14 @@ class RemoteWriteScanner:
         statuses: npt.NDArray[np.int64],
         sample_ends: npt.NDArray[np.int64],
         n_histograms: npt.NDArray[np.int64],
-        is_plain: bool,
         source: _SourceV1 | _SourceV2,
+        nested: Nested | None,
     ) -> Rows:
         n_samples = int(self._totals[kernels.N_SAMPLES])
+        is_plain = not self._has_others() and not statuses.any()
         return Rows(
             n, hashes, statuses, sample_ends[:n], n_histograms[:n], self._t_ms[:n_samples],
-            self._bits[:n_samples], self._totals, is_plain, source,
+            self._bits[:n_samples], self._totals, is_plain, source, nested,
         )  # fmt: skip
 
     def _row_arrays(self, n: int) -> npt.NDArray[np.int64]:

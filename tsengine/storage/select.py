@@ -11,19 +11,19 @@ Stateless; any thread. Sources are pinned by the caller.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from tsengine.kernels.bits import STALE_BITS
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
-from tsengine.storage.head_read import HeadPieces, HeadView, copy_plain
+from tsengine.model.histograms import is_handle
+from tsengine.storage.found import BoolArray, Found, find
+from tsengine.storage.head_read import HeadView, copy_plain, sorted_unique
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.pieces import (
     I64Array,
-    Pieces,
     U32Array,
     U64Array,
     expand_ranges,
@@ -31,8 +31,6 @@ from tsengine.storage.pieces import (
     offsets_of,
     settle,
 )
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 def read_frames(
@@ -52,15 +50,17 @@ def read_frames(
     Raises CorruptionError if a payload that is needed is damaged.
     """
     refs = np.ascontiguousarray(refs, np.uint32)
-    found = _find(parts, heads, refs, mint, maxt)
+    found = find(parts, heads, refs, mint, maxt)
     is_merged = found.overlapping_rows(len(refs))
     direct = _decode_direct(found, ~is_merged)
     if drop_stale and found.may_be_stale.any():
         # Blocks only say that they hold a marker somewhere; most reads don't meet it.
         is_merged |= direct.marked_rows()
     if not is_merged.any():
-        return _direct_frames(found, direct)
-    return _mixed_frames(found, direct, is_merged, drop_stale=drop_stale)
+        frames = _direct_frames(found, direct)
+    else:
+        frames = _mixed_frames(found, direct, is_merged, drop_stale=drop_stale)
+    return _with_histograms(found, frames) if found.has_histogram.any() else frames
 
 
 def read_columns(
@@ -69,18 +69,67 @@ def read_columns(
     refs: U32Array,
     mint: int,
     maxt: int,
+    *,
+    with_start: bool = False,
 ) -> SeriesColumns:
     """Samples with mint <= t <= maxt of the series ``refs``, those without any left out.
 
-    Sources and order as in `read_frames`; staleness markers stay. Raises CorruptionError.
+    Sources and order as in `read_frames`; staleness markers stay. Start timestamps come only with
+    ``with_start``: that of the sample that is taken, known or not. Raises CorruptionError.
     """
     refs = np.ascontiguousarray(refs, np.uint32)
-    found = _find(parts, heads, refs, mint, maxt)
+    found = find(parts, heads, refs, mint, maxt)
     every = np.ones(len(refs), np.bool_)
-    offsets, t_ms, bits = _merge(found, _decode_direct(found, ~every), every, drop_stale=False)
+    start_ms = None
+    if with_start and found.has_starts:
+        pieces, row_offsets, positions, t_ms = _arrivals(found)
+        bits = np.empty(len(t_ms), np.uint64)
+        found.copy_values(pieces, bits, positions)
+        start_ms = found.starts(pieces, t_ms, positions)
+        arrival = np.arange(len(t_ms), dtype=np.uint64)
+        offsets, t_ms, arrival = settle(row_offsets, t_ms, arrival, drop_stale=False)
+        bits, start_ms = bits[arrival], start_ms[arrival]
+    else:
+        offsets, t_ms, bits = _merge(found, _decode_direct(found, ~every), every, drop_stale=False)
     kept = np.flatnonzero(np.diff(offsets))
+    histograms = None
+    if found.has_histogram.any():
+        at = np.flatnonzero(is_handle(bits))
+        rows = np.searchsorted(offsets, at, side="right") - 1
+        histograms = found.resolve(bits, rows, at, t_ms[at])
     # Rows without samples take no room, so the others keep their offsets.
-    return SeriesColumns(refs[kept], np.append(offsets[kept], offsets[-1]), t_ms, bits)
+    offsets = np.append(offsets[kept], offsets[-1])
+    return SeriesColumns(refs[kept], offsets, t_ms, bits, histograms, start_ms)
+
+
+def read_start_times(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+) -> SeriesColumns:
+    """Start timestamps of the samples that `read_columns` gives and that have one.
+
+    ``bits`` are those of the i64 ms; samples and series without any are left out. Reads no values.
+    Raises CorruptionError.
+    """
+    refs = np.ascontiguousarray(refs, np.uint32)
+    known = [part.start_times(refs, mint, maxt) for part in parts]
+    known += [head.start_times(refs, mint, maxt) for head in heads]
+    having = [columns.refs for columns in known if columns is not None]
+    if not having:
+        none = np.empty(0, np.int64)
+        return SeriesColumns(refs[:0], np.zeros(1, np.int64), none, none.view(np.uint64))
+    refs = sorted_unique(np.concatenate(having))
+    found = find(parts, heads, refs, mint, maxt)
+    pieces, row_offsets, positions, t_ms = _arrivals(found)
+    start_ms = found.starts(pieces, t_ms, positions)
+    offsets, t_ms, bits = settle(row_offsets, t_ms, start_ms.view(np.uint64), drop_stale=False)
+    is_known = bits != 0
+    sizes = np.diff(offsets_of(is_known)[offsets])
+    kept = np.flatnonzero(sizes)
+    return SeriesColumns(refs[kept], offsets_of(sizes[kept]), t_ms[is_known], bits[is_known])
 
 
 def count_samples(
@@ -93,111 +142,6 @@ def count_samples(
     """Samples that `read_frames` would return at most: duplicates of sources count each time."""
     n_samples = sum(part.count_samples(refs, mint, maxt) for part in parts)
     return n_samples + sum(head.count_samples(refs, mint, maxt) for head in heads)
-
-
-class _Found:
-    """The pieces of all sources as one table, in the order of sources (later ones win).
-
-    Columns of length P: ``rows, sizes, first_t, last_t: i64``, ``may_be_stale: bool``,
-    ``source: i64`` and ``local: i64``, the piece's number in its source.
-    """
-
-    __slots__ = (
-        "_order", "first_t", "last_t", "local", "may_be_stale", "rows", "sizes", "source", "sources"
-    )  # fmt: skip
-
-    def __init__(self, sources: Sequence[Pieces]) -> None:
-        self.sources = sources
-        self.rows = _concatenate([s.rows for s in sources])
-        self.sizes = _concatenate([s.sizes for s in sources])
-        self.first_t = _concatenate([s.first_t for s in sources])
-        self.last_t = _concatenate([s.last_t for s in sources])
-        counts = np.array([len(s.rows) for s in sources], np.int64)
-        self.source = np.repeat(np.arange(len(sources)), counts)
-        self.local = expand_ranges(np.zeros(len(sources), np.int64), counts)
-        self.may_be_stale = _concatenate([s.may_be_stale for s in sources]).astype(np.bool_)
-        self._order: I64Array | None = None
-
-    @property
-    def by_time(self) -> I64Array:
-        """Pieces ordered by (row, time)."""
-        if self._order is None:
-            if len(self.sources) == 1:
-                self._order = np.arange(len(self.rows))
-            else:
-                self._order = np.lexsort((self.first_t, self.rows))
-        return self._order
-
-    def by_source(self, is_wanted: BoolArray) -> I64Array:
-        """Pieces of wanted rows ordered by (row, source, time)."""
-        pieces = np.flatnonzero(is_wanted[self.rows])
-        return pieces[np.argsort(self.rows[pieces], kind="stable")]
-
-    def overlapping_rows(self, n_rows: int) -> BoolArray:
-        """Which rows have pieces that do not follow each other in time."""
-        overlapping = np.zeros(n_rows, np.bool_)
-        if len(self.sources) > 1:
-            order = self.by_time
-            rows = self.rows[order]
-            meets = (rows[1:] == rows[:-1]) & (self.last_t[order][:-1] >= self.first_t[order][1:])
-            overlapping[rows[1:][meets]] = True
-        return overlapping
-
-    def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
-        """Write the times of pieces to their places."""
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            if len(mine):
-                source.copy_times(self.local[which[mine]], out, positions[mine])
-
-    def times_in_place(self, which: I64Array) -> I64Array | None:
-        """The times of pieces if they are all of one source and lie one after the other."""
-        if len(self.sources) != 1:
-            return None
-        return self.sources[0].times_in_place(self.local[which])
-
-    def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
-        """Write the value bits of pieces to their places."""
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            if len(mine):
-                source.copy_values(self.local[which[mine]], out, positions[mine])
-
-    def keys(self, which: I64Array) -> I64Array:
-        """``i64[4 * len(which)]``: four words per piece, equal for pieces with the same times."""
-        keys = np.empty((len(which), 4), np.int64)
-        keys[:, 0] = self.source[which]
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            keys[mine, 1:] = source.keys[self.local[which[mine]]]
-        return keys.reshape(-1)
-
-    def _of_source(self, which: I64Array, number: int) -> I64Array:
-        if len(self.sources) == 1:
-            return np.arange(len(which))
-        return np.flatnonzero(self.source[which] == number)
-
-
-def _find(
-    parts: Sequence[PartReader],
-    heads: Sequence[HeadView],
-    refs: U32Array,
-    mint: int,
-    maxt: int,
-) -> _Found:
-    assert (refs[1:] > refs[:-1]).all(), "refs ascend; rows are found by binary search"
-    sources: list[Pieces] = []
-    for part in parts:
-        if part.entry.mint <= maxt and part.entry.maxt >= mint:
-            pieces = part.pieces(refs, mint, maxt)
-            if len(pieces.rows):
-                sources.append(pieces)
-    for head in heads:
-        if head.mint <= maxt and head.maxt >= mint:
-            recent = HeadPieces(head, refs, mint, maxt)
-            if len(recent.rows):
-                sources.append(recent)
-    return _Found(sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +167,7 @@ class _Decoded:
         return marked
 
 
-def _decode_direct(found: _Found, is_wanted: BoolArray) -> _Decoded:
+def _decode_direct(found: Found, is_wanted: BoolArray) -> _Decoded:
     """Decode the values of wanted rows to where a batch of only these rows has them."""
     order = found.by_time
     if not is_wanted.all():
@@ -237,7 +181,7 @@ def _decode_direct(found: _Found, is_wanted: BoolArray) -> _Decoded:
     return _Decoded(order, row_pieces, positions[row_pieces], piece_starts, values)
 
 
-def _direct_frames(found: _Found, direct: _Decoded) -> FrameBatch:
+def _direct_frames(found: Found, direct: _Decoded) -> FrameBatch:
     """Frames where every row was decoded directly."""
     row_axis, heads = group_equal_runs(found.keys(direct.order), 4 * direct.row_pieces)
     axis_offsets, t_ms = _times_of_rows(found, direct.order, direct.row_pieces, heads)
@@ -246,7 +190,7 @@ def _direct_frames(found: _Found, direct: _Decoded) -> FrameBatch:
 
 
 def _times_of_rows(
-    found: _Found, order: I64Array, row_pieces: I64Array, rows: I64Array
+    found: Found, order: I64Array, row_pieces: I64Array, rows: I64Array
 ) -> tuple[I64Array, I64Array]:
     """Times of some rows, one after the other: ``(offsets: i64[len(rows) + 1], t_ms)``."""
     counts = row_pieces[rows + 1] - row_pieces[rows]
@@ -260,7 +204,7 @@ def _times_of_rows(
 
 
 def _mixed_frames(
-    found: _Found, direct: _Decoded, is_merged: BoolArray, *, drop_stale: bool
+    found: Found, direct: _Decoded, is_merged: BoolArray, *, drop_stale: bool
 ) -> FrameBatch:
     """Frames some rows of which must be merged, or rid of markers, sample by sample."""
     n_rows = len(is_merged)
@@ -299,8 +243,28 @@ def _mixed_frames(
     return FrameBatch(t_ms, axis_offsets, row_axis, values.view(np.float64), row_offsets)
 
 
+def _arrivals(found: Found) -> tuple[I64Array, I64Array, I64Array, I64Array]:
+    """``(pieces, offsets of the rows, positions of the pieces, times)``, by (row, source, time)."""
+    every = np.ones(len(found.refs), np.bool_)
+    pieces = found.by_source(every)
+    positions = offsets_of(found.sizes[pieces])
+    t_ms = np.empty(positions[-1], np.int64)
+    found.copy_times(pieces, t_ms, positions[:-1])
+    row_pieces = offsets_of(np.bincount(found.rows[pieces], minlength=len(every)))
+    return pieces, positions[row_pieces], positions[:-1], t_ms
+
+
+def _with_histograms(found: Found, frames: FrameBatch) -> FrameBatch:
+    """The frames with the table of their handles, which are numbered in place."""
+    bits = frames.values.view(np.uint64)
+    at = np.flatnonzero(is_handle(bits))
+    rows = np.searchsorted(frames.row_offsets, at, side="right") - 1
+    places = at - frames.row_offsets[rows] + frames.axis_offsets[frames.row_axis[rows]]
+    return replace(frames, histograms=found.resolve(bits, rows, at, frames.t_ms[places]))
+
+
 def _merge(
-    found: _Found, direct: _Decoded, is_wanted: BoolArray, *, drop_stale: bool
+    found: Found, direct: _Decoded, is_wanted: BoolArray, *, drop_stale: bool
 ) -> tuple[I64Array, I64Array, U64Array]:
     """Wanted rows as ``(offsets: i64[S + 1], t_ms, bits)``, the later source winning.
 
@@ -320,7 +284,3 @@ def _merge(
     )  # fmt: skip
     row_pieces = offsets_of(np.bincount(found.rows[pieces], minlength=len(is_wanted)))
     return settle(positions[row_pieces], t_ms, bits, drop_stale=drop_stale)
-
-
-def _concatenate(columns: list[I64Array] | list[BoolArray]) -> I64Array:
-    return np.concatenate(columns) if columns else np.empty(0, np.int64)

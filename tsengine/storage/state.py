@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tsengine.model.batch import SampleBatch
+from tsengine.model.exemplars import ExemplarBatch
 from tsengine.model.metadata import MetadataEntry
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import Head
@@ -23,6 +24,8 @@ class FrozenHead:
         First log segment that holds nothing of this head.
     next_ref, next_seq
         Series and log sequences below these were durable when the head froze.
+    exemplar_mark
+        Exemplars below it have their records in the segments before ``wal_floor``.
 
     """
 
@@ -30,6 +33,7 @@ class FrozenHead:
     wal_floor: int
     next_ref: int
     next_seq: int
+    exemplar_mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class AppendItem:
     """
 
     batch: SampleBatch
+    exemplars: ExemplarBatch | None
     metadata: tuple[MetadataEntry, ...]
     catalog: CatalogView
     next_ref: int

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
 from tsengine.model.matchers import Matcher
@@ -121,6 +122,23 @@ class DatabaseView:
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         return select.read_frames(parts, heads, refs, mint, maxt, drop_stale=drop_stale)
+
+    def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
+        """Whether a sample that `read` returns may be a histogram; never falsely False, cheap."""
+        mint = self._clip(mint)
+        parts, heads = self._sources(mint, maxt)
+        return any(head.has_histograms_of(refs, mint, maxt) for head in heads) or any(
+            part.has_histograms(refs, mint, maxt) for part in parts
+        )
+
+    def read_start_times(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> SeriesColumns:
+        """Samples of the closed range that have a known start timestamp.
+
+        ``bits`` are those of the start's i64 ms; series without any are left out.
+        """
+        mint = self._clip(mint)
+        parts, heads = self._sources(mint, maxt)
+        return select.read_start_times(parts, heads, refs, mint, maxt)
 
     def _clip(self, mint: int) -> int:
         return mint if self._floor_ms is None else max(mint, self._floor_ms)

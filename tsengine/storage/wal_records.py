@@ -1,9 +1,10 @@
 """Payloads of log records: which types there are, float samples, metadata.
 
-Series payloads are the catalog's. Layouts are in docs/format/wal.md. Encoding is light on purpose:
-the log lives for minutes, and its work is on the path of every acknowledgement. Integers are
-stored as offsets from their minimum or as differences, in the narrowest of 0, 1, 2, 4, 8 bytes, all
-modulo the width of the type, so that no value is out of range; one scrape of 1,000 series costs
+Series payloads are the catalog's, those of histograms and exemplars have modules of their own,
+`wal_histograms` and `exemplar_records`. Layouts are in docs/format/wal.md. Encoding is light on
+purpose: the log lives for minutes, and its work is on the path of every acknowledgement. Integers
+are stored as offsets from their minimum or as differences, in the narrowest of 0, 1, 2, 4, 8 bytes,
+all modulo the width of the type, so that no value is out of range; one scrape of 1,000 series costs
 8 bytes a sample and 40 more.
 """
 
@@ -34,10 +35,10 @@ TYPE_NAMES = {
     METADATA: "metadata",
     TOMBSTONE: "tombstone",
 }
-KNOWN_TYPES = frozenset({SERIES, FLOATS, METADATA})
+KNOWN_TYPES = frozenset({SERIES, FLOATS, HISTOGRAMS, EXEMPLARS, METADATA})
 """What this version reads and writes; the other named ones are reserved."""
 
-_FLAG_START_TIMESTAMPS = 1
+FLAG_START_TIMESTAMPS = 1
 _DELTAS = 0x80
 _WIDTHS = (0, 1, 2, 4, 8)
 _WIDTH_FOR = (0, 1, 2, 4, 4, 8, 8, 8, 8)
@@ -46,6 +47,9 @@ _SIGNED = {4: np.int32, 8: np.int64}
 # flags, kind of refs, kind of t, 0, n, base and step of refs, base and step of t
 _FLOATS_HEADER = struct.Struct("<BBBBIQQQQ")
 _METADATA_HEADER = struct.Struct("<II")
+# kind, zeros, base, step
+_COLUMN_HEADER = struct.Struct("<B7sQQ")
+_ZEROS = bytes(7)
 
 _Unsigned = npt.NDArray[Any]
 
@@ -65,7 +69,7 @@ def check_type(record_type: int, *, flags: int = 0, where: str = "") -> None:
 
 
 def encode_floats(batch: SampleBatch) -> bytes:
-    """Payload of a FLOATS record; rows keep their order and bits."""
+    """Payload of a FLOATS record; rows keep their order and bits. None may be a handle."""
     dtypes = (batch.refs.dtype, batch.t_ms.dtype, batch.bits.dtype)
     assert [dtype.str[1:] for dtype in dtypes] == ["u4", "i8", "u8"], dtypes
     n = len(batch.refs)
@@ -74,11 +78,13 @@ def encode_floats(batch: SampleBatch) -> bytes:
     t = np.ascontiguousarray(batch.t_ms).view(np.uint64)
     refs_kind, refs_base, refs_step, refs_rest = _encode_column(refs)
     t_kind, t_base, t_step, t_rest = _encode_column(t)
+    flags = 0 if batch.start_ms is None else FLAG_START_TIMESTAMPS
     header = _FLOATS_HEADER.pack(
-        0, refs_kind, t_kind, 0, n, refs_base, refs_step, t_base, t_step
+        flags, refs_kind, t_kind, 0, n, refs_base, refs_step, t_base, t_step
     )  # fmt: skip
     bits = np.ascontiguousarray(batch.bits)
-    return b"".join((header, bits.data, t_rest.data, refs_rest.data))
+    starts = b"" if batch.start_ms is None else encode_column(batch.start_ms)
+    return b"".join((header, bits.data, t_rest.data, refs_rest.data, starts))
 
 
 def decode_floats(payload: bytes) -> SampleBatch:
@@ -98,14 +104,12 @@ def decode_floats(payload: bytes) -> SampleBatch:
         raise CorruptionError(f"floats record of {len(payload)} bytes is shorter than its header")
     fields = _FLOATS_HEADER.unpack_from(payload)
     flags, refs_kind, t_kind, zero, n, refs_base, refs_step, t_base, t_step = fields
-    if flags & _FLAG_START_TIMESTAMPS:
-        raise UnsupportedFormat("floats record with start timestamps, written by a newer version")
-    if flags or zero:
+    if flags & ~FLAG_START_TIMESTAMPS or zero:
         raise UnsupportedFormat(f"floats record with unknown flags {flags:#x}, {zero:#x}")
     t_size = _column_size(t_kind, n, 8)
     refs_size = _column_size(refs_kind, n, 4)
     size = _FLOATS_HEADER.size + 8 * n + t_size + refs_size
-    if len(payload) != size:
+    if len(payload) < size or (not flags and len(payload) > size):
         raise CorruptionError(f"floats record of {n} rows has {len(payload)} bytes, not {size}")
     if max(refs_base, refs_step) >= 1 << 32:
         raise CorruptionError("floats record with a series ref above 32 bits")
@@ -117,7 +121,12 @@ def decode_floats(payload: bytes) -> SampleBatch:
     t = _decode_column(payload, offset, t_kind, n, np.uint64(t_base), np.uint64(t_step))
     offset += t_size
     refs = _decode_column(payload, offset, refs_kind, n, np.uint32(refs_base), np.uint32(refs_step))
-    return SampleBatch(refs, t.view(np.int64), bits)
+    start_ms = None
+    if flags:
+        start_ms, end = decode_column(payload, size, n)
+        if end != len(payload):
+            raise CorruptionError(f"floats record of {n} rows has {len(payload)} bytes, not {end}")
+    return SampleBatch(refs, t.view(np.int64), bits, start_ms=start_ms)
 
 
 def encode_metadata(entries: Sequence[tuple[str, str, str, str]]) -> bytes:
@@ -150,6 +159,39 @@ def decode_metadata(payload: bytes) -> list[tuple[str, str, str, str]]:
         raise CorruptionError("metadata record with a text that is not UTF-8") from error
     fields = iter(texts)
     return list(zip(fields, fields, fields, fields, strict=True))
+
+
+def encode_column(values: npt.NDArray[np.int64]) -> bytes:
+    """A column with its own header, which tells how it is written."""
+    kind, base, step, rest = _encode_column(np.ascontiguousarray(values).view(np.uint64))
+    return _COLUMN_HEADER.pack(kind, _ZEROS, base, step) + rest.tobytes()
+
+
+def decode_column(
+    payload: bytes, offset: int, n: int, *, flags: int = 0
+) -> tuple[npt.NDArray[np.int64], int]:
+    """A column of n rows at an offset, and where it ends; bits of ``flags`` in its kind are passed.
+
+    Raises
+    ------
+    CorruptionError
+        There is no such column.
+    UnsupportedFormat
+        It is one of a newer version.
+
+    """
+    begin = offset + _COLUMN_HEADER.size
+    if len(payload) < begin:
+        raise CorruptionError(f"column at byte {offset} is cut")
+    kind, zeros, base, step = _COLUMN_HEADER.unpack_from(payload, offset)
+    if zeros != _ZEROS:
+        raise UnsupportedFormat(f"column of a newer version at byte {offset}")
+    kind &= ~flags
+    end = begin + _column_size(kind, n, 8)
+    if len(payload) < end:
+        raise CorruptionError(f"column at byte {offset} is cut")
+    column = _decode_column(payload, begin, kind, n, np.uint64(base), np.uint64(step))
+    return column.view(np.int64), end
 
 
 def _encode_column(values: _Unsigned) -> tuple[int, int, int, _Unsigned]:
@@ -194,11 +236,11 @@ def _decode_column(
 def _column_size(kind: int, n: int, width_max: int) -> int:
     width = kind & ~_DELTAS
     if width not in _WIDTHS or width > width_max:
-        raise CorruptionError(f"floats record with a column of kind {kind:#x}")
+        raise CorruptionError(f"column of the unknown kind {kind:#x}")
     if not kind & _DELTAS:
         return width * n
     if n < 1:
-        raise CorruptionError("floats record with differences of no rows")
+        raise CorruptionError("column with differences of no rows")
     return width * (n - 1)
 
 

@@ -20,6 +20,9 @@ from tsengine.promql.lexer import quote
 from tsengine.query.context import QueryContext
 from tsengine.query.labelspace import LabelSpace
 from tsengine.query.operators import gotext
+from tsengine.query.operators.histogram_aggregate import fold_histograms, inform_ignored
+from tsengine.query.operators.histogram_cells import histogram_cells, row_numbers, without_cells
+from tsengine.query.operators.histogram_text import texts_of
 from tsengine.query.operators.ratio import sampling_offsets
 from tsengine.query.operators.room import require_room
 from tsengine.query.partials import PARTIAL_OPS, make_partial, valid_or_dummy
@@ -29,6 +32,11 @@ from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, take_rows
 _F64 = npt.NDArray[np.float64]
 _I64 = npt.NDArray[np.int64]
 _BOOL = npt.NDArray[np.bool_]
+
+_SUMS = frozenset({"sum", "avg"})
+"""Aggregations that have a result for histograms."""
+_COUNTS = frozenset({"count", "group"})
+"""Aggregations that don't look at values."""
 
 _DENSE_KEYS = 1 << 20
 """A table of this many keys is made without thinking."""
@@ -104,14 +112,36 @@ def _all_or_mask(valid: _BOOL) -> _BOOL | None:
 
 def _fold(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> StepMatrix:
     group_of_row, labels = _grouped(ctx, node, operand)
+    cells = None
+    if node.op in _SUMS:
+        cells = histogram_cells(ctx, operand)
+    elif node.op not in _COUNTS:
+        operand = _without_histograms(ctx, node.op, operand, node.expr.span)
     if len(labels) == operand.n_series:
         # Every row is a group of its own, in the same order.
-        return replace(operand, labels=labels, values=_of_single_rows(node.op, operand.values))
+        values = _of_single_rows(node.op, operand.values)
+        if cells is not None:
+            values[cells] = operand.values[cells]
+        return replace(operand, labels=labels, values=values)
     partial = make_partial(node.op, len(labels), operand.n_steps)
-    partial.add(operand.values, operand.valid, group_of_row)
+    floats = operand if cells is None else without_cells(operand, cells)
+    partial.add(floats.values, floats.valid, group_of_row)
     values, valid = partial.finish()
+    if cells is not None:
+        fold_histograms(ctx, node, operand, cells, group_of_row, values, valid)
     marks = _marks_of_groups(operand, group_of_row, len(labels))
     return StepMatrix(labels, values, _all_or_mask(valid), marks)
+
+
+def _without_histograms(
+    ctx: QueryContext, op: str, operand: StepMatrix, span: ast.Span
+) -> StepMatrix:
+    """What an aggregation looks at that ignores histograms; says so if there are any."""
+    cells = histogram_cells(ctx, operand)
+    if cells is None:
+        return operand
+    inform_ignored(ctx, op, span)
+    return without_cells(operand, cells)
 
 
 def _of_single_rows(op: str, values: _F64) -> _F64:
@@ -152,6 +182,7 @@ def _quantile(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, q: _F
     for value in (numbers.max(initial=0.0), numbers.min(initial=0.0)):
         if not 0.0 <= value <= 1.0:
             warn_quantile(ctx, value, node.param.span)
+    operand = _without_histograms(ctx, node.op, operand, node.expr.span)
     group_of_row, labels = _grouped(ctx, node, operand)
     order, offsets, largest = rows_by_group(group_of_row, len(labels))
     shape = (len(labels), operand.n_steps)
@@ -210,6 +241,11 @@ def _select_k(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix, k: _F
     whole = _whole_k(k)
     if whole is None or operand.n_series == 0:
         return _nothing(ctx, operand)
+    cells = histogram_cells(ctx, operand)
+    if cells is not None:
+        if cells[:, whole >= 1].any():
+            inform_ignored(ctx, node.op, node.span)
+        operand = without_cells(operand, cells)
     if operand.n_steps == 1 and operand.valid is not None:
         # Absent rows must not decide which group comes first in the answer.
         operand = take_rows(ctx.space, operand, np.flatnonzero(operand.valid[:, 0]))
@@ -280,13 +316,13 @@ def _count_values(
     others = space.drop(operand.labels, (label,))
     grouping = tuple(name for name in node.grouping if name != label)
     group_of_row, group_labels = group_rows(space, others, grouping, without=node.without)
-    group_of_cell, step_of_cell, bits = _present_cells(operand, group_of_row)
+    group_of_cell, step_of_cell, cells = _present_cells(operand, group_of_row)
     vanishes = node.without and label in (*node.grouping, METRIC_NAME)
-    distinct = np.unique(bits)
-    n_distinct = 1 if vanishes else max(len(distinct), 1)
-    keys = group_of_cell
+    keys, n_distinct = group_of_cell, 1
     if not vanishes:
-        keys = group_of_cell * n_distinct + np.searchsorted(distinct, bits)
+        pairs, code = _value_pairs(ctx, label, cells)
+        n_distinct = max(len(pairs), 1)
+        keys = group_of_cell * n_distinct + code
     series_keys, series_of_cell = _numbered(keys, len(group_labels) * n_distinct)
     n_series, n_steps = len(series_keys), operand.n_steps
     require_room(ctx, n_series * n_steps)
@@ -294,26 +330,42 @@ def _count_values(
     values = counts.reshape(n_series, n_steps).astype(np.float64)
     labels = space.take(group_labels, series_keys // n_distinct)
     if not vanishes:
-        texts = [gotext.positional(value) for value in distinct.view(np.float64).tolist()]
-        pairs = space.intern_values(label, texts)
         labels = space.set_column(labels, label, pairs[series_keys % n_distinct])
     return StepMatrix(labels, values, _all_or_mask(values > 0), None)
 
 
-def _present_cells(
-    operand: StepMatrix, group_of_row: _I64
-) -> tuple[_I64, _I64, npt.NDArray[np.uint64]]:
-    """Group, step and bits of every present cell; all NaNs have the same bits."""
+def _present_cells(operand: StepMatrix, group_of_row: _I64) -> tuple[_I64, _I64, _F64]:
+    """Group, step and value of every present cell, as copies."""
     if operand.valid is None:
         groups = np.repeat(group_of_row, operand.n_steps)
         steps = np.tile(np.arange(operand.n_steps), operand.n_series)
-        cells = operand.values.reshape(-1).copy()
-    else:
-        rows, steps = np.nonzero(operand.valid)
-        groups = group_of_row[rows]
-        cells = operand.values[operand.valid]
+        return groups, steps, operand.values.reshape(-1).copy()
+    rows, steps = np.nonzero(operand.valid)
+    return group_of_row[rows], steps, operand.values[operand.valid]
+
+
+def _value_pairs(ctx: QueryContext, label: str, cells: _F64) -> tuple[_I64, _I64]:
+    """Pairs of a label for the distinct values of cells, and each cell's place among them.
+
+    ``cells: f64[N]`` are overwritten.
+    """
+    space = ctx.space
+    is_histogram = ctx.histograms.which(cells)
+    numbers, place = np.unique(row_numbers(cells[is_histogram]), return_inverse=True)
     cells[np.isnan(cells)] = np.nan
-    return groups, steps, cells.view(np.uint64)
+    floats = cells if len(numbers) == 0 else cells[~is_histogram]
+    distinct = np.unique(floats.view(np.uint64))
+    code = np.searchsorted(distinct, floats.view(np.uint64))
+    texts = (gotext.positional(value) for value in distinct.view(np.float64).tolist())
+    pairs = space.intern_values(label, texts)
+    if len(numbers) == 0:
+        return pairs, code
+    pair_of_cell = np.empty(len(cells), np.int64)
+    pair_of_cell[~is_histogram] = pairs[code]
+    pairs = space.intern_values(label, texts_of(ctx.histograms.table().take(numbers)))
+    pair_of_cell[is_histogram] = pairs[place]
+    # Histograms may have the same text.
+    return np.unique(pair_of_cell, return_inverse=True)
 
 
 def _numbered(keys: _I64, n_keys: int) -> tuple[_I64, _I64]:

@@ -17,6 +17,8 @@ from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import matching
 from tsengine.query.operators.fill import with_fills
+from tsengine.query.operators.histogram_binary import TRIMS, Side, apply_to_histograms, negated
+from tsengine.query.operators.histogram_cells import histogram_cells
 from tsengine.query.operators.rows import stack_rows
 from tsengine.query.stepmatrix import (
     EvalValue,
@@ -53,7 +55,6 @@ _COMPARISON: dict[str, _Ufunc] = {
     "<=": np.less_equal,
 }  # fmt: skip
 _SET = frozenset({"and", "or", "unless"})
-_TRIM = frozenset({"</", ">/"})
 
 _CELLS_PER_BLOCK = 1 << 15
 """Temporaries of this many doubles stay in the cache."""
@@ -95,20 +96,10 @@ def unary(ctx: QueryContext, node: ast.Unary, operand: EvalValue) -> StepMatrix 
         return operand
     if isinstance(operand, ScalarSteps):
         return ScalarSteps(-operand.values)
-    negated = replace(operand, values=-operand.values)
-    return remove_names(ctx.space, negated, delayed=ctx.delayed_name_removal)
-
-
-def _info_floats_have_no_result(ctx: QueryContext, node: ast.Binary) -> None:
-    ctx.add_info(
-        "incompatible sample types encountered for binary operator "
-        f'"{node.op}": float {node.op} float',
-        node.span,
-    )
-
-
-def _empty(ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:
-    return take_rows(ctx.space, matrix, np.empty(0, np.int64))
+    cells = histogram_cells(ctx, operand)
+    values = -operand.values if cells is None else negated(ctx, operand.values, cells)
+    result = replace(operand, values=values)
+    return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)
 
 
 # --- vector and scalar ------------------------------------------------------------------------
@@ -117,21 +108,39 @@ def _empty(ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:
 def _vector_and_scalar(
     ctx: QueryContext, node: ast.Binary, vector: StepMatrix, scalar: ScalarSteps, *, swapped: bool
 ) -> StepMatrix:
-    if node.op in _TRIM:
-        if vector.n_samples():
-            _info_floats_have_no_result(ctx, node)
-        return _empty(ctx, vector)
-    cells, numbers = vector.values, scalar.values
-    sides = (numbers, cells) if swapped else (cells, numbers)
-    with np.errstate(all="ignore"):
-        if node.op in _ARITHMETIC:
-            result = replace(vector, values=_ARITHMETIC[node.op](*sides))
-        else:
-            holds = _COMPARISON[node.op](*sides)
-            if not node.returns_bool:
-                return _filtered(vector, holds)
-            result = replace(vector, values=holds.astype(np.float64))
+    cells = histogram_cells(ctx, vector)
+    sides = [Side(vector.values, cells), Side(scalar.values[None, :], None)]
+    if swapped:
+        sides.reverse()
+    left, right = sides
+    out = _of_floats(node.op, left.values, right.values, vector.values.shape)
+    result = vector
+    if cells is not None or node.op in TRIMS:
+        has_result = apply_to_histograms(ctx, node, left, right, valid=vector.valid, out=out)
+        result = _filtered(vector, has_result)
+    if node.op in _COMPARISON:
+        if not node.returns_bool:
+            return _filtered(result, out)
+        out = out.astype(np.float64)
+    result = replace(result, values=out)
+    if node.op in TRIMS:
+        return _used_rows(ctx, result)
     return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)
+
+
+def _of_floats(op: str, left: _F64, right: _F64, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """What an operator makes of floats: f64, or bool for a comparison; trims make nothing."""
+    if op in TRIMS:
+        return np.full(shape, np.nan)
+    with np.errstate(all="ignore"):
+        made: npt.NDArray[Any] = (_ARITHMETIC.get(op) or _COMPARISON[op])(left, right)
+    return made
+
+
+def _used_rows(ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:
+    """Rows that hold anything."""
+    used = matrix.present().any(axis=1)
+    return matrix if used.all() else take_rows(ctx.space, matrix, np.flatnonzero(used))
 
 
 def _filtered(vector: StepMatrix, holds: _BOOL) -> StepMatrix:
@@ -155,30 +164,54 @@ def _vectors(
     is_arithmetic = node.op in _ARITHMETIC
     drops_name = is_arithmetic or (node.returns_bool and not ctx.delayed_name_removal)
     made = matching.join(ctx, many, one, rules, drops_name=drops_name)
-    if node.op in _TRIM:
-        if len(made.many) and (made.valid is None or made.valid.any()):
-            _info_floats_have_no_result(ctx, node)
-        return _empty(ctx, many)
     lhs_rows, rhs_rows = (made.one, made.many) if is_swapped else (made.many, made.one)
-    valid = made.valid
-    if is_arithmetic:
-        values = np.empty((len(made.many), many.n_steps))
-        _apply(_ARITHMETIC[node.op], lhs.values, lhs_rows, rhs.values, rhs_rows, values)
+    shape = (len(made.many), many.n_steps)
+    out: npt.NDArray[Any] = np.empty(shape, np.bool_ if node.op in _COMPARISON else np.float64)
+    if node.op not in TRIMS:
+        ufunc = _ARITHMETIC.get(node.op) or _COMPARISON[node.op]
+        _apply(ufunc, lhs.values, lhs_rows, rhs.values, rhs_rows, out)
+    valid = _with_histograms(ctx, node, (lhs, lhs_rows), (rhs, rhs_rows), made.valid, out)
+    matching.refuse_several_matches(made, valid, rules)
+    if node.op in _COMPARISON and not node.returns_bool:
+        values = _rows(lhs.values, lhs_rows)
+        valid = out if valid is None else out & valid
     else:
-        holds = np.empty((len(made.many), many.n_steps), np.bool_)
-        _apply(_COMPARISON[node.op], lhs.values, lhs_rows, rhs.values, rhs_rows, holds)
-        if node.returns_bool:
-            values = holds.astype(np.float64)
-        else:
-            values = _rows(lhs.values, lhs_rows)
-            if valid is not None:
-                holds &= valid
-            valid = holds
+        values = out.astype(np.float64, copy=False)
     if valid is not None and valid.all():
         valid = None
     matching.refuse_equal_results(ctx.space, made, valid, rules)
     marks = _marks(ctx, node, many, made.many)
-    return merge_same_labels(ctx.space, StepMatrix(made.labels, values, valid, marks))
+    result = StepMatrix(made.labels, values, valid, marks)
+    if node.op in TRIMS:
+        result = _used_rows(ctx, result)
+    return merge_same_labels(ctx.space, result)
+
+
+def _with_histograms(
+    ctx: QueryContext,
+    node: ast.Binary,
+    left: tuple[StepMatrix, _I64],
+    right: tuple[StepMatrix, _I64],
+    valid: _BOOL | None,
+    out: npt.NDArray[Any],
+) -> _BOOL | None:
+    """Results of pairs with histograms, put into `out`; returns which pairs have a result.
+
+    `left` and `right` are vectors and their rows in the P pairs; ``valid: bool[P, T]``.
+    """
+    cells = [histogram_cells(ctx, vector) for vector, _ in (left, right)]
+    if node.op not in TRIMS and all(found is None for found in cells):
+        return valid
+    sides = (_side(*left, cells[0], valid), _side(*right, cells[1], valid))
+    return apply_to_histograms(ctx, node, *sides, valid=valid, out=out)
+
+
+def _side(vector: StepMatrix, rows: _I64, cells: _BOOL | None, valid: _BOOL | None) -> Side:
+    """Rows of a vector as a side of pairs; histograms count where both sides are present."""
+    of_pairs = None if cells is None else cells[rows]
+    if of_pairs is not None and valid is not None:
+        of_pairs &= valid
+    return Side(_rows(vector.values, rows), of_pairs)
 
 
 def _marks(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
+from tsengine.query.operators.histogram_cells import floats_only
 from tsengine.query.stepmatrix import EvalValue, StepMatrix, remove_names
 
 _F64 = npt.NDArray[np.float64]
@@ -100,6 +101,7 @@ def date_part(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> E
     if args:
         operand = args[0]
         assert isinstance(operand, StepMatrix), "the type check lets only a vector through"
+        operand = floats_only(ctx, operand)
     else:
         seconds = (ctx.steps_ms // 1000).astype(np.float64)
         operand = StepMatrix(ctx.space.empty_rows(1), seconds[None, :])

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from tsengine.kernels.elementwise import clamp_cells
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
-from tsengine.query.operators import dates, histogram, labelfuncs, sorting
+from tsengine.query.operators import dates, histogram, labelfuncs, native_functions, sorting
+from tsengine.query.operators.histogram_cells import floats_only
 from tsengine.query.stepmatrix import (
     EvalValue,
     ScalarSteps,
@@ -92,7 +93,7 @@ _ELEMENTWISE: dict[str, Callable[[_F64, _F64], Any]] = {
 
 
 def _elementwise(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    operand = _vector(args[0])
+    operand = floats_only(ctx, _vector(args[0]))
     values = np.empty_like(operand.values)
     cells, out = operand.values.reshape(-1), values.reshape(-1)
     with np.errstate(all="ignore"):
@@ -103,7 +104,7 @@ def _elementwise(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -
 
 
 def _round(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    operand = _vector(args[0])
+    operand = floats_only(ctx, _vector(args[0]))
     with np.errstate(all="ignore"):
         # The inverse is what Prometheus multiplies with; dividing rounds other values differently.
         inverse = 1.0 / (_scalar(args[1]) if len(args) > 1 else np.ones(operand.n_steps))
@@ -115,7 +116,7 @@ def _round(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> Eval
 
 
 def _clamp(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    operand = _vector(args[0])
+    operand = floats_only(ctx, _vector(args[0]))
     low, high = np.full(operand.n_steps, -np.inf), np.full(operand.n_steps, np.inf)
     if node.name == "clamp":
         low, high = _scalar(args[1]), _scalar(args[2])
@@ -136,7 +137,7 @@ def _clamp(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> Eval
 
 
 def _to_scalar(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    operand = _vector(args[0])
+    operand = floats_only(ctx, _vector(args[0]))
     values = np.full(operand.n_steps, np.nan)
     if operand.valid is None:
         if operand.n_series == 1:
@@ -179,6 +180,11 @@ def _timestamp(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> 
     return without_name(ctx, replace(operand, values=values))
 
 
+def _start_timestamp(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
+    """Nothing: results have no start timestamps; the planner has taken care of selectors."""
+    return take_rows(ctx.space, _vector(args[0]), np.empty(0, np.int64))
+
+
 def _extreme_of(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
     first, second = _scalar(args[0]), _scalar(args[1])
     unbounded = np.full(len(first), -np.inf if node.name == "max_of" else np.inf)
@@ -213,6 +219,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "vector": _to_vector,
     "time": _time,
     "timestamp": _timestamp,
+    "start_timestamp": _start_timestamp,
     "pi": _constant,
     "start": _constant,
     "end": _constant,
@@ -231,5 +238,5 @@ _FUNCTIONS: dict[str, _Function] = {
     "histogram_quantile": histogram.histogram_quantile,
     "histogram_quantiles": histogram.histogram_quantiles,
     "histogram_fraction": histogram.histogram_fraction,
-    **dict.fromkeys(histogram.NATIVE_ONLY, histogram.of_native_histograms),
+    **dict.fromkeys(native_functions.NATIVE_ONLY, native_functions.of_native_histograms),
 }

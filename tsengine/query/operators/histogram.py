@@ -1,8 +1,8 @@
-"""Functions of histograms.
+"""Functions of histograms, classic and native ones in one vector.
 
 A classic histogram is a group of series that differ only in `le`; a step of it is made of the
-buckets present there. Storage holds no native histograms, so functions that only these have answer
-with nothing, as they do for floats in Prometheus.
+buckets present there. Where a native histogram with the same labels stands beside it, neither has a
+result.
 """
 
 from __future__ import annotations
@@ -16,12 +16,25 @@ import numpy.typing as npt
 from tsengine.errors import QueryError
 from tsengine.kernels.quantiles import bucket_fractions, bucket_quantiles
 from tsengine.model.labels import NO_ID, LabelRows
-from tsengine.model.matchers import METRIC_NAME
 from tsengine.promql import ast
 from tsengine.promql.lexer import quote
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import gotext
 from tsengine.query.operators.aggregate import rows_by_group, slices_of_groups, warn_quantile
+from tsengine.query.operators.histogram_cells import (
+    floats_only,
+    for_metric,
+    metric_names,
+    without_cells,
+)
+from tsengine.query.operators.matching import present_groups
+from tsengine.query.operators.native_functions import (
+    Natives,
+    find_natives,
+    native_fractions,
+    native_quantiles,
+    told_names,
+)
 from tsengine.query.operators.room import require_room
 from tsengine.query.operators.rows import stack_rows
 from tsengine.query.partials import valid_or_dummy
@@ -40,20 +53,11 @@ _F64 = npt.NDArray[np.float64]
 _I64 = npt.NDArray[np.int64]
 
 _BUCKET_LABEL = "le"
+_CONFLICT = "vector contains a mix of classic and native histograms"
 _MONOTONICITY = (
     "input to histogram_quantile needed to be fixed for monotonicity (see "
     "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
 )
-
-NATIVE_ONLY = (
-    "histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev", "histogram_stdvar",
-)  # fmt: skip
-"""Functions that look at native histograms only."""
-
-
-def of_native_histograms(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    """Nothing: floats are ignored."""
-    return take_rows(ctx.space, _vector(args[0]), np.empty(0, np.int64))
 
 
 def _vector(value: EvalValue) -> StepMatrix:
@@ -98,6 +102,12 @@ class _Classic:
     drop_name: npt.NDArray[np.bool_] | None
     n_largest: int
 
+    def group_of_bucket(self) -> _I64:
+        """The histogram that each bucket belongs to: i64[S]."""
+        group = np.empty(len(self.order), np.int64)
+        group[self.order] = np.repeat(np.arange(len(self.labels)), np.diff(self.offsets))
+        return group
+
     def result(self, values: _F64, valid: npt.NDArray[np.bool_]) -> StepMatrix:
         """One row per histogram."""
         return StepMatrix(self.labels, values, None if valid.all() else valid, self.drop_name)
@@ -129,23 +139,54 @@ def _warn_bad_buckets(
     ctx: QueryContext, vector: StepMatrix, rows: _I64, texts: list[str], span: ast.Span
 ) -> None:
     present = np.any(vector.present()[rows], axis=1)
-    names = _metric_names(ctx, vector.labels, rows)
+    names = metric_names(ctx, vector.labels, rows)
     problems = {
         (text, name) for text, name, shown in zip(texts, names, present, strict=True) if shown
     }
     for text, name in sorted(problems):
         message = f'bucket label "le" is missing or has a malformed value of {quote(text)}'
-        ctx.add_warning(message + _for_metric(name), span)
+        ctx.add_warning(message + for_metric(name), span)
 
 
-def _metric_names(ctx: QueryContext, labels: LabelRows, rows: _I64) -> list[str]:
-    """Metric names of rows, for messages; empty where the name is gone already."""
-    pairs = ctx.space.column(labels, METRIC_NAME)[rows]
-    return ["" if pair == NO_ID else ctx.space.value_of(pair) for pair in pairs.tolist()]
+# --- classic beside native ones ---------------------------------------------------------------
 
 
-def _for_metric(name: str) -> str:
-    return f" for metric name {quote(name)}" if name else ""
+def _histograms(
+    ctx: QueryContext, vector: StepMatrix, span: ast.Span
+) -> tuple[_Classic, Natives | None]:
+    """Both kinds of histograms of a vector, without those that contradict each other."""
+    natives = find_natives(ctx, vector)
+    classic = _classic_histograms(ctx, floats_only(ctx, vector), span)
+    if natives is None:
+        return classic, None
+    partner = _partners(ctx, classic.labels, natives.vector.labels)
+    rows = np.flatnonzero(partner != NO_ID)
+    group_of_bucket = classic.group_of_bucket()
+    n_groups = len(classic.labels)
+    here = present_groups(classic.buckets.valid, group_of_bucket, n_groups, ctx.n_steps)
+    conflict = natives.cells[rows] & here[partner[rows]]
+    if not conflict.any():
+        return classic, natives
+    for name in told_names(ctx, natives.vector, rows[conflict.any(axis=1)]):
+        ctx.add_warning(_CONFLICT + for_metric(name), span)
+    gone = np.zeros((n_groups, ctx.n_steps), np.bool_)
+    gone[partner[rows]] = conflict
+    cells = natives.cells.copy()
+    cells[rows] &= ~conflict
+    buckets = without_cells(classic.buckets, gone[group_of_bucket])
+    return replace(classic, buckets=buckets), replace(natives, cells=cells)
+
+
+def _partners(ctx: QueryContext, classic: LabelRows, native: LabelRows) -> _I64:
+    """The classic histogram of the same labels for each native one, NO_ID if there is none."""
+    group_of_row, first_row = ctx.space.group(ctx.space.concat([classic, native]))
+    partner_of_group = np.full(len(first_row), NO_ID, np.int64)
+    partner_of_group[group_of_row[: len(classic)]] = np.arange(len(classic))
+    return partner_of_group[group_of_row[len(classic) :]]
+
+
+def _united(ctx: QueryContext, classic: StepMatrix, native: StepMatrix) -> StepMatrix:
+    return merge_same_labels(ctx.space, stack_rows(ctx.space, [classic, native]))
 
 
 # --- quantiles --------------------------------------------------------------------------------
@@ -204,7 +245,7 @@ def _quantiles(
     # Unlike warnings about buckets, this info names the metric only under delayed name removal.
     names = [""] * len(fixed)
     if ctx.delayed_name_removal:
-        names = _metric_names(ctx, classic.labels, fixed)
+        names = metric_names(ctx, classic.labels, fixed)
     for group, name in zip(fixed, names, strict=True):
         low, high, difference = fixes[group].tolist()
         found = _Fixes(
@@ -224,7 +265,7 @@ def _quantiles(
 
 def _tell_fixes(ctx: QueryContext, fixes_by_name: dict[str, _Fixes], span: ast.Span) -> None:
     for name, fixes in fixes_by_name.items():
-        ctx.add_info(_MONOTONICITY + _for_metric(name) + fixes.text(), span)
+        ctx.add_info(_MONOTONICITY + for_metric(name) + fixes.text(), span)
 
 
 def _check_quantiles(ctx: QueryContext, q: _F64, span: ast.Span) -> None:
@@ -234,31 +275,35 @@ def _check_quantiles(ctx: QueryContext, q: _F64, span: ast.Span) -> None:
 
 
 def histogram_quantile(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    """Quantile of each classic histogram."""
-    q, vector = _scalar(args[0]), _vector(args[1])
+    """Quantile of each histogram."""
+    q, vector, span = _scalar(args[0]), _vector(args[1]), node.args[1].span
     _check_quantiles(ctx, q, node.args[0].span)
-    classic = _classic_histograms(ctx, vector, node.args[1].span)
+    classic, natives = _histograms(ctx, vector, span)
     fixes: dict[str, _Fixes] = {}
     result = _quantiles(ctx, classic, q, fixes)
-    _tell_fixes(ctx, fixes, node.args[1].span)
+    _tell_fixes(ctx, fixes, span)
+    if natives is not None:
+        result = _united(ctx, result, native_quantiles(ctx, natives, q, span))
     return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)
 
 
 def histogram_quantiles(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    """Several quantiles of each classic histogram, told apart by a label."""
-    vector, label = _vector(args[0]), args[1]
+    """Several quantiles of each histogram, told apart by a label."""
+    vector, label, span = _vector(args[0]), args[1], node.args[0].span
     assert isinstance(label, StringValue), "the type check lets only a string through"
     if not gotext.is_label_name(label.text):
         raise QueryError(f"invalid label name {quote(label.text)}")
     space = ctx.space
     for arg, quantile in zip(node.args[2:], args[2:], strict=True):
         _check_quantiles(ctx, _scalar(quantile), arg.span)
-    classic = _classic_histograms(ctx, vector, node.args[0].span)
+    classic, natives = _histograms(ctx, vector, span)
     fixes: dict[str, _Fixes] = {}
     parts = []
     for quantile in args[2:]:
         q = _scalar(quantile)
         result = _quantiles(ctx, classic, q, fixes)
+        if natives is not None:
+            result = _united(ctx, result, native_quantiles(ctx, natives, q, span))
         # A quantile that changes over time is a series of its own at each of its values.
         distinct = np.unique(q)
         require_room(ctx, result.values.size * len(distinct))
@@ -269,15 +314,15 @@ def histogram_quantiles(ctx: QueryContext, node: ast.Call, args: Sequence[EvalVa
             labels = space.set_column(result.labels, label.text, column)
             valid = result.valid if here.all() else result.present() & here
             parts.append(replace(result, labels=labels, valid=valid))
-    _tell_fixes(ctx, fixes, node.args[0].span)
+    _tell_fixes(ctx, fixes, span)
     united = merge_same_labels(space, stack_rows(space, parts))
     return remove_names(space, united, delayed=ctx.delayed_name_removal)
 
 
 def histogram_fraction(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    """Share of the observations of each classic histogram between two values."""
-    lower, upper = _scalar(args[0]), _scalar(args[1])
-    classic = _classic_histograms(ctx, _vector(args[2]), node.args[2].span)
+    """Share of the observations of each histogram between two values."""
+    lower, upper, span = _scalar(args[0]), _scalar(args[1]), node.args[2].span
+    classic, natives = _histograms(ctx, _vector(args[2]), span)
     shape = (len(classic.labels), ctx.n_steps)
     values, valid = np.empty(shape), np.empty(shape, np.bool_)
     cells, all_valid = valid_or_dummy(classic.buckets.valid)
@@ -292,4 +337,6 @@ def histogram_fraction(ctx: QueryContext, node: ast.Call, args: Sequence[EvalVal
 
     run_slices(ctx, slices_of_groups(ctx, classic.buckets, len(classic.labels)), work)
     result = classic.result(values, valid)
+    if natives is not None:
+        result = _united(ctx, result, native_fractions(ctx, natives, lower, upper, span))
     return remove_names(ctx.space, result, delayed=ctx.delayed_name_removal)

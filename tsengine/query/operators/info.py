@@ -19,8 +19,9 @@ from tsengine.model.matchers import METRIC_NAME, Matcher, MatchOp
 from tsengine.promql.literals import matches, matches_empty
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import gotext
+from tsengine.query.operators.histogram_cells import histogram_cells
 from tsengine.query.operators.room import require_room
-from tsengine.query.operators.select import Reach, collect, find_series, latest
+from tsengine.query.operators.select import Reach, SeriesSet, collect, find_series, latest
 from tsengine.query.plan import InfoPlan
 from tsengine.query.stepmatrix import StepMatrix, cost, cost_of_cells, merge_same_labels
 
@@ -39,8 +40,8 @@ def add_info_labels(ctx: QueryContext, plan: InfoPlan, base: StepMatrix) -> Step
     Raises
     ------
     QueryError
-        Two info series stand for one series at a step, or contradict each other on a label, or two
-        series of the result have become one.
+        Two info series stand for one series at a step, or contradict each other on a label, or one
+        holds histograms, or two series of the result have become one.
 
     """
     names = _name_matchers(plan.matchers)
@@ -114,11 +115,26 @@ def _read_infos(
         fits &= np.isin(space.column(series.labels, name), pairs)
     rows = np.flatnonzero(fits)
     series = replace(series, refs=series.refs[rows], labels=space.take(series.labels, rows))
+    _refuse_histograms(ctx, series)
     # The value of an info series says nothing, its time says which one is the newest.
     times = collect(ctx, series, latest(want_time=True))
     won = _newest(ctx, times, np.any(base.present(), axis=0))
     ctx.account(-cost(times))
     return _Infos(times.labels, space.column(times.labels, METRIC_NAME), won)
+
+
+def _refuse_histograms(ctx: QueryContext, series: SeriesSet) -> None:
+    if not ctx.view.has_histograms(series.refs, series.mint, series.maxt):
+        return
+    samples = collect(ctx, series, latest(want_time=False))
+    ctx.account(-cost(samples))
+    cells = histogram_cells(ctx, samples)
+    if cells is not None:
+        row = np.flatnonzero(cells.any(axis=1))[:1]
+        labels = ctx.space.materialise(ctx.space.take(samples.labels, row))[0]
+        raise QueryError(
+            f"this should be an info metric, with float samples: {gotext.label_set(labels)}"
+        )
 
 
 def _newest(ctx: QueryContext, times: StepMatrix, matters: _BOOL) -> _BOOL:

@@ -76,7 +76,8 @@ def present_groups(valid: _BOOL | None, groups: _I64, n_groups: int, n_steps: in
 class Join:
     """Pairs of rows: ``many: i64[P]`` and ``one: i64[P]``, with the result's labels.
 
-    ``valid: bool[P, T]``, None if all cells are present: both rows are. ``group: i64[P]``.
+    ``valid: bool[P, T]``, None if all cells are present: both rows are. ``group: i64[P]``, below
+    `n_groups`.
     """
 
     many: _I64
@@ -84,6 +85,7 @@ class Join:
     valid: _BOOL | None
     labels: LabelRows
     group: _I64
+    n_groups: int
 
 
 def join(
@@ -101,8 +103,7 @@ def join(
     Raises
     ------
     QueryError
-        A matching label set is not unique where it has to be, at a step where it matters: also for
-        pairs that a comparison will filter out.
+        A matching label set is not unique on the "one" side, at a step where it matters.
 
     """
     space = ctx.space
@@ -112,10 +113,17 @@ def join(
     require_room(ctx, len(many_rows) * many.n_steps)
     labels = _result_labels(space, many, one, matching, many_rows, one_rows, drops_name)
     valid = _both_present(many, one, many_rows, one_rows)
-    made = Join(many_rows, one_rows, valid, labels, groups.left[many_rows])
+    return Join(many_rows, one_rows, valid, labels, groups.left[many_rows], groups.n)
+
+
+def refuse_several_matches(made: Join, valid: _BOOL | None, matching: VectorMatching) -> None:
+    """Refuse two pairs of a one-to-one matching that share a row of the "one" side at a step.
+
+    ``valid: bool[P, T]``: where the operator has a result for the pair, also one that a comparison
+    will filter out; None for everywhere. Types that don't go together have none.
+    """
     if matching.cardinality is Cardinality.ONE_TO_ONE:
-        _refuse_overlap(made, valid, made.group, groups.n, _NEEDS_GROUPING, same_group=True)
-    return made
+        _refuse_overlap(made, valid, made.group, made.n_groups, _NEEDS_GROUPING, same_group=True)
 
 
 def refuse_equal_results(
@@ -124,7 +132,7 @@ def refuse_equal_results(
     """Refuse two pairs of a grouped matching that give one label set at a step.
 
     ``valid: bool[P, T]``: where pairs have a result, None for everywhere. What a comparison has
-    filtered out is none, unlike in one-to-one matching, which `join` has checked.
+    filtered out is none, unlike in `refuse_several_matches`.
     """
     if matching.cardinality is not Cardinality.ONE_TO_ONE:
         group, first_row = space.group(made.labels)

@@ -14,13 +14,25 @@ from tsengine.kernels.jit import Kernel
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
 from tsengine.model.matchers import METRIC_NAME
+from tsengine.options import TYPE_AND_UNIT_LABELS
 from tsengine.promql import ast
 from tsengine.promql.lexer import quote
 from tsengine.query.build import without_parens
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import warn_quantile
+from tsengine.query.operators.histogram_edges import between_edges
+from tsengine.query.operators.histogram_increase import extrapolating
+from tsengine.query.operators.histogram_rollup import (
+    counting_steps,
+    ignoring,
+    last_differing,
+    passing,
+    summing,
+)
 from tsengine.query.operators.labelfuncs import labels_of_absent
-from tsengine.query.operators.select import SeriesSet, WindowKernel, collect, find_range_series
+from tsengine.query.operators.range_notes import SeriesNotes, no_notes
+from tsengine.query.operators.select import SeriesSet, collect, find_range_series
+from tsengine.query.operators.window_function import Special, WindowFunction, WindowKernel
 from tsengine.query.plan import MatrixPlan
 from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, remove_names
 
@@ -56,12 +68,24 @@ _STEPS = {"changes": counters.CHANGES, "resets": counters.RESETS}
 _EDGES = {"rate": extended.RATE, "increase": extended.INCREASE, "delta": extended.DELTA}
 """Functions that `anchored` and `smoothed` change into differences between a range's ends."""
 
+_EXTRAPOLATED = {"rate": counters.RATE, "increase": counters.INCREASE, "delta": counters.DELTA}
+_LAST_DIFFERENCES = {"irate": counters.IRATE, "idelta": counters.IDELTA}
+_PICKS = frozenset({"first_over_time", "last_over_time"})
+_ANY_TYPE = frozenset(
+    {
+        "count_over_time", "present_over_time", "absent_over_time", "ts_of_first_over_time",
+        "ts_of_last_over_time",
+    }
+)  # fmt: skip
+"""Functions to whose kernels a handle is as good as a number."""
+_USE_STARTS = frozenset({"rate", "increase", "irate", "resets"})
+
 _KEEP_NAME = frozenset({"first_over_time", "last_over_time"})
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 
 
-def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> WindowKernel:
-    """The kernel of a function, bound to its parameters (f64[T] each).
+def window_function(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> WindowFunction:
+    """What a function makes of a window, bound to its parameters (f64[T] each).
 
     Raises
     ------
@@ -69,6 +93,35 @@ def window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> Wind
         The function is not one of range vectors.
 
     """
+    kernel = _window_kernel(node, ctx, params)
+    # Differences between edges and start timestamps do not go together in Prometheus either.
+    is_between_edges = node.name in _EDGES and _modifier(node) is not None
+    wants_starts = node.name in _USE_STARTS and not is_between_edges
+    return WindowFunction(kernel, _special(node, ctx, kernel), wants_starts)
+
+
+def _special(node: ast.Call, ctx: QueryContext, kernel: WindowKernel) -> Special | None:
+    """The part of a function for slices that hold more than floats."""
+    name = node.name
+    if name in _ANY_TYPE:
+        return None
+    if name in _PICKS:
+        return passing(kernel)
+    if name in _STEPS:
+        return counting_steps(kernel, _STEPS[name])
+    modifier = _modifier(node)
+    if modifier is not None:
+        return between_edges(kernel, _EDGES[name], modifier, ctx.lookback_ms)
+    if name in _EXTRAPOLATED:
+        return extrapolating(kernel, _EXTRAPOLATED[name])
+    if name in _LAST_DIFFERENCES:
+        return last_differing(kernel, _LAST_DIFFERENCES[name])
+    if name in ("sum_over_time", "avg_over_time"):
+        return summing(kernel, is_average=name == "avg_over_time")
+    return ignoring(kernel)
+
+
+def _window_kernel(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> WindowKernel:
     name = node.name
     modifier = _modifier(node)
     if name in _STEPS:
@@ -171,7 +224,8 @@ class PreparedRollup:
     node: ast.Call
     params: list[_F64]
     series: SeriesSet
-    kernel: WindowKernel
+    function: WindowFunction
+    notes: SeriesNotes
 
 
 def evaluate_rollup(
@@ -179,7 +233,7 @@ def evaluate_rollup(
 ) -> StepMatrix:
     """A function of a range selector at every step."""
     rollup = prepare_rollup(node, source, ctx, params)
-    matrix = collect(ctx, rollup.series, rollup.kernel)
+    matrix = collect(ctx, rollup.series, rollup.function, rollup.notes)
     return finish_rollup(node, ctx, matrix, rollup.params)
 
 
@@ -190,11 +244,20 @@ def prepare_rollup(
     steps = parameter_steps(params)
     series = find_range_series(ctx, source)
     if len(series.refs):
-        present = _bind(*_SIMPLE["present_over_time"])
+        present = WindowFunction(_bind(*_SIMPLE["present_over_time"]))
         check_parameters(
             node, steps, lambda: np.asarray(collect(ctx, series, present).present().any(axis=0))
         )
-    return PreparedRollup(node, steps, series, window_kernel(node, ctx, steps))
+    notes = no_notes(series.labels, span_of_range(node))
+    return PreparedRollup(node, steps, series, window_function(node, ctx, steps), notes)
+
+
+def span_of_range(node: ast.Call) -> ast.Span:
+    """Where annotations about the windows of a function point to: its first argument."""
+    if isinstance(without_parens(node.args[0]), ast.Subquery):
+        # Prometheus has lost the place of a subquery by then and names the text's beginning.
+        return ast.Span(0, 0)
+    return node.args[0].span
 
 
 def finish_rollup(
@@ -216,12 +279,20 @@ def finish_rollup(
         bool[S]: series of the operand that have lost their name.
 
     """
-    annotate(node, ctx, matrix.labels, matrix, params)
+    annotate(node, ctx, _labels_of_floats(ctx, matrix), matrix, params)
     if node.name == "absent_over_time":
         return _absence(node, ctx, matrix)
     if keeps_name(node):
         return StepMatrix(matrix.labels, matrix.values, matrix.valid, marks)
     return remove_names(ctx.space, matrix, delayed=ctx.delayed_name_removal, merge=False)
+
+
+def _labels_of_floats(ctx: QueryContext, matrix: StepMatrix) -> LabelRows:
+    """Series of a result that hold any float."""
+    if len(ctx.histograms) == 0:
+        return matrix.labels
+    floats = matrix.present() & ~ctx.histograms.which(matrix.values)
+    return ctx.space.take(matrix.labels, np.flatnonzero(floats.any(axis=1)))
 
 
 def annotate(
@@ -231,30 +302,33 @@ def annotate(
     result: StepMatrix,
     params: list[_F64],
 ) -> None:
-    """Warnings and infos of a function of floats, as Prometheus gives them.
+    """Warnings and infos that parameters and names give rise to, as Prometheus has them.
 
     Parameters
     ----------
     node, ctx, params
         The function, the query, the function's parameters f64[T].
     labels
-        Series that have a result, with their names.
+        Series that have a result that is a float, with their names.
     result
         The results, or an aggregation of them: says at which steps there are any.
 
     """
-    span = node.args[0].span
+    span = span_of_range(node)
     if node.name == "quantile_over_time" and result.n_series:
         used = params[0][result.present().any(axis=0)]
         for q in np.unique(used):
             if not 0.0 <= q <= 1.0:
                 warn_quantile(ctx, q, span)
     if node.name in ("rate", "increase"):
-        if isinstance(without_parens(node.args[0]), ast.Subquery):
-            # Prometheus has lost the place of a subquery by then and names the text's beginning.
-            span = ast.Span(0, 0)
-        pairs = np.unique(ctx.space.column(labels, METRIC_NAME))
-        for pair in pairs[pairs >= 0].tolist():
+        _doubt_counters(ctx, labels, span)
+
+
+def _doubt_counters(ctx: QueryContext, labels: LabelRows, span: ast.Span) -> None:
+    """Say which series do not look like counters by their type label, or else by their name."""
+    names = ctx.space.column(labels, METRIC_NAME)
+    if TYPE_AND_UNIT_LABELS not in ctx.features:
+        for pair in np.unique(names[names >= 0]).tolist():
             name = ctx.space.value_of(pair)
             if not name.endswith(_COUNTER_SUFFIXES):
                 ctx.add_info(
@@ -262,6 +336,17 @@ def annotate(
                     f"_total/_sum/_count/_bucket: {quote(name)}",
                     span,
                 )
+        return
+    types = ctx.space.column(labels, "__type__")
+    for name_pair, type_pair in np.unique(np.stack((names, types)), axis=1).T.tolist():
+        kind = ctx.space.value_of(type_pair) if type_pair >= 0 else ""
+        name = ctx.space.value_of(name_pair) if name_pair >= 0 else ""
+        if name and kind not in ("counter", "histogram"):
+            ctx.add_info(
+                'metric might not be a counter, __type__ label is not set to "counter" or '
+                f'"histogram", got {quote(kind)}: {quote(name)}',
+                span,
+            )
 
 
 def _absence(node: ast.Call, ctx: QueryContext, matrix: StepMatrix) -> StepMatrix:

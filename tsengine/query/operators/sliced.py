@@ -15,16 +15,17 @@ from tsengine.model.labels import LabelRows
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import aggregate, group_rows
+from tsengine.query.operators.range_notes import SeriesNotes
 from tsengine.query.operators.rollup import PreparedRollup, annotate, finish_rollup, keeps_name
 from tsengine.query.operators.select import (
     SeriesSet,
-    WindowKernel,
     collect,
+    count_samples,
     held_slice,
-    run_kernel,
     slices_of,
     trimmed,
 )
+from tsengine.query.operators.window_function import WindowFunction, new_cells
 from tsengine.query.partials import Partial, make_partial
 from tsengine.query.scheduler import run_slices
 from tsengine.query.stepmatrix import SAME_LABELSET, StepMatrix, cost, cost_of_cells
@@ -36,19 +37,22 @@ def aggregate_series(
     ctx: QueryContext,
     node: ast.Aggregate,
     series: SeriesSet,
-    kernel: WindowKernel,
+    function: WindowFunction,
+    notes: SeriesNotes,
     rollup: PreparedRollup | None = None,
 ) -> StepMatrix:
-    """Aggregate what a kernel makes of the series.
+    """Aggregate what a function of windows makes of the series.
 
     Parameters
     ----------
     ctx, node
         The query; the aggregation, one of `partials.PARTIAL_OPS`.
-    series, kernel
+    series, function
         What to read, and what to make of it.
+    notes
+        Where to collect what has to be annotated; it is reported.
     rollup
-        What `series` and `kernel` are of; None if the operand is an instant selector.
+        What `series` and `function` are of; None if the operand is an instant selector.
 
     """
     drops_name = rollup is not None and not keeps_name(rollup.node)
@@ -58,9 +62,14 @@ def aggregate_series(
     group_of_row, group_labels = group_rows(ctx.space, labels, node.grouping, without=node.without)
     n_rows, n_groups = len(series.refs), len(group_labels)
     slices = slices_of(ctx, series) if n_rows else []
-    if n_rows == 0 or 2 * n_groups * len(slices) > n_rows:
-        # Nothing to do, or partials as large as the matrix they are to replace.
-        matrix = collect(ctx, series, kernel)
+    if (
+        n_rows == 0
+        # Partials would be as large as the matrix they are to replace.
+        or 2 * n_groups * len(slices) > n_rows
+        # Partials are of floats.
+        or ctx.view.has_histograms(series.refs, series.mint, series.maxt)
+    ):
+        matrix = collect(ctx, series, function, notes)
         if rollup is not None:
             matrix = finish_rollup(rollup.node, ctx, matrix, rollup.params)
         result = aggregate(ctx, node, matrix, None)
@@ -71,13 +80,15 @@ def aggregate_series(
 
     def work(number: int, rows: range) -> None:
         window = slice(rows.start, rows.stop)
-        values = np.empty((len(rows), ctx.n_steps), np.float64)
-        valid = np.empty(values.shape, np.bool_)
-        with held_slice(ctx, series, rows) as batch:
-            run_kernel(kernel, batch, series, values, valid, n_present[window])
-        is_full = int(n_present[window].sum()) == values.size
+        cells = new_cells(len(rows), ctx.n_steps)
+        with held_slice(ctx, series, rows, want_starts=function.wants_starts) as samples:
+            function.fill(ctx, samples, series.spans, cells)
+            count_samples(ctx, series, samples.batch, cells.valid)
+        n_present[window] = cells.n_present
+        notes.bits[window] = cells.notes
+        is_full = int(cells.n_present.sum()) == cells.values.size
         partial = make_partial(node.op, n_groups, ctx.n_steps)
-        partial.add(values, None if is_full else valid, group_of_row[window])
+        partial.add(cells.values, None if is_full else cells.valid, group_of_row[window])
         partials[number] = partial
 
     n_held = cost_of_cells(n_groups * ctx.n_steps * len(slices))
@@ -88,6 +99,7 @@ def aggregate_series(
     marked = drops_name and ctx.delayed_name_removal
     result = _merged(ctx, partials, group_labels, marked=marked)
     ctx.account(cost(result) - n_held)
+    notes.report(ctx)
     if rollup is not None:
         with_result = ctx.space.take(series.labels, np.flatnonzero(n_present))
         annotate(rollup.node, ctx, with_result, result, rollup.params)

@@ -10,6 +10,7 @@ import numpy as np
 from tsengine.model.labels import NO_ID
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
+from tsengine.query.operators.histogram_cells import floats_only
 from tsengine.query.stepmatrix import EvalValue, StepMatrix, StringValue, take_rows
 
 _PIECES = re.compile(rb"[0-9]+|[^0-9]")
@@ -33,8 +34,8 @@ def _operand(value: EvalValue) -> StepMatrix:
 
 
 def sort_by_value(ctx: QueryContext, node: ast.Call, args: Sequence[EvalValue]) -> EvalValue:
-    """Rows by value, NaN last in either direction; equal values keep their order."""
-    operand = _operand(args[0])
+    """Floats by value, NaN last in either direction; equal values keep their order."""
+    operand = floats_only(ctx, _operand(args[0]))
     if _is_ineffective(ctx, node):
         return operand
     rows = np.flatnonzero(operand.present()[:, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,17 @@ import numpy.typing as npt
 from tsengine.model.frame import FrameBatch
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
+from tsengine.query.operators.histogram_reading import without_series_hints
+from tsengine.query.operators.range_notes import SeriesNotes
 from tsengine.query.operators.rollup import (
     check_parameters,
     finish_rollup,
     parameter_steps,
-    window_kernel,
+    span_of_range,
+    window_function,
 )
-from tsengine.query.operators.select import SeriesSet, run_kernel, trimmed, window_ends
+from tsengine.query.operators.select import trimmed, window_ends
+from tsengine.query.operators.window_function import Samples, Spans, new_cells
 from tsengine.query.plan import Plan, SubqueryPlan
 from tsengine.query.scheduler import plan_slices, run_slices
 from tsengine.query.stepmatrix import (
@@ -41,16 +46,34 @@ def grid(first_end_ms: int, last_end_ms: int, range_ms: int, step_ms: int) -> ra
 
 
 def _evaluate_inner(
-    plan: SubqueryPlan, ctx: QueryContext, evaluate: EvaluateVector
+    plan: SubqueryPlan, ctx: QueryContext, evaluate: EvaluateVector, *, is_answer: bool = False
 ) -> tuple[_I64, _I64, StepMatrix | None]:
-    """Window ends, grid, and the inner result on the grid (None if the grid is empty)."""
+    """Window ends, grid, and the inner result on the grid (None if the grid is empty).
+
+    `is_answer`: nothing looks at windows of it, which matters to the counts of samples only.
+    """
     ends_ms = window_ends(ctx, plan.shift)
     times = grid(int(ends_ms[0]), int(ends_ms[-1]), plan.range_ms, plan.step_ms)
     ctx.limits.check_steps(len(times))
     steps_ms = np.arange(times.start, times.stop, times.step, dtype=np.int64)
     if len(steps_ms) == 0:
         return ends_ms, steps_ms, None
-    return ends_ms, steps_ms, evaluate(plan.inner, ctx.on_steps(steps_ms, plan.step_ms))
+    inner_ctx = ctx.on_steps(steps_ms, plan.step_ms)
+    value = evaluate(plan.inner, inner_ctx)
+    if ctx.counts is not None and inner_ctx.counts is not None:
+        if is_answer:
+            ctx.counts.add_at(-1, int(inner_ctx.counts.total.sum()), 0)
+            ctx.counts.add_subquery(inner_ctx.counts, 0, 0)
+        else:
+            ctx.counts.add_subquery(inner_ctx.counts, plan.shift.offset_ms, plan.range_ms)
+    return ends_ms, steps_ms, value
+
+
+def _as_samples(ctx: QueryContext, matrix: StepMatrix, steps_ms: _I64) -> Samples:
+    """Results as samples, histograms with a table of their own."""
+    batch = as_frames(matrix, steps_ms)
+    values, table = without_series_hints(ctx, batch.values)
+    return Samples(batch if table is None else replace(batch, values=values, histograms=table))
 
 
 def as_frames(matrix: StepMatrix, steps_ms: _I64) -> FrameBatch:
@@ -104,29 +127,31 @@ def evaluate_subquery_rollup(
         return np.asarray(last > first)
 
     check_parameters(node, steps, steps_with_samples)
-    no_refs = np.empty(0, np.uint32)
-    series = SeriesSet(no_refs, inner.labels, 0, 0, ends_ms, source.range_ms, drop_stale=False)
-    kernel = window_kernel(node, ctx, steps)
-    shape = (inner.n_series, ctx.n_steps)
-    values, valid = np.empty(shape, np.float64), np.empty(shape, np.bool_)
-    n_present = np.zeros(inner.n_series, np.int64)
+    function = window_function(node, ctx, steps)
+    spans = Spans(ends_ms, source.range_ms)
+    cells = new_cells(inner.n_series, ctx.n_steps)
 
     def work(number: int, rows: range) -> None:
         window = slice(rows.start, rows.stop)
         inner_valid = None if inner.valid is None else inner.valid[window]
         part = StepMatrix(ctx.space.empty_rows(0), inner.values[window], inner_valid)
-        batch = as_frames(part, grid_ms)
-        run_kernel(kernel, batch, series, values[window], valid[window], n_present[window])
+        samples = _as_samples(ctx, part, grid_ms)
+        function.fill(ctx, samples, spans, cells.rows(window))
+        if ctx.counts is not None:
+            ctx.counts.add_windows(
+                samples.batch, ends_ms - source.range_ms, ends_ms, is_stored=False
+            )
 
-    ctx.account(cost_of_cells(values.size))
+    ctx.account(cost_of_cells(cells.values.size))
     slices = plan_slices(
         inner.n_series, n_samples=inner.values.size, n_steps=ctx.n_steps, n_threads=ctx.n_threads
     )
     run_slices(ctx, slices, work)
     ctx.account(-cost(inner))
-    marks = None if inner.drop_name is None else inner.drop_name[n_present > 0]
-    matrix = trimmed(ctx, inner.labels, values, valid, n_present)
-    ctx.account(cost(matrix) - cost_of_cells(values.size))
+    marks = None if inner.drop_name is None else inner.drop_name[cells.n_present > 0]
+    matrix = trimmed(ctx, inner.labels, cells.values, cells.valid, cells.n_present)
+    SeriesNotes(cells.notes, inner.labels, span_of_range(node)).report(ctx)
+    ctx.account(cost(matrix) - cost_of_cells(cells.values.size))
     return finish_rollup(node, ctx, matrix, steps, marks)
 
 
@@ -134,7 +159,7 @@ def evaluate_subquery_vector(
     plan: SubqueryPlan, ctx: QueryContext, evaluate: EvaluateVector
 ) -> RangeVector:
     """A subquery as the answer of an instant query."""
-    _, grid_ms, inner = _evaluate_inner(plan, ctx, evaluate)
+    _, grid_ms, inner = _evaluate_inner(plan, ctx, evaluate, is_answer=True)
     if inner is None:
         no_rows = ctx.space.empty_rows(0)
         return RangeVector(no_rows, np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0))

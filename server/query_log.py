@@ -1,0 +1,116 @@
+"""What becomes of queries: a JSON line for each in a file, a warning for slow ones. Any thread.
+
+The lines have the fields of Prometheus's ``query_log_file``, so that its readers work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
+
+from .active_queries import Asked
+from .logs import log
+from .times import rfc3339_ms
+
+_TEXT_MAX = 2000
+"""Characters of a query in a log line; the file has all of them."""
+
+
+class QueryLog:
+    """Where finished queries are written.
+
+    Parameters
+    ----------
+    path
+        File that lines are appended to; None for no file.
+    slow_s
+        Queries that took at least so long are logged as warnings; None for none.
+
+    Raises
+    ------
+    OSError
+        The file can't be written.
+
+    """
+
+    def __init__(self, path: str | None, slow_s: float | None) -> None:
+        self._file: BinaryIO | None = None
+        if path is not None:
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - until `close`.
+        self._slow_s = slow_s
+        self._lock = threading.Lock()
+
+    @property
+    def has_file(self) -> bool:
+        """Whether every query is written."""
+        return self._file is not None
+
+    def note(
+        self, asked: Asked, seconds: float, stats: dict[str, Any] | None, error: str | None
+    ) -> None:
+        """Write one finished query.
+
+        Parameters
+        ----------
+        asked, seconds
+            The query, and how long it waited and ran.
+        stats
+            As the API answers them; None if the query has none because it failed.
+        error
+            Why there is no answer.
+
+        """
+        stats = stats or {"timings": {"execTotalTime": seconds}, "samples": {}}
+        if self._slow_s is not None and seconds >= self._slow_s:
+            self._warn(asked, seconds, stats, error)
+        if self._file is None:
+            return
+        line = orjson.dumps(_record(asked, stats, error), option=orjson.OPT_APPEND_NEWLINE)
+        with self._lock:
+            try:
+                self._file.write(line)
+            except (OSError, ValueError) as problem:
+                log(logging.ERROR, "can't write the query log", error=problem)
+
+    def _warn(self, asked: Asked, seconds: float, stats: dict[str, Any], error: str | None) -> None:
+        fields: dict[str, Any] = {
+            "query": asked.expr[:_TEXT_MAX], "duration": f"{seconds:.3f}s",
+            "samples": stats["samples"].get("samplesRead", "unknown"),
+            "start": rfc3339_ms(asked.start_ms), "end": rfc3339_ms(asked.end_ms),
+            "step": f"{asked.step_ms / 1000:g}s", "client": asked.client,
+        }  # fmt: skip
+        if error is not None:
+            fields["error"] = error
+        log(logging.WARNING, "slow query", **fields)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _record(asked: Asked, stats: dict[str, Any], error: str | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": "INFO",
+        "msg": "promql query logged",
+        "params": {
+            "end": rfc3339_ms(asked.end_ms),
+            "query": asked.expr.encode("utf-8", "replace").decode(),
+            "start": rfc3339_ms(asked.start_ms),
+            "step": asked.step_ms // 1000,
+        },
+        "stats": stats,
+        "httpRequest": {
+            "clientIP": asked.client,
+            "method": asked.method,
+            "path": asked.path,
+        },
+    }
+    if error is not None:
+        record["error"] = error
+    return record

@@ -1,0 +1,106 @@
+"""Memory of queries: how much there is, who holds it, and how sizes are written.
+
+A query reserves what it is estimated to need before it reads a sample, and takes more while it
+runs if the estimate was too low. Only those that hold nothing yet wait for others, so nobody waits
+for somebody who waits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+_MIB = 1024 * 1024
+_POOL_SHARE = 2
+_QUERY_SHARE = 4
+_QUERY_SIZE_MIN = 64 * _MIB
+_WAIT_S = 0.05
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class MemoryPool:
+    """Bytes that all queries of one engine hold together. Thread-safe.
+
+    Parameters
+    ----------
+    size
+        Bytes there are.
+
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @property
+    def used(self) -> int:
+        """Bytes held now."""
+        return self._used
+
+    def try_take(self, n_bytes: int) -> bool:
+        """Take bytes if they are there; False, and nothing taken, if not."""
+        with self._changed:
+            return self._take(n_bytes)
+
+    def take(self, n_bytes: int, check: Callable[[], None]) -> None:
+        """Take bytes, waiting until others have given theirs back.
+
+        `check` is called every now and then and may raise to give up.
+        """
+        with self._changed:
+            while not self._take(n_bytes):
+                self._changed.wait(_WAIT_S)
+                check()
+
+    def give_back(self, n_bytes: int) -> None:
+        """Return bytes that were taken."""
+        with self._changed:
+            assert 0 <= n_bytes <= self._used, "more bytes returned than taken"
+            self._used -= n_bytes
+            self._changed.notify_all()
+
+    def _take(self, n_bytes: int) -> bool:
+        if self._used + n_bytes > self.size:
+            return False
+        self._used += n_bytes
+        return True
+
+
+def memory_shares(query_memory: int, query_memory_total: int) -> tuple[int, int]:
+    """Bytes of one query and of all, where 0 means a share of the machine's memory.
+
+    All queries may hold half of the memory, one of them a quarter of that: a few large ones go
+    side by side, and small ones find room beside them.
+    """
+    total = query_memory_total or max(machine_memory() // _POOL_SHARE, query_memory)
+    if query_memory:
+        return min(query_memory, total), total
+    return min(max(total // _QUERY_SHARE, _QUERY_SIZE_MIN), total), total
+
+
+def machine_memory() -> int:
+    """Bytes of memory this process may use: the machine's, or less if its cgroup has a limit."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_FILES:
+        try:
+            with open(path, encoding="ascii") as file:
+                text = file.read().strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text.isdecimal():
+            size = min(size, int(text))
+    return size
+
+
+def size_text(n_bytes: int) -> str:
+    """A size as people read it: ``512 MiB``, ``5.2 GiB``."""
+    size = float(n_bytes)
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    text = f"{size:.1f}" if size < 100 and unit != "bytes" else f"{size:.0f}"
+    return f"{text.removesuffix('.0')} {unit}"

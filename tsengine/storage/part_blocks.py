@@ -1,0 +1,148 @@
+"""An open folder of `axes`, `values` and `index`: its index in memory, its payloads by pread.
+
+Thread-safe; nothing changes after opening.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import google_crc32c
+import numpy as np
+
+from tsengine.errors import CorruptionError
+from tsengine.model.batch import SeriesColumns
+from tsengine.storage import part_format
+from tsengine.storage.filesystem import FileSystem, ReadFile
+from tsengine.storage.part_format import PartHeader, SectionEntry
+from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
+from tsengine.storage.part_select import HistogramsOf, PartPieces, count_samples
+from tsengine.storage.pieces import U32Array, offsets_of
+
+_VERIFY_BYTES = 4 * 1024 * 1024
+
+
+class PartBlocks:
+    """Blocks that can be read until they are closed; made by `PartBlocks.open`."""
+
+    def __init__(
+        self,
+        directory: str,
+        header: PartHeader,
+        index: PartIndex,
+        axes: ReadFile,
+        values: ReadFile,
+    ) -> None:
+        self._directory = directory
+        self._axes = axes
+        self._values = values
+        self.header = header
+        self.index = index
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        directory: str,
+        data: bytes,
+        header: PartHeader,
+        sections: Mapping[int, SectionEntry],
+    ) -> PartBlocks:
+        """Open the folder ``directory`` whose index is ``data``, its table decoded already.
+
+        Raises CorruptionError, UnsupportedFormat, and OSError as the file system does.
+        """
+        path = os.path.join(directory, part_format.INDEX_FILE)
+        columns = {
+            number: part_format.decode_section(data, sections[number], path)
+            for number in sections.keys() & REQUIRED_SECTIONS
+        }
+        index = build_index(columns, header, path)
+        axes = _open_payloads(
+            fs, os.path.join(directory, part_format.AXES_FILE), part_format.AXES_MAGIC,
+            header.axes_size_bytes,
+        )  # fmt: skip
+        try:
+            values = _open_payloads(
+                fs, os.path.join(directory, part_format.VALUES_FILE), part_format.VALUES_MAGIC,
+                header.values_size_bytes,
+            )  # fmt: skip
+        except BaseException:
+            axes.close()
+            raise
+        return cls(directory, header, index, axes, values)
+
+    def close(self) -> None:
+        """Close the files; reads that are under way may fail."""
+        self._axes.close()
+        self._values.close()
+
+    def pieces(
+        self,
+        refs: U32Array | None,
+        mint: int,
+        maxt: int,
+        histograms: HistogramsOf | None = None,
+    ) -> PartPieces:
+        """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
+        return PartPieces(
+            self.index, self._axes, self._values, self._directory, refs, mint, maxt, histograms
+        )
+
+    def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
+        """Samples of the series in a closed time range, a close guess if many axes are cut by it.
+
+        Reads no values. Raises CorruptionError.
+        """
+        return count_samples(self.index, self._axes, self._directory, refs, mint, maxt)
+
+    def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
+        """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).
+
+        Series without samples in the range are left out. Bits are those of the file. Raises
+        CorruptionError.
+        """
+        wanted = self.index.refs if refs is None else refs
+        pieces = self.pieces(refs, mint, maxt)
+        counts = np.zeros(len(wanted), np.int64)
+        np.add.at(counts, pieces.rows, pieces.sizes)
+        found = np.flatnonzero(counts)
+        offsets = offsets_of(counts[found])
+        t_ms = np.empty(offsets[-1], np.int64)
+        bits = np.empty(offsets[-1], np.uint64)
+        # Pieces are ordered by series and time, so they follow each other in the output.
+        positions = offsets_of(pieces.sizes)[:-1]
+        every = np.arange(len(positions))
+        pieces.copy_times(every, t_ms, positions)
+        pieces.copy_values(every, bits, positions)
+        return SeriesColumns(wanted[found], offsets, t_ms, bits)
+
+    def verify(self) -> None:
+        """Read all payload bytes and compare the files' checksums; raises CorruptionError."""
+        for file, name, expected in (
+            (self._axes, part_format.AXES_FILE, self.header.axes_crc),
+            (self._values, part_format.VALUES_FILE, self.header.values_crc),
+        ):
+            crc = 0
+            for offset in range(0, file.size, _VERIFY_BYTES):
+                crc = google_crc32c.extend(crc, file.pread(offset, _VERIFY_BYTES))
+            if crc != expected:
+                raise CorruptionError(
+                    "wrong checksum of the file", path=os.path.join(self._directory, name)
+                )
+
+
+def _open_payloads(fs: FileSystem, path: str, magic: bytes, size: int) -> ReadFile:
+    """Open a payload file after checking its header and length."""
+    file = fs.open_read(path)
+    try:
+        part_format.check_file_header(file.pread(0, part_format.FILE_HEADER_SIZE), magic, path)
+        if file.size != size:
+            raise CorruptionError(
+                f"the file has {file.size} bytes, the index says {size}", path=path
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
