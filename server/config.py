@@ -37,6 +37,8 @@ class Config:
     host: str
     port: int
     retention_s: float | None
+    exemplar_retention_s: float | None
+    exemplars_max: int
     enable_admin_api: bool
     enable_lifecycle: bool
     features: frozenset[str]
@@ -183,6 +185,10 @@ SETTINGS = (
             "not in this version: a configuration file is refused"),
     Setting("retention", ("--retention", "--storage.tsdb.retention.time"), "15d", _retention_s,
             "D", "how long samples are kept (1d, 4w, 2y); 0 keeps them for ever"),
+    Setting("exemplar_retention", ("--exemplar-retention",), "0", _retention_s, "D",
+            "how long exemplars are kept; 0 keeps them as long as samples"),
+    Setting("exemplars_max", ("--exemplars-max",), "1000000", _count, "N",
+            "exemplars that are kept; of more the oldest go"),
     Setting("enable_admin_api", ("--enable-admin-api", "--web.enable-admin-api"), "false",
             _switch, "", "allow POST /api/v1/admin/... (flush and merge)"),
     Setting("enable_lifecycle", ("--enable-lifecycle", "--web.enable-lifecycle"), "false",
@@ -281,6 +287,8 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Confi
         host=host,
         port=port,
         retention_s=values["retention"],
+        exemplar_retention_s=values["exemplar_retention"],
+        exemplars_max=values["exemplars_max"],
         enable_admin_api=values["enable_admin_api"],
         enable_lifecycle=values["enable_lifecycle"],
         features=values["enable_feature"],

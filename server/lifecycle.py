@@ -177,6 +177,8 @@ def open_database(config: Config) -> tsengine.Database:
     feature_switches.log_unusual(config.features)
     options = tsengine.Options(
         retention=config.retention_s,
+        exemplar_retention=config.exemplar_retention_s,
+        exemplars_max=config.exemplars_max,
         lookback=config.query_lookback_s,
         delayed_name_removal="promql-delayed-name-removal" in config.features,
         features=config.features.intersection(KNOWN_FEATURES),

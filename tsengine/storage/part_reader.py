@@ -193,7 +193,15 @@ class PartReader:
         return replace(columns, histograms=histograms)
 
     def verify(self) -> None:
-        """Read all payload bytes and compare the files' checksums; raises CorruptionError."""
+        """Read every byte of the files and compare checksums; raises CorruptionError.
+
+        Sections of the index that no read needs are looked at too.
+        """
+        path = os.path.join(self._directory, part_format.INDEX_FILE)
+        data = self._fs.read_file(path)
+        _, sections = part_format.decode_index_table(data, path)
+        for section in sections.values():
+            part_format.decode_section(data, section, path)
         self._blocks.verify()
         if self.components is not None:
             self.components.verify()
