@@ -7,6 +7,8 @@ from typing import Literal
 
 from tsengine.errors import OptionsError
 
+_DAY_MS = 86_400_000
+
 TYPE_AND_UNIT_LABELS = "type-and-unit-labels"
 """The feature that turns metadata of remote write 2.0 into labels."""
 
@@ -22,6 +24,28 @@ class LabelLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Tier:
+    """Samples kept as windows of `width` seconds, for `retention` seconds; None keeps them all."""
+
+    width: float
+    retention: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """Series that a selector matches are kept for `keep` seconds; None keeps them for ever.
+
+    Instead of the retention of samples; tiers are kept no longer than that.
+    """
+
+    match: str
+    keep: float | None
+
+
+DEFAULT_TIERS = (Tier(300.0), Tier(3600.0))
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a database behaves; every limit has a name here.
 
@@ -29,6 +53,19 @@ class Options:
     ----------
     retention
         Seconds; older samples are refused and not returned, older parts removed. None keeps all.
+    retention_size
+        Bytes of files; above it the oldest data go first. None for no limit.
+    retention_rules
+        Series that are kept for another time; the first rule that matches a series counts.
+    tiers
+        What samples are summed up to in the background, finest first.
+    tier_delay
+        Seconds that a day must have ended before its tiers are built.
+    compaction_rate
+        Bytes a second that background work may write; 0 for no limit.
+    memory
+        Bytes of memory that head, caches and queries may take; above it new series are refused. 0
+        takes half of the machine's memory, or of its cgroup's.
     lookback
         Seconds an instant selector looks back.
     delayed_name_removal
@@ -64,6 +101,12 @@ class Options:
     """
 
     retention: float | None = None
+    retention_size: int | None = None
+    retention_rules: tuple[RetentionRule, ...] = ()
+    tiers: tuple[Tier, ...] = DEFAULT_TIERS
+    tier_delay: float = 7200.0
+    compaction_rate: int = 0
+    memory: int = 0
     lookback: float = 300.0
     delayed_name_removal: bool = False
     features: frozenset[str] = frozenset()
@@ -102,8 +145,39 @@ class Options:
                 "exemplar_retention must be greater than 0 or None, "
                 f"got {self.exemplar_retention!r}"
             )
+        if self.retention_size is not None and not self.retention_size > 0:
+            raise OptionsError(
+                f"retention_size must be greater than 0 or None, got {self.retention_size!r}"
+            )
+        self._validate_tiers()
         if self.fsync not in ("always", "interval"):
             raise OptionsError(f"fsync must be 'always' or 'interval', got {self.fsync!r}")
-        for name in ("query_threads", "query_memory", "query_memory_total"):
+        for name in (
+            "query_threads", "query_memory", "query_memory_total", "tier_delay",
+            "compaction_rate", "memory",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise OptionsError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
+    def _validate_tiers(self) -> None:
+        for rule in self.retention_rules:
+            if rule.keep is not None and not rule.keep > 0:
+                raise OptionsError(
+                    f"a retention rule must keep for more than 0 seconds, or None: {rule!r}"
+                )
+        finer_ms = 0
+        for tier in self.tiers:
+            width_ms = round(tier.width * 1000)
+            if not 1000 <= width_ms <= _DAY_MS or _DAY_MS % width_ms:
+                raise OptionsError(
+                    f"a tier's width must divide a day, and be at least 1 s: {tier.width!r}"
+                )
+            if finer_ms and (width_ms <= finer_ms or width_ms % finer_ms):
+                raise OptionsError(
+                    f"a tier's width must be a multiple of the finer one's: {tier.width!r}"
+                )
+            if tier.retention is not None and not tier.retention > 0:
+                raise OptionsError(
+                    f"a tier's retention must be greater than 0 or None, got {tier.retention!r}"
+                )
+            finer_ms = width_ms

@@ -102,8 +102,8 @@ def test_newer_versions_and_unknown_fields_are_refused():
         ("manifest 1\n", "manifest 2\nanything", "format 2, written by a newer"),
         ('"wal_floor"', '"wal_roof": 1, "wal_floor"', "wal_roof"),
         ('"level"', '"storey": 1, "level"', "storey"),
-        ('"tombstones": []', '"tombstones": ["x"]', "tombstones"),
-        ('"tiers": []', '"tiers": ["x"]', "tiers"),
+        ('"tombstones": []', '"tombstones": [{"stone": 1}]', "stone"),
+        ('"tiers": []', '"tiers": [{"storey": 1}]', "storey"),
     ]:
         assert old in text
         with pytest.raises(UnsupportedFormat, match=said):

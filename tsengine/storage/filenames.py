@@ -8,6 +8,8 @@
     catalog/0000000003.cat
     metadata/0000000004.meta
     exemplars/0000000005.ex
+    tiers/0000000006/   windows of samples: a part as those above
+    tombstones/0000000007.tomb
 
 Numbers have ten digits, are never reused, and come from the manifest's next_file_number; those of
 log segments are counted by the log. A name may end in `.damaged`: kept for a human, never read.
@@ -26,13 +28,16 @@ PARTS_DIR = "parts"
 CATALOG_DIR = "catalog"
 METADATA_DIR = "metadata"
 EXEMPLARS_DIR = "exemplars"
+TIERS_DIR = "tiers"
+TOMBSTONES_DIR = "tombstones"
 DIRS = (WAL_DIR, PARTS_DIR, CATALOG_DIR, METADATA_DIR)
-"""Folders that every database has; that of exemplars is made when there are any."""
+"""Folders that every database has; the others are made when there is something for them."""
 
 WAL_SUFFIX = ".wal"
 CATALOG_SUFFIX = ".cat"
 METADATA_SUFFIX = ".meta"
 EXEMPLARS_SUFFIX = ".ex"
+TOMBSTONES_SUFFIX = ".tomb"
 TMP_SUFFIX = ".tmp"
 DAMAGED_SUFFIX = ".damaged"
 
@@ -114,6 +119,31 @@ def exemplar_path(directory: str, name: str) -> str:
     return os.path.join(directory, EXEMPLARS_DIR, name)
 
 
+def tiers_dir(directory: str) -> str:
+    """Folder of the parts of tiers."""
+    return os.path.join(directory, TIERS_DIR)
+
+
+def tier_dir(directory: str, name: str) -> str:
+    """Folder of the tier's part ``name``; names are those of `part_name`."""
+    return os.path.join(directory, TIERS_DIR, name)
+
+
+def tombstones_dir(directory: str) -> str:
+    """Folder of the tombstones."""
+    return os.path.join(directory, TOMBSTONES_DIR)
+
+
+def tombstone_name(number: int) -> str:
+    """Name of a tombstone inside its folder."""
+    return f"{number:010d}{TOMBSTONES_SUFFIX}"
+
+
+def tombstone_path(directory: str, name: str) -> str:
+    """The tombstone ``name``."""
+    return os.path.join(directory, TOMBSTONES_DIR, name)
+
+
 def damaged_path(path: str) -> str:
     """Where a damaged file is kept for a human."""
     return path + DAMAGED_SUFFIX
@@ -142,6 +172,11 @@ def parse_metadata_name(name: str) -> int | None:
 def parse_exemplar_name(name: str) -> int | None:
     """Number of a name made by `exemplar_name`, else None."""
     return _parse(name, EXEMPLARS_SUFFIX)
+
+
+def parse_tombstone_name(name: str) -> int | None:
+    """Number of a name made by `tombstone_name`, else None."""
+    return _parse(name, TOMBSTONES_SUFFIX)
 
 
 def _parse(name: str, suffix: str) -> int | None:

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tsengine.codecs.records import crc32c
 from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
@@ -51,6 +51,47 @@ class ExemplarEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TierEntry:
+    """A live part of a tier of `width_ms`; the fields in between are those of its index.
+
+    It sums up all samples of the closed range ``cover_min``, ``cover_max`` (whole windows) with
+    sequences up to ``seq_max``; where ranges overlap the one of the higher ``seq_max`` holds alone.
+    ``mint``, ``maxt`` are ends of windows; there may be none (``mint > maxt``).
+    """
+
+    name: str
+    width_ms: int
+    cover_min: int
+    cover_max: int
+    level: int
+    mint: int
+    maxt: int
+    n_samples: int
+    n_series: int
+    seq_min: int
+    seq_max: int
+    size_bytes: int
+
+    @property
+    def part(self) -> PartEntry:
+        """What its index says, as of any part."""
+        fields = PartEntry.__dataclass_fields__
+        return PartEntry(**{name: getattr(self, name) for name in fields})
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneEntry:
+    """A live tombstone: what one delete hides. ``mint``, ``maxt`` (ms) are closed."""
+
+    name: str
+    seq: int
+    mint: int
+    maxt: int
+    n_series: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What is live.
 
@@ -72,8 +113,11 @@ class Manifest:
         First segment of the log that is not in parts yet.
     next_ref, next_seq, next_file_number
         First numbers that no sealed file uses.
-    tombstones, tiers
-        Reserved: empty in this version, and a manifest that has some is refused.
+    tombstones
+        In the order of their sequences.
+    tiers
+        Parts of all tiers, by width, then time covered, then sequence. Versions before there were
+        any refuse a manifest that has tombstones or tiers.
 
     """
 
@@ -89,8 +133,8 @@ class Manifest:
     next_ref: int = 0
     next_seq: int = 0
     next_file_number: int = 1
-    tombstones: tuple[str, ...] = ()
-    tiers: tuple[str, ...] = ()
+    tombstones: tuple[TombstoneEntry, ...] = ()
+    tiers: tuple[TierEntry, ...] = ()
 
     def with_changes(self, **changes: Any) -> Manifest:
         """The next generation, with fields replaced."""
@@ -106,6 +150,8 @@ class Manifest:
         }
         if self.exemplar_files:
             fields["exemplar_files"] = [dataclasses.asdict(file) for file in self.exemplar_files]
+        fields["tombstones"] = [dataclasses.asdict(entry) for entry in self.tombstones]
+        fields["tiers"] = [dataclasses.asdict(entry) for entry in self.tiers]
         parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
         head = json.dumps(fields, indent=2)[:-2]
         listed = f"[\n{parts}\n  ]" if parts else "[]"
@@ -119,6 +165,12 @@ class Manifest:
         assert len(set(names)) == len(names), "a part is named once"
         assert all(filenames.parse_part_name(name) is not None for name in names), names
         assert all(part.mint <= part.maxt for part in self.parts), "closed time ranges"
+        names = [tier.name for tier in self.tiers]
+        assert len(set(names)) == len(names), "a tier's part is named once"
+        for tier in self.tiers:
+            assert tier.cover_min <= tier.cover_max, "closed time ranges"
+            aligned = (tier.cover_min - 1) % tier.width_ms == tier.cover_max % tier.width_ms == 0
+            assert aligned, "whole windows are covered"
         assert all(part.seq_min <= part.seq_max for part in self.parts), "closed sequence ranges"
         assert all(name == os.path.basename(name) for name in self.catalog_segments), "bare names"
         numbers = (self.wal_floor, self.next_ref, self.next_seq, self.next_file_number)
@@ -240,6 +292,11 @@ def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
             filenames.parse_exemplar_name,
             {file.name for file in manifest.exemplar_files},
         ),
+        filenames.TIERS_DIR: (filenames.parse_part_name, {t.name for t in manifest.tiers}),
+        filenames.TOMBSTONES_DIR: (
+            filenames.parse_tombstone_name,
+            {t.name for t in manifest.tombstones},
+        ),
     }
     found: list[str] = []
     try:
@@ -267,7 +324,6 @@ def _names(fs: FileSystem, path: str) -> list[str]:
 
 
 def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
-    part_names = PartEntry.__dataclass_fields__.keys()
     fields = dict(fields)
     parts = fields.pop("parts")
     files = fields.pop("exemplar_files", [])
@@ -275,24 +331,26 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     _refuse_unknown(fields.keys() - names, path)
     if names - fields.keys():
         raise ValueError(f"fields {sorted(names - fields.keys())} are missing")
-    made: list[PartEntry] = []
-    for part in parts:
-        _refuse_unknown(part.keys() - part_names, path)
-        made.append(PartEntry(**part))
-    exemplar_names = ExemplarEntry.__dataclass_fields__.keys()
-    for file in files:
-        _refuse_unknown(file.keys() - exemplar_names, path)
-    exemplars = tuple(ExemplarEntry(**file) for file in files)
-    for name in ("catalog_segments", "tombstones", "tiers"):
-        fields[name] = tuple(fields[name])
-    for name in ("tombstones", "tiers"):
-        if fields[name]:
-            raise UnsupportedFormat(f"{path}: has {name}, written by a newer version")
+    fields["catalog_segments"] = tuple(fields["catalog_segments"])
+    fields["tombstones"] = _entries(TombstoneEntry, fields["tombstones"], path)
+    fields["tiers"] = _entries(TierEntry, fields["tiers"], path)
     manifest = Manifest(
-        format_version=version, parts=tuple(made), exemplar_files=exemplars, **fields
+        format_version=version,
+        parts=_entries(PartEntry, parts, path),
+        exemplar_files=_entries(ExemplarEntry, files, path),
+        **fields,
     )
     _check_types(manifest)
     return manifest
+
+
+_Entry = TypeVar("_Entry", PartEntry, ExemplarEntry, TierEntry, TombstoneEntry)
+
+
+def _entries(kind: type[_Entry], listed: list[dict[str, Any]], path: str) -> tuple[_Entry, ...]:
+    for entry in listed:
+        _refuse_unknown(entry.keys() - kind.__dataclass_fields__.keys(), path)
+    return tuple(kind(**entry) for entry in listed)
 
 
 def _refuse_unknown(names: Collection[str], path: str) -> None:
@@ -310,12 +368,16 @@ def _check_types(manifest: Manifest) -> None:
             raise ValueError(f"{name} is not a number")
     texts = [*manifest.catalog_segments, *(part.name for part in manifest.parts)]
     texts += [file.name for file in manifest.exemplar_files]
+    texts += [tombstone.name for tombstone in manifest.tombstones]
+    texts += [tier.name for tier in manifest.tiers]
     if manifest.metadata_file is not None:
         texts.append(manifest.metadata_file)
     for text in texts:
         if type(text) is not str or text != os.path.basename(text) or not text:
             raise ValueError(f"{text!r} is not a file name")
-    entries: list[PartEntry | ExemplarEntry] = [*manifest.parts, *manifest.exemplar_files]
+    entries: list[PartEntry | ExemplarEntry | TierEntry | TombstoneEntry] = [
+        *manifest.parts, *manifest.exemplar_files, *manifest.tiers, *manifest.tombstones,
+    ]  # fmt: skip
     for entry in entries:
         numbers = dataclasses.astuple(entry)[1:]
         if any(type(number) is not int for number in numbers):
