@@ -1,0 +1,1 @@
+"""tsengine, VictoriaMetrics and Prometheus under the same load, one after the other."""

@@ -1,0 +1,178 @@
+"""Sends the bodies of a load over some connections: a process of its own, one command a line.
+
+    {"port": 8428, "path": "/api/v1/write", "first": 0, "last": 100, "connections": 4}
+
+answers with one line: seconds, request times, what failed. A connection sends its next body when
+the last one was acknowledged; bodies are dealt out so that a series stays on its connection.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.side_by_side.bodies import Load, read
+from bench.side_by_side.systems import ROOT, System
+
+_RETRY_S = 0.2
+_RETRIES = 300
+
+
+class _Connection(threading.Thread):
+    def __init__(self, command: dict[str, Any], bodies: list[bytes]) -> None:
+        super().__init__()
+        self._command = command
+        self._bodies = bodies
+        self.waits_s: list[float] = []
+        self.n_acknowledged = 0
+        self.n_retries = 0
+        self.failure = ""
+
+    def run(self) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", self._command["port"]), 120) as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for body in self._bodies:
+                    self._send(client, body)
+        except (OSError, RuntimeError) as error:
+            self.failure = str(error)
+
+    def _send(self, client: socket.socket, body: bytes) -> None:
+        head = (
+            f"POST {self._command['path']} HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n"
+            f"X-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        for _ in range(_RETRIES):
+            started_s = time.perf_counter()
+            client.sendall(head + body)
+            status = _status_of(client)
+            if status // 100 == 2:
+                self.waits_s.append(time.perf_counter() - started_s)
+                self.n_acknowledged += 1
+                return
+            if status not in (429, 503):
+                raise RuntimeError(f"answered {status}")
+            # Overloaded: what real senders do.
+            self.n_retries += 1
+            time.sleep(_RETRY_S)
+        raise RuntimeError("overloaded for a minute")
+
+
+def _status_of(client: socket.socket) -> int:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = client.recv(65536)
+        if not piece:
+            raise RuntimeError("the connection was closed")
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    size = 0
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            size = int(value)
+    while len(body) < size:
+        body += client.recv(65536)
+    return int(answer.split(b" ", 2)[1])
+
+
+def _run(command: dict[str, Any], load: Load) -> dict[str, Any]:
+    first, last, n = command["first"], command["last"], command["connections"]
+    bodies = list(read(load, first, last))
+    per_round = int((load.rounds == load.rounds[0]).sum())
+    shares: list[list[bytes]] = [[] for _ in range(n)]
+    for k, body in enumerate(bodies):
+        shares[(first + k) % per_round % n].append(body)
+    connections = [_Connection(command, share) for share in shares]
+    started_s = time.perf_counter()
+    for connection in connections:
+        connection.start()
+    for connection in connections:
+        connection.join()
+    return {
+        "seconds": time.perf_counter() - started_s,
+        "waits_ms": [round(1e3 * wait, 3) for c in connections for wait in c.waits_s],
+        "retries": sum(c.n_retries for c in connections),
+        "failures": [c.failure for c in connections if c.failure],
+    }
+
+
+def main() -> None:
+    """The process."""
+    facts = json.loads(sys.stdin.readline())
+    load = Load(
+        Path(facts["file"]),
+        *(np.array(facts[name]) for name in ("offsets", "rounds", "samples")),
+        start_ms=0,
+        end_ms=0,
+        n_series=0,
+    )
+    for line in sys.stdin:
+        print(json.dumps(_run(json.loads(line), load)), flush=True)
+
+
+class Replayer:
+    """The process seen from here."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.side_by_side.replay"],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._tell(
+            {
+                "file": str(load.path),
+                "offsets": load.offsets.tolist(),
+                "rounds": load.rounds.tolist(),
+                "samples": load.samples.tolist(),
+            }
+        )
+
+    def send(self, system: System, rounds: range, connections: int) -> dict[str, Any]:
+        """Send whole rounds; adds ``samples`` and the server's ``cpu_s`` to what was measured."""
+        first = int(np.searchsorted(self.load.rounds, rounds.start))
+        last = int(np.searchsorted(self.load.rounds, rounds.stop))
+        cpu_s = system.cpu_s()
+        self._tell(
+            {
+                "port": system.port,
+                "path": system.write_path,
+                "first": first,
+                "last": last,
+                "connections": connections,
+            }
+        )
+        assert self._process.stdout is not None
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if found["failures"]:
+            raise RuntimeError(f"{system.name}: {found['failures'][0]}")
+        found["samples"] = int(self.load.samples[first:last].sum())
+        found["cpu_s"] = system.cpu_s() - cpu_s
+        return found
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+if __name__ == "__main__":
+    main()
