@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import json
@@ -69,6 +70,7 @@ class System:
             self.process = subprocess.Popen(
                 self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
             )
+        atexit.register(self.stop)
         while not self.is_ready():
             if self.process.poll() is not None or time.perf_counter() - started > _START_S:
                 raise RuntimeError(f"{self.name} did not start:\n{self._log.read_text()[-2000:]}")
@@ -85,6 +87,7 @@ class System:
         except subprocess.TimeoutExpired:
             self.kill()
         self.process = None
+        atexit.unregister(self.stop)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -92,6 +95,7 @@ class System:
         self.process.kill()
         self.process.wait()
         self.process = None
+        atexit.unregister(self.stop)
 
     def cpu_s(self) -> float:
         """CPU seconds of the process so far, all threads."""

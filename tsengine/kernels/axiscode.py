@@ -27,6 +27,7 @@ from tsengine.kernels.packing import (
     PLAN_SIZE,
     VECTOR_ROWS,
     WORK_ROWS,
+    hold,
     is_sealed,
     read_stream,
     read_varint,
@@ -182,9 +183,14 @@ def encode_axes(t_ms, offsets, out, out_offsets):
     for a in range(offsets.shape[0] - 1):
         for i in range(offsets[a] + 1, offsets[a + 1]):
             if t_ms[i] <= t_ms[i - 1]:
-                return np.int64(-1 - a)
+                pos = np.int64(-1 - a)
+                break
+        if pos < 0:
+            break
         pos = write_axis(t_ms, offsets[a], offsets[a + 1] - offsets[a], out, pos, work, plan)
         out_offsets[a + 1] = pos
+    hold(scratch)
+    hold(plans)
     return pos
 
 
@@ -260,10 +266,12 @@ def decode_axes(data, positions, sizes, lengths, out, out_positions, error):
     x = unowned(scratch)
     data = unowned(data)
     out = unowned(out)
+    status = np.int64(OK)
     for a in range(positions.shape[0]):
         end = positions[a] + sizes[a]
         status = read_axis(data, positions[a], end, lengths[a], out, out_positions[a], x)
         if status < 0:
             error[0] = a
-            return status
-    return OK
+            break
+    hold(scratch)
+    return status

@@ -54,6 +54,7 @@ from tsengine.kernels.packing import (
     PLAN_SIZE,
     VECTOR_ROWS,
     WORK_ROWS,
+    hold,
     is_sealed,
     read_stream,
     read_varint,
@@ -516,6 +517,8 @@ def encode_blocks(bits, offsets, first_rows, out, out_offsets, floats, flags):
         gather_statistics(bits, offsets[b], length, floats, flags, b)
         pos = write_block(bits, offsets[b], length, first_rows[b], out, pos, work, plan)
         out_offsets[b + 1] = pos
+    hold(scratch)
+    hold(plans)
     return pos
 
 
@@ -774,6 +777,7 @@ def decode_blocks(data, positions, sizes, first_rows, lengths, lo, hi, out, out_
     place = unowned(places)
     data = unowned(data)
     out = unowned(out)
+    status = np.int64(OK)
     for b in range(positions.shape[0]):
         if lo[b] >= hi[b]:
             continue
@@ -795,5 +799,7 @@ def decode_blocks(data, positions, sizes, first_rows, lengths, lo, hi, out, out_
         if status < 0:
             error[0] = b
             error[1] = place[0]
-            return status
-    return OK
+            break
+    hold(scratch)
+    hold(places)
+    return status

@@ -12,7 +12,11 @@ a run-time width, so that one kernel serves all widths and still vectorises.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
 
 from tsengine.kernels.bits import bit_length, load_u64, store_u64, trailing_zeros
 from tsengine.kernels.jit import (
@@ -26,6 +30,21 @@ from tsengine.kernels.jit import (
     i64,
     kernel,
 )
+
+
+@intrinsic
+def hold(typingctx: Any, array: Any) -> Any:
+    """Keep an array of the kernel's own alive up to here.
+
+    Numba frees an array behind the last use of its variable, whoever else has its memory: one that
+    was handed out as `unowned` is held by nothing else.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), generate
+
 
 VECTOR_ROWS = 1024
 """Values of a full vector; also the raster of axis rows on which vectors are cut."""
