@@ -1,7 +1,7 @@
 FROM python:3.11-slim
 WORKDIR /src
 COPY . .
-RUN pip install '.[server]'
+RUN pip install '.[server,s3]'
 # Code for any CPU of this architecture: an image runs elsewhere than it was built.
 RUN tsengine warmup --cpu generic
 # The directory of the data belongs to the user because it is made after USER.

@@ -87,9 +87,11 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Endpoint], ...] = (
     ("/api/v1/status/tsdb", _GET, status.tsdb),
     ("/api/v1/status/active_queries", _GET, status.active_queries),
     ("/api/v1/admin/tsdb/flush", _POST_PUT, admin.flush),
-    ("/api/v1/admin/tsdb/delete_series", _POST_PUT, admin.not_in_this_version),
-    ("/api/v1/admin/tsdb/clean_tombstones", _POST_PUT, admin.not_in_this_version),
-    ("/api/v1/admin/tsdb/snapshot", _POST_PUT, admin.not_in_this_version),
+    ("/api/v1/admin/tsdb/pause", _POST_PUT, admin.pause),
+    ("/api/v1/admin/tsdb/resume", _POST_PUT, admin.resume),
+    ("/api/v1/admin/tsdb/delete_series", _POST_PUT, admin.delete_series),
+    ("/api/v1/admin/tsdb/clean_tombstones", _POST_PUT, admin.clean_tombstones),
+    ("/api/v1/admin/tsdb/snapshot", _POST_PUT, admin.snapshot),
 )
 
 _ALWAYS_SERVED = (

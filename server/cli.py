@@ -6,14 +6,26 @@ Exit codes: 0 fine, 1 damage or refused data, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from tsengine import __version__, errors
 
-from . import commands_data, commands_directory, commands_query, config
+from . import (
+    commands_backup,
+    commands_config,
+    commands_data,
+    commands_delete,
+    commands_directory,
+    commands_query,
+    commands_retention,
+    config,
+)
 from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE, RefusedError, UsageError
 
 _SERVER_PACKAGES = ("aiohttp", "cramjam")
@@ -35,9 +47,11 @@ _SERVE_EPILOG = """\
 examples:
   tsengine serve
   tsengine serve --data-dir /var/lib/tsengine --listen :9201 --retention 90d
+  tsengine serve --config tsengine.yml      tsengine check-config tsengine.yml says if it is fine
 
-Every flag may also be set by the environment variable in its last parentheses; the flag wins.
-Prometheus's spellings of flags work too. SIGTERM or Ctrl-C flushes and stops.
+Every flag may also be set by the environment variable in its last parentheses, and most in the
+configuration file; the flag wins, then the variable. Prometheus's spellings of flags work too.
+SIGHUP reads the file again. SIGTERM or Ctrl-C flushes and stops.
 """
 
 
@@ -58,13 +72,18 @@ def make_parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     commands_query.add_verb(verbs)
     commands_data.add_verbs(verbs)
+    commands_delete.add_verb(verbs)
     commands_directory.add_verbs(verbs)
+    commands_retention.add_verb(verbs)
+    commands_backup.add_verbs(verbs)
+    commands_config.add_verb(verbs)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. argparse leaves with 2 by itself."""
     parsed = make_parser().parse_args(arguments)
+    _raise_file_limit()
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
@@ -85,6 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _raise_file_limit() -> None:
+    """Let the process open as many files as the system allows it: each part keeps two open."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _fail(code: int, error: Exception) -> int:
     print(f"tsengine: {error}", file=sys.stderr)
     return code
@@ -95,10 +125,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     for package in _SERVER_PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise UsageError("the server is not installed; run: pip install 'tsengine[server]'")
-    # Imported late: the other verbs work without aiohttp.
+    # Imported late: the other verbs work without aiohttp. What imports make stays, and the garbage
+    # collector would look at it over and over, now and while the server runs.
+    gc.disable()
     from .lifecycle import serve
 
-    return serve(settings)
+    gc.freeze()
+    gc.enable()
+    return serve(settings, partial(config.load, arguments, os.environ))
 
 
 if __name__ == "__main__":

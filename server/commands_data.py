@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import tsengine
@@ -18,6 +19,7 @@ from .times import now_ms
 
 _MODULES = {"openmetrics": "openmetrics", "parquet": "parquet", "csv": "csv_file",
             "arrow": "arrow_file"}  # fmt: skip
+_EXPORT_MODULES = {**_MODULES, "parquet-hive": "parquet_hive"}
 _SUFFIXES = {".parquet": "parquet", ".om": "openmetrics", ".txt": "openmetrics",
              ".prom": "openmetrics", ".openmetrics": "openmetrics", ".csv": "csv",
              ".arrow": "arrow", ".arrows": "arrow", ".feather": "arrow"}  # fmt: skip
@@ -39,6 +41,11 @@ examples:
   tsengine export all.om --data-dir data
   tsengine export cpu.parquet --data-dir data --match 'node_cpu_seconds_total' --start now-1d
 
+parquet-hive makes a folder of Parquet files, date=2026-11-21/metric=up/part-0.parquet, which DuckDB
+and others read as they are:
+  tsengine export lake --format parquet-hive --data-dir data
+  SELECT * FROM read_parquet('lake/**/*.parquet', hive_partitioning = true);
+
 A server may be using the directory. Times are Unix seconds, RFC 3339, now, or now-1h.
 """
 
@@ -53,14 +60,16 @@ def add_verbs(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("files", metavar="FILE", nargs="+", help="files to read")
     add_data_dir(parser, "database directory to write to")
-    _add_format(parser)
+    _add_format(parser, _MODULES)
     parser.set_defaults(run=run_import)
     parser = verbs.add_parser(
         "export", help="write a directory's samples as OpenMetrics text, Parquet, CSV or Arrow",
         description="Write samples of a database directory to a file.",
         epilog=_EXPORT_EPILOG, formatter_class=add,
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", help="file to write; replaced when it exists")
+    parser.add_argument(
+        "file", metavar="FILE", help="file to write, replaced when it exists; or folder"
+    )
     add_data_dir(parser, "database directory to read")
     parser.add_argument(
         "--match", metavar="SELECTOR",
@@ -68,13 +77,13 @@ def add_verbs(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--start", metavar="T", help="oldest sample (default: all)")
     parser.add_argument("--end", metavar="T", help="newest sample (default: all)")
-    _add_format(parser)
+    _add_format(parser, _EXPORT_MODULES)
     parser.set_defaults(run=run_export)
 
 
-def _add_format(parser: argparse.ArgumentParser) -> None:
+def _add_format(parser: argparse.ArgumentParser, modules: Mapping[str, str]) -> None:
     parser.add_argument(
-        "--format", choices=_MODULES, help="what the file is (default: by its name's end)"
+        "--format", choices=modules, help="what the file is (default: by its name's end)"
     )
 
 
@@ -111,9 +120,12 @@ def run_export(arguments: argparse.Namespace) -> int:
         tsengine.open(path, read_only=True) as database,
         progress_bar(f"export {os.path.basename(arguments.file)}") as progress,
     ):
-        n_samples = _module(kind).export_file(
-            database, arguments.file, arguments.match, start, end, progress
-        )
+        try:
+            n_samples = _module(kind).export_file(
+                database, arguments.file, arguments.match, start, end, progress
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     sys.stdout.write(f"{arguments.file}: {n_samples} samples written\n")
     return EXIT_OK
 
@@ -128,7 +140,7 @@ def _format_of(name: str, chosen: str | None) -> str:
 
 
 def _module(kind: str) -> Any:
-    return importlib.import_module(f"tsengine.interop.{_MODULES[kind]}")
+    return importlib.import_module(f"tsengine.interop.{_EXPORT_MODULES[kind]}")
 
 
 def _print_report(name: str, report: Any) -> int:

@@ -39,6 +39,17 @@ def add_verbs(verbs: Any) -> None:
         )  # fmt: skip
         add_data_dir(parser, "database directory; a server may be using it")
         parser.add_argument("--json", action="store_true", help="print JSON")
+        if name == "check":
+            parser.add_argument(
+                "--quarantine", action="store_true",
+                help="move damaged parts to DIR/quarantine, so that the rest works without them; "
+                "no server may be using the directory",
+            )  # fmt: skip
+        if name == "inspect":
+            parser.add_argument(
+                "--tombstones", action="store_true",
+                help="also list deletes, and what each still hides on the disk",
+            )  # fmt: skip
         parser.set_defaults(run=run)
     parser = verbs.add_parser(
         "warmup", help=_WARMUP.splitlines()[0], description=_WARMUP,
@@ -54,7 +65,7 @@ def add_verbs(verbs: Any) -> None:
 def run_inspect(arguments: argparse.Namespace) -> int:
     """Print what `tsengine.inspect` found."""
     path = existing_directory(arguments.data_dir)
-    found = tsengine.inspect(path)
+    found = tsengine.inspect(path, tombstones=arguments.tombstones)
     if arguments.json:
         sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n")
         return EXIT_OK
@@ -84,10 +95,14 @@ def run_check(arguments: argparse.Namespace) -> int:
     """Print what `tsengine.check` found; 1 when something is damaged."""
     path = existing_directory(arguments.data_dir)
     with progress_bar("check parts") as progress:
-        report = tsengine.check(path, progress)
+        report = tsengine.check(path, progress, quarantine=arguments.quarantine)
     if arguments.json:
         problems = [{"file": p.file, "offset": p.offset, "text": p.text} for p in report.problems]
-        found = {"problems": problems, "notes": list(report.notes)}
+        found = {
+            "problems": problems,
+            "notes": list(report.notes),
+            "quarantined": list(report.quarantined),
+        }
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         for note in report.notes:
@@ -95,6 +110,8 @@ def run_check(arguments: argparse.Namespace) -> int:
         for problem in report.problems:
             at = "" if problem.offset is None else f" at byte {problem.offset}"
             sys.stdout.write(f"damage: {problem.file}{at}: {problem.text}\n")
+        for folder in report.quarantined:
+            sys.stdout.write(f"put aside: {folder}\n")
         n_problems = len(report.problems)
         sys.stdout.write(f"{n_problems or 'no'} problem{'s' * (n_problems != 1)} found\n")
     return EXIT_DAMAGE if report.problems else EXIT_OK

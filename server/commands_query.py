@@ -7,9 +7,6 @@ import csv
 import io
 import json
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,6 +176,11 @@ def _post(url: str, form: dict[str, str]) -> dict[str, Any]:
     """The answer's envelope; OSError or UsageError with the server's own words."""
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url: {url!r} does not begin with http:// or https://")
+    # Imported late: other verbs need no client.
+    import urllib.error
+    import urllib.parse
+    import urllib.request
+
     request = urllib.request.Request(url, urllib.parse.urlencode(form).encode())
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:

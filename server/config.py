@@ -1,32 +1,30 @@
-"""Settings of the server: flags, Prometheus's spellings of them, and ``TSENGINE_*`` variables.
+"""Settings of the server: flags, ``TSENGINE_*`` variables and a configuration file.
 
-One table makes the command line, the environment, ``/api/v1/status/flags`` and (checked by a
-test) ``docs/configuration.md``. A flag wins over its variable, a variable over the default.
+A flag wins over its variable, a variable over the file, the file over the default. The table of
+all settings is in `config_settings`; the file is read by `config_file`, only if there is one.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from . import feature_switches
+import tsengine
+
+from .config_settings import KNOWN_FEATURES, SETTINGS, STRATEGY_NAMES, Setting
+from .config_values import yaml_lines
 from .limits import ServerLimits
-from .logs import LEVELS
-from .times import duration_text, parse_duration_ms
+from .times import duration_text
 
-DEFAULT_LISTEN = "127.0.0.1:9201"
-STRATEGY_NAMES = (
-    "UnderscoreEscapingWithSuffixes",
-    "UnderscoreEscapingWithoutSuffixes",
-    "NoUTF8EscapingWithSuffixes",
-    "NoTranslation",
-)
-KNOWN_FEATURES = feature_switches.WORKING
+if TYPE_CHECKING:
+    from .config_file import FileValue
 
-_SIZE_SHIFTS = {None: 0, "K": 10, "M": 20, "G": 30, "T": 40}
+__all__ = ["KNOWN_FEATURES", "SETTINGS", "STRATEGY_NAMES", "Config", "ConfigError", "Setting"]
+
+_FUTURE_LIMIT_S = 600.0
+_BALLAST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,18 @@ class Config:
     data_dir: str
     host: str
     port: int
+    config_file: str | None
     retention_s: float | None
+    retention_size: int | None
+    retention_rules: tuple[tsengine.RetentionRule, ...]
+    tiers: tuple[tsengine.Tier, ...]
+    tier_delay_s: float
+    compaction_rate: int
+    memory: int
+    cold_url: str | None
+    cold_after_s: float | None
+    cold_endpoint_url: str | None
+    cold_cache: int
     exemplar_retention_s: float | None
     exemplars_max: int
     enable_admin_api: bool
@@ -63,8 +72,13 @@ class Config:
     log_level: str
     log_format: Literal["logfmt", "json"]
 
+    @property
+    def listen(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
     def limits(self) -> ServerLimits:
-        """The server's limits with what flags say about them."""
+        """The server's limits with what settings say about them."""
         return ServerLimits(
             query_timeout_s=self.query_timeout_s,
             query_samples_max=self.query_samples_max,
@@ -73,180 +87,44 @@ class Config:
             search_results_max=self.search_results_max,
         )
 
-
-def _duration_s(text: str) -> float:
-    milliseconds = parse_duration_ms(text)
-    if milliseconds is None or milliseconds <= 0:
-        raise ValueError(f"{text!r} is not a duration like 15s, 2m or 15d")
-    return milliseconds / 1000
-
-
-def _retention_s(text: str) -> float | None:
-    return None if text in ("0", "off") else _duration_s(text)
-
-
-def _self_scrape_s(text: str) -> float | None:
-    if text == "off":
-        return None
-    seconds = _duration_s(text)
-    if seconds < 1:
-        raise ValueError(f"{text!r} is shorter than 1s")
-    return seconds
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9_]{1,18}", text, re.ASCII) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a number greater than 0")
-    return int(text)
-
-
-def _count_or_0(text: str) -> int:
-    return 0 if text == "0" else _count(text)
-
-
-def _size(text: str) -> int:
-    """Bytes; every unit is a power of 1024, as in Prometheus's flags."""
-    match = re.fullmatch(r"([0-9]{1,15})(?:([KMGT])?i?B)?", text, re.ASCII)
-    if match is None:
-        raise ValueError(f"{text!r} is not a size like 512MiB or 4GiB")
-    return int(match[1]) << _SIZE_SHIFTS[match[2]]
-
-
-def _slow_s(text: str) -> float | None:
-    return None if text == "off" else _duration_s(text)
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text.lower() in ("true", "1")
-
-
-def _name_set(text: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
-
-
-def _listen(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT like {DEFAULT_LISTEN}")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
-    return text
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _no_file(text: str) -> str:
-    raise ValueError("this version reads no configuration file; use flags or TSENGINE_* variables")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of the table. The first flag is ours, the others are Prometheus's spellings."""
-
-    key: str
-    flags: tuple[str, ...]
-    default: str | None
-    parse: Callable[[str], Any]
-    metavar: str
-    help: str
-
-    @property
-    def variable(self) -> str:
-        """Name of the environment variable."""
-        return "TSENGINE_" + self.key.upper()
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the flag stands alone (``--hints``) or takes a value."""
-        return self.parse is _switch
-
-
-SETTINGS = (
-    Setting("data_dir", ("--data-dir", "--storage.tsdb.path"), "data", str, "DIR",
-            "directory of the database; made when absent"),
-    Setting("listen", ("--listen", "--web.listen-address"), DEFAULT_LISTEN, _listen, "HOST:PORT",
-            "address to listen on; port 0 lets the system choose; no host means all addresses"),
-    Setting("config", ("--config", "--config.file"), None, _no_file, "FILE",
-            "not in this version: a configuration file is refused"),
-    Setting("retention", ("--retention", "--storage.tsdb.retention.time"), "15d", _retention_s,
-            "D", "how long samples are kept (1d, 4w, 2y); 0 keeps them for ever"),
-    Setting("exemplar_retention", ("--exemplar-retention",), "0", _retention_s, "D",
-            "how long exemplars are kept; 0 keeps them as long as samples"),
-    Setting("exemplars_max", ("--exemplars-max",), "1000000", _count, "N",
-            "exemplars that are kept; of more the oldest go"),
-    Setting("enable_admin_api", ("--enable-admin-api", "--web.enable-admin-api"), "false",
-            _switch, "", "allow POST /api/v1/admin/... (flush and merge)"),
-    Setting("enable_lifecycle", ("--enable-lifecycle", "--web.enable-lifecycle"), "false",
-            _switch, "", "allow POST /-/quit and /-/reload"),
-    Setting("enable_feature", ("--enable-feature",), "", _name_set, "A,B",
-            "features as in Prometheus, with commas: " + ", ".join(KNOWN_FEATURES)),
-    Setting("self_scrape", ("--self-scrape",), "15s", _self_scrape_s, "D|off",
-            'how often the server stores its own metrics (job="tsengine")'),
-    Setting("hints", ("--hints",), "false", _switch, "",
-            "after the start print what to try next (always on a terminal)"),
-    Setting("query_timeout", ("--query.timeout",), "2m", _duration_s, "D",
-            "longest time a query may take"),
-    Setting("query_max_samples", ("--query.max-samples",), "50000000", _count, "N",
-            "samples one query may hold in memory"),
-    Setting("query_max_memory", ("--query.max-memory",), "0", _size, "SIZE",
-            "memory one query may hold (512MiB, 4GiB); 0 takes an eighth of the machine's"),
-    Setting("query_max_total_memory", ("--query.max-total-memory",), "0", _size, "SIZE",
-            "memory all queries together may hold; 0 takes half of the machine's"),
-    Setting("query_slow_threshold", ("--query.slow-threshold",), "10s", _slow_s, "D|off",
-            "queries that take longer are logged as warnings"),
-    Setting("query_log_file", ("--query.log-file",), None, str, "FILE",
-            "append a JSON line for every query, with the fields of Prometheus's query log"),
-    Setting("query_max_concurrency", ("--query.max-concurrency",), "20", _count, "N",
-            "queries evaluated at once; further ones wait"),
-    Setting("query_max_steps", ("--query.max-steps",), "11000", _count, "N",
-            "steps of one range query"),
-    Setting("search_max_limit", ("--web.search.max-limit",), "10000", _count_or_0, "N",
-            "largest limit that a search (feature search-api) may ask for; 0 allows any"),
-    Setting("query_lookback_delta", ("--query.lookback-delta",), "5m", _duration_s, "D",
-            "how far an instant selector looks back for a sample"),
-    Setting("enable_otlp", ("--enable-otlp-receiver", "--web.enable-otlp-receiver"), "true",
-            _switch, "", "accept OpenTelemetry's metrics on /api/v1/otlp/v1/metrics"),
-    Setting("otlp_translation_strategy", ("--otlp.translation-strategy",),
-            "UnderscoreEscapingWithSuffixes", _one_of(*STRATEGY_NAMES), "NAME",
-            "how OpenTelemetry's names are translated: " + ", ".join(STRATEGY_NAMES)),
-    Setting("otlp_promote_resource_attributes", ("--otlp.promote-resource-attributes",), "",
-            _name_set, "A,B", "resource attributes that become labels of every series"),
-    Setting("otlp_keep_identifying_resource_attributes",
-            ("--otlp.keep-identifying-resource-attributes",), "false", _switch, "",
-            "keep service.name and the like in target_info, beside job and instance"),
-    Setting("cors_origin", ("--web.cors.origin",), ".*", _pattern, "REGEX",
-            "origins of web pages that may read answers (whole origin must match)"),
-    Setting("fsync", ("--fsync",), "always", _one_of("always", "interval"), "always|interval",
-            "always: a write is answered when it is on the disk; interval: at most 1 s earlier"),
-    Setting("log_level", ("--log.level",), "info", _one_of(*LEVELS), "|".join(LEVELS),
-            "least severe messages to log on stderr"),
-    Setting("log_format", ("--log.format",), "logfmt", _one_of("logfmt", "json"), "logfmt|json",
-            "shape of log lines"),
-)  # fmt: skip
+    def options(self) -> tsengine.Options:
+        """The database's options."""
+        return tsengine.Options(
+            retention=self.retention_s,
+            retention_size=self.retention_size,
+            retention_rules=self.retention_rules,
+            tiers=self.tiers,
+            tier_delay=self.tier_delay_s,
+            compaction_rate=self.compaction_rate,
+            memory=self.memory,
+            cold_url=self.cold_url,
+            cold_after=self.cold_after_s,
+            cold_endpoint_url=self.cold_endpoint_url,
+            cold_cache=self.cold_cache,
+            exemplar_retention=self.exemplar_retention_s,
+            exemplars_max=self.exemplars_max,
+            lookback=self.query_lookback_s,
+            delayed_name_removal="promql-delayed-name-removal" in self.features,
+            features=self.features.intersection(KNOWN_FEATURES),
+            max_samples=self.query_samples_max,
+            query_memory=self.query_memory_bytes,
+            query_memory_total=self.query_memory_total_bytes,
+            query_timeout=self.query_timeout_s,
+            future_limit=_FUTURE_LIMIT_S,
+            fsync=self.fsync,
+            ballast=_BALLAST_BYTES,
+        )
 
 
 class ConfigError(ValueError):
-    """A flag or variable has a value that is not allowed; the text names it."""
+    """A flag, a variable or the file has a value that is not allowed; the text names it."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser, *, with_config: bool = True) -> None:
     """Give `parser` one option per setting. Values stay texts until `load`."""
     for setting in SETTINGS:
+        if setting.key == "config" and not with_config:
+            continue
         shown = {"": "none", None: "none", "false": "off"}.get(setting.default, setting.default)
         text = f"{setting.help} (default: {shown}; {setting.variable})".replace("%", "%%")
         if setting.is_switch:
@@ -256,71 +134,82 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             )  # fmt: skip
         else:
             parser.add_argument(
-                *setting.flags, dest=setting.key, metavar=setting.metavar, help=text
-            )
+                *setting.flags, dest=setting.key, metavar=setting.metavar, help=text,
+                action="append" if setting.is_repeatable else "store",
+            )  # fmt: skip
 
 
 def load(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """Texts of flags and variables to a checked Config.
+    """Texts of flags, variables and the file they name to a checked Config.
 
     Raises
     ------
     ConfigError
-        For the first value that is not allowed.
+        For the first flag or variable that is not allowed, or for all that is wrong in the file.
 
     """
+    path = arguments.config or environment.get("TSENGINE_CONFIG") or None
+    from_file: Mapping[str, FileValue] = {}
+    if path is not None:
+        # Imported late: a start without a file need not load a YAML reader.
+        from .config_file import read_config
+
+        from_file = read_config(path)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        text = getattr(arguments, setting.key)
-        source = setting.flags[0]
-        if text is None and setting.variable in environment:
-            text, source = environment[setting.variable], setting.variable
-        if text is None:
-            text = setting.default
-        try:
-            values[setting.key] = None if text is None else setting.parse(text)
-        except ValueError as error:
-            raise ConfigError(f"{source}: {error}") from None
-    host, port = values["listen"]
-    return Config(
-        data_dir=values["data_dir"],
-        host=host,
-        port=port,
-        retention_s=values["retention"],
-        exemplar_retention_s=values["exemplar_retention"],
-        exemplars_max=values["exemplars_max"],
-        enable_admin_api=values["enable_admin_api"],
-        enable_lifecycle=values["enable_lifecycle"],
-        features=values["enable_feature"],
-        self_scrape_s=values["self_scrape"],
-        hints=values["hints"],
-        query_timeout_s=values["query_timeout"],
-        query_samples_max=values["query_max_samples"],
-        query_memory_bytes=values["query_max_memory"],
-        query_memory_total_bytes=values["query_max_total_memory"],
-        query_slow_s=values["query_slow_threshold"],
-        query_log_file=values["query_log_file"],
-        queries_running_max=values["query_max_concurrency"],
-        query_steps_max=values["query_max_steps"],
-        search_results_max=values["search_max_limit"],
-        query_lookback_s=values["query_lookback_delta"],
-        enable_otlp=values["enable_otlp"],
-        otlp_strategy=values["otlp_translation_strategy"],
-        otlp_promoted=values["otlp_promote_resource_attributes"],
-        otlp_keeps_identifying=values["otlp_keep_identifying_resource_attributes"],
-        cors_origin=values["cors_origin"],
-        fsync=values["fsync"],
-        log_level=values["log_level"],
-        log_format=values["log_format"],
-    )
+        found = given(setting, arguments, environment)
+        if found is not None:
+            text, source = found
+            values[setting.field] = _parsed(setting, text, source)
+        elif setting.key in from_file:
+            values[setting.field] = from_file[setting.key].value
+        elif setting.default is None:
+            values[setting.field] = None
+        else:
+            values[setting.field] = setting.kind.parse(setting.default)
+    values["config_file"] = path
+    return make(values)
+
+
+def given(
+    setting: Setting, arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Text and name of the flag or variable that sets something; None if neither does."""
+    text = getattr(arguments, setting.key, None)
+    if text is not None:
+        return (";".join(text) if setting.is_repeatable else text), setting.flags[0]
+    if setting.variable in environment:
+        return environment[setting.variable], setting.variable
+    return None
+
+
+def make(values: dict[str, Any]) -> Config:
+    """A Config of values by field; raises ConfigError if they don't go together."""
+    host, port = values.pop("listen")
+    config = Config(host=host, port=port, **values)
+    try:
+        config.options().validate()
+    except tsengine.errors.OptionsError as error:
+        raise ConfigError(str(error)) from None
+    return config
+
+
+def _parsed(setting: Setting, text: str, source: str) -> Any:
+    try:
+        return setting.kind.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def as_flags(config: Config) -> dict[str, str]:
     """Every value of a Config as a text, by its field's name with dashes."""
+    kinds = {setting.field: setting.kind for setting in SETTINGS}
     out = {}
     for field in fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, frozenset):
+        if isinstance(value, tuple):
+            value = kinds[field.name].show(value)
+        elif isinstance(value, frozenset):
             value = ",".join(sorted(value))
         elif isinstance(value, bool):
             value = str(value).lower()
@@ -329,3 +218,25 @@ def as_flags(config: Config) -> dict[str, str]:
         name = field.name.removesuffix("_s").replace("_", "-")
         out[name] = "" if value is None else str(value)
     return out
+
+
+def as_yaml(config: Config) -> str:
+    """All that a configuration file can say, as it is in effect: a file that reads the same."""
+    sections: dict[str, list[str]] = {"": []}
+    for setting in SETTINGS:
+        value = getattr(config, setting.field)
+        if not setting.path or (value is None and setting.default is None):
+            continue
+        section, _, name = setting.path.rpartition(".")
+        indent = "  " if section else ""
+        lines = sections.setdefault(section, [])
+        text = yaml_lines(setting.kind, value)
+        if isinstance(text, str):
+            lines.append(f"{indent}{name}: {text}")
+        else:
+            lines.append(f"{indent}{name}:")
+            lines += [f"{indent}  {line}" for line in text]
+    out = []
+    for section, lines in sections.items():
+        out += [f"{section}:", *lines] if section else lines
+    return "\n".join(out) + "\n"

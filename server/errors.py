@@ -83,6 +83,13 @@ class UnsupportedMedia(RequestError):
     status = 415
 
 
+class TooManySeries(RequestError):
+    """New series are refused for now; the samples of all others are stored."""
+
+    status = 429
+    error_type = "execution"
+
+
 class TooBusy(RequestError):
     """The server holds as many requests as it may; the same request may succeed later."""
 
@@ -113,6 +120,7 @@ _TABLE: tuple[tuple[type[BaseException], Failure], ...] = (
     (errors.AppendError, Failure(400, "bad_data")),
     (errors.OptionsError, Failure(400, "bad_data")),
     (errors.Full, Failure(503, "unavailable", retry=True)),
+    (errors.StoreUnavailable, Failure(503, "unavailable", retry=True)),
     (errors.Closed, Failure(503, "unavailable", retry=True)),
     (errors.ReadOnly, Failure(500, "unavailable")),
     (errors.StorageError, Failure(500, "internal")),
@@ -122,7 +130,7 @@ _TABLE: tuple[tuple[type[BaseException], Failure], ...] = (
 def classify(error: BaseException) -> Failure:
     """Status and type of an exception; 500 internal for one that nobody foresaw."""
     if isinstance(error, RequestError):
-        return Failure(error.status, error.error_type, retry=error.status == 503)
+        return Failure(error.status, error.error_type, retry=error.status in (429, 503))
     for kind, failure in _TABLE:
         if isinstance(error, kind):
             return failure

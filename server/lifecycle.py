@@ -26,29 +26,34 @@ from tsengine import errors
 
 from . import feature_switches, logs, selfscrape
 from .app import make_app
-from .config import KNOWN_FEATURES, Config
+from .config import Config
 from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE
 from .hints import hints_text
 from .logs import log
 from .progress import progress_bar
+from .reload import reload
 from .state import Server
+
+tsengine.open  # noqa: B018  The engine is loaded here, with all else, not when it is first needed.
 
 _KEEPALIVE_S = 75.0
 _DRAIN_S = 2.0
-_FUTURE_LIMIT_S = 600.0
 _PROGRESS_LOG_S = 5.0
 _SWITCH_INTERVAL_S = 0.001
 
 
-def serve(config: Config) -> int:
-    """Run a server until it is told to stop; returns the exit code of the process."""
+def serve(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Run a server until it is told to stop; returns the exit code of the process.
+
+    `reread` gives the configuration for a reload (SIGHUP, /-/reload), see `Server`.
+    """
     logs.setup(config.log_level, config.log_format)
     _raise_file_limit()
     # The event loop wants the interpreter many times for a request, and waits this long each time
     # while a query's thread runs Python code.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code, is_clean = runner.run(_serve(config))
+        code, is_clean = runner.run(_serve(config, reread))
         _ignore_signals(runner.get_loop())
         if not is_clean:
             # A thread still flushes or queries. All it would write is in the log already, and
@@ -69,7 +74,7 @@ def _raise_file_limit() -> None:
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
     """Closing the loop gives signals their default back: a second SIGTERM would spoil the end."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
 
@@ -84,17 +89,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: Config) -> tuple[int, bool]:
+async def _serve(config: Config, reread: Callable[[], Config] | None) -> tuple[int, bool]:
     """Exit code, and whether no thread was left behind."""
     started = time.monotonic()
     try:
-        server = Server(config)
+        server = Server(config, reread)
     except OSError as error:
         log(logging.ERROR, "can't open the query log", file=config.query_log_file, error=error)
         return EXIT_USAGE, True
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, _reload_soon, server)
     runner = make_runner(server)
     await runner.setup()
     try:
@@ -127,6 +133,12 @@ async def _serve(config: Config) -> tuple[int, bool]:
     scraping = _start_self_scrape(server, address)
     await stopping
     return EXIT_OK, await _stop(server, runner, database, scraping)
+
+
+def _reload_soon(server: Server) -> None:
+    task = asyncio.ensure_future(reload(server))
+    # What went wrong is in the log already.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def make_runner(server: Server) -> web.AppRunner:
@@ -175,21 +187,7 @@ def open_database(config: Config) -> tsengine.Database:
     if os.path.exists(config.data_dir) and not os.path.isdir(config.data_dir):
         raise NotADirectoryError(f"{config.data_dir} is not a directory")
     feature_switches.log_unusual(config.features)
-    options = tsengine.Options(
-        retention=config.retention_s,
-        exemplar_retention=config.exemplar_retention_s,
-        exemplars_max=config.exemplars_max,
-        lookback=config.query_lookback_s,
-        delayed_name_removal="promql-delayed-name-removal" in config.features,
-        features=config.features.intersection(KNOWN_FEATURES),
-        max_samples=config.query_samples_max,
-        query_memory=config.query_memory_bytes,
-        query_memory_total=config.query_memory_total_bytes,
-        query_timeout=config.query_timeout_s,
-        future_limit=_FUTURE_LIMIT_S,
-        fsync=config.fsync,
-    )
-    database = tsengine.open(config.data_dir, options=options)
+    database = tsengine.open(config.data_dir, options=config.options())
     for problem in database.recovery_problems:
         log(logging.ERROR, "damage found at start; the rest is served", problem=problem)
     return database

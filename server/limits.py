@@ -60,6 +60,8 @@ class ServerLimits:
         Longest time a client may take to receive one piece of an answer that is streamed.
     retry_after_s
         What the ``Retry-After`` header of a 503 asks for.
+    shed_retry_after_s
+        What the ``Retry-After`` header of a 429 asks for: memory gets free by flushes.
     warnings_max
         Warnings (and infos) listed in one answer.
     reject_text_size_max
@@ -90,6 +92,7 @@ class ServerLimits:
     body_read_timeout_s: float = 60.0
     answer_write_timeout_s: float = 60.0
     retry_after_s: int = 1
+    shed_retry_after_s: int = 10
     warnings_max: int = 10
     reject_text_size_max: int = 4 * KIB
     shutdown_s: float = 8.5

@@ -71,6 +71,8 @@ class QueryLog:
             return
         line = orjson.dumps(_record(asked, stats, error), option=orjson.OPT_APPEND_NEWLINE)
         with self._lock:
+            if self._file is None:
+                return
             try:
                 self._file.write(line)
             except (OSError, ValueError) as problem:
@@ -86,6 +88,14 @@ class QueryLog:
         if error is not None:
             fields["error"] = error
         log(logging.WARNING, "slow query", **fields)
+
+    def take_over(self, other: QueryLog) -> None:
+        """Go on with the file and the threshold of another log, which must not be used again."""
+        with self._lock:
+            old, self._file = self._file, other._file
+            self._slow_s = other._slow_s
+        if old is not None:
+            old.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,16 +25,32 @@ class Server:
     """One server: its settings, threads, metrics and, while it is ready, its database.
 
     Made and used on the event loop; `database` may be handed to threads.
+
+    Parameters
+    ----------
+    config
+        What it was started with.
+    reread
+        Gives the configuration as it would be at a start now, for a reload; may block, and raises
+        what `config.load` raises.
+
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
         self.config = config
+        self.started_at = datetime.now(UTC)
+        self.reread = reread or (lambda: config)
+        self.reload_lock = asyncio.Lock()
+        self.reload_succeeded = True
+        self.reload_failed_at = self.started_at
+        self.configured_at_s = time.time()
         self.limits = config.limits()
         self.version = tsengine.__version__
-        self.started_at = datetime.now(UTC)
         self.executor = Executor(self.limits)
         self.telemetry = Telemetry(self.version)
         self.write_budget = ByteBudget(self.limits.writes_in_flight_size_max)
+        self.telemetry.reload_successful.set(1)
+        self.telemetry.reload_timestamp.set(self.configured_at_s)
         self.telemetry.watch(self.executor, self.write_budget, self._database_stats)
         self.active_queries = ActiveQueries()
         self.query_log = QueryLog(config.query_log_file, config.query_slow_s)
@@ -58,6 +76,11 @@ class Server:
         """Answer 503 with `reason` from now on."""
         self.not_ready_reason = reason
         self.telemetry.ready.set(0)
+
+    def apply(self, config: Config) -> None:
+        """Serve by other settings from now on."""
+        self.config = config
+        self.limits = config.limits()
 
     def stop(self) -> None:
         """Ask the process to end, as SIGTERM does."""

@@ -67,6 +67,15 @@ class Telemetry:
             "tsengine_start_duration_seconds", "Time from the start of the process to readiness.",
             registry=self.registry,
         )  # fmt: skip
+        self.reload_successful = Gauge(
+            "tsengine_config_last_reload_successful", "1 unless the last reload was refused.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.reload_timestamp = Gauge(
+            "tsengine_config_last_reload_success_timestamp_seconds",
+            "Unix time of the start or of the last reload that was not refused.",
+            registry=self.registry,
+        )  # fmt: skip
         self.self_scrape_failures = Counter(
             "tsengine_self_scrape_failures", "Rounds of own metrics that could not be stored.",
             registry=self.registry,
@@ -230,6 +239,13 @@ def database_metrics(stats: Mapping[str, float]) -> Iterable[Metric]:
     for key, name, kind, text in DATABASE_METRICS:
         if key in stats:
             yield kind(name, text, value=float(stats[key]))
+    for key, name, kind, label, text in LABELLED_METRICS:
+        family = kind(name, text, labels=[label])
+        for own, value in stats.items():
+            if own.startswith(f"{key}:"):
+                family.add_metric([own.removeprefix(f"{key}:")], float(value))
+        if family.samples:
+            yield family
 
 
 DATABASE_METRICS: tuple[
@@ -239,6 +255,7 @@ DATABASE_METRICS: tuple[
     ("head_samples", "tsengine_head_samples", GaugeMetricFamily, "Samples not yet in a part."),
     ("head_bytes", "tsengine_head_bytes", GaugeMetricFamily, "Memory of samples not in a part."),
     ("exemplars", "tsengine_exemplars", GaugeMetricFamily, "Exemplars kept."),
+    ("tombstones", "tsengine_tombstones", GaugeMetricFamily, "Deletes not erased yet."),
     (
         "query_memory_bytes",
         "tsengine_query_memory_bytes",
@@ -251,7 +268,52 @@ DATABASE_METRICS: tuple[
         GaugeMetricFamily,
         "Memory that all queries together may hold.",
     ),
+    (
+        "memory_limit_bytes",
+        "tsengine_memory_limit_bytes",
+        GaugeMetricFamily,
+        "The memory budget.",
+    ),
+    (
+        "shed_series",
+        "tsengine_shed_series",
+        CounterMetricFamily,
+        "New series refused for a limit of memory or series.",
+    ),
+    (
+        "storage_failures",
+        "tsengine_storage_failures",
+        CounterMetricFamily,
+        "Writes that the disk refused.",
+    ),
+    (
+        "ballast_bytes",
+        "tsengine_ballast_bytes",
+        GaugeMetricFamily,
+        "Disk space kept aside for a flush on a full disk.",
+    ),
     ("log_bytes", "tsengine_log_bytes", GaugeMetricFamily, "Size of the write-ahead log."),
+    (
+        "cold_parts",
+        "tsengine_cold_parts",
+        GaugeMetricFamily,
+        "Live parts whose samples are in an object store.",
+    ),
+    ("cold_bytes", "tsengine_cold_bytes", GaugeMetricFamily, "Bytes of parts in an object store."),
+    (
+        "cold_cache_bytes",
+        "tsengine_cold_cache_bytes",
+        GaugeMetricFamily,
+        "Disk space of what was read from an object store.",
+    ),
+    ("tier_parts", "tsengine_tier_parts", GaugeMetricFamily, "Live parts of tiers."),
+    ("tier_bytes", "tsengine_tier_bytes", GaugeMetricFamily, "Size of tiers on disk."),
+    (
+        "background_paused",
+        "tsengine_background_paused",
+        GaugeMetricFamily,
+        "1 while background work is paused.",
+    ),
     ("parts", "tsengine_parts", GaugeMetricFamily, "Live parts."),
     ("part_samples", "tsengine_part_samples", GaugeMetricFamily, "Samples in live parts."),
     ("part_bytes", "tsengine_part_bytes", GaugeMetricFamily, "Size of live parts on disk."),
@@ -264,5 +326,79 @@ DATABASE_METRICS: tuple[
         "tsengine_damaged_files",
         GaugeMetricFamily,
         "Damaged files that the start found.",
+    ),
+)
+LABELLED_METRICS: tuple[
+    tuple[str, str, type[GaugeMetricFamily] | type[CounterMetricFamily], str, str], ...
+] = (
+    (
+        "storage_failing",
+        "tsengine_storage_failing",
+        GaugeMetricFamily,
+        "reason",
+        "1 while the disk takes no writes, by reason; nothing is accepted then.",
+    ),
+    (
+        "memory_bytes",
+        "tsengine_memory_bytes",
+        GaugeMetricFamily,
+        "kind",
+        "Memory counted against the budget, by what holds it.",
+    ),
+    (
+        "background_jobs",
+        "tsengine_background_jobs",
+        GaugeMetricFamily,
+        "chore",
+        "Background work that is due, in jobs.",
+    ),
+    (
+        "background_bytes",
+        "tsengine_background_bytes",
+        GaugeMetricFamily,
+        "chore",
+        "Background work that is due, in bytes to be read or removed.",
+    ),
+    (
+        "background_failing",
+        "tsengine_background_failing_jobs",
+        GaugeMetricFamily,
+        "chore",
+        "Jobs that failed and will be tried again; the log names them.",
+    ),
+    (
+        "background_blocked",
+        "tsengine_background_blocked_jobs",
+        GaugeMetricFamily,
+        "chore",
+        "Jobs that wait for space on the disk; the log names the first.",
+    ),
+    (
+        "background_done",
+        "tsengine_background_jobs_done",
+        CounterMetricFamily,
+        "chore",
+        "Background jobs that were done.",
+    ),
+    (
+        "retention_parts",
+        "tsengine_retention_parts",
+        CounterMetricFamily,
+        "reason",
+        "Parts that retention removed or wrote anew.",
+    ),
+    (
+        "retention_bytes",
+        "tsengine_retention_freed_bytes",
+        CounterMetricFamily,
+        "reason",
+        "Bytes of files that retention freed.",
+    ),
+    (
+        "background_failures",
+        "tsengine_background_failures",
+        CounterMetricFamily,
+        "chore",
+        "Attempts at background jobs that failed.",
     ),
 )

@@ -28,6 +28,11 @@ class WriteResult:
         Stored. Staleness markers of histograms count as histograms.
     rejected
         What was refused, by series and reason; all else is stored.
+    shed
+        How many of the refused series are new ones over a limit of series or memory; they may be
+        taken later.
+    shed_reason
+        Why they are refused, and who brought the last new series.
 
     """
 
@@ -35,6 +40,8 @@ class WriteResult:
     histograms: int
     exemplars: int
     rejected: list[Reject]
+    shed: int = 0
+    shed_reason: str = ""
 
 
 class Appender:
@@ -73,9 +80,10 @@ class Appender:
         bits = _to_bits(values)
         _check_lengths(timestamps=t_ms, values=bits)
         start_ms = _to_starts(start_timestamps, len(t_ms))
-        ref = self._storage.series_refs([labels])[0]
-        refs = np.full(len(t_ms), ref, np.uint32)
-        self._storage.append_columns(refs, t_ms, bits, start_ms=start_ms).raise_rejects()
+        with self._storage.refs_in_use([labels]) as ref:
+            refs = np.full(len(t_ms), ref[0], np.uint32)
+            outcome = self._storage.append_columns(refs, t_ms, bits, start_ms=start_ms)
+        outcome.raise_rejects()
 
     def append_histograms(
         self,
@@ -108,11 +116,12 @@ class Appender:
         _check_lengths(timestamps=t_ms, histograms=bits)
         start_ms = _to_starts(start_timestamps, len(t_ms))
         check_histograms(table)
-        ref = self._storage.series_refs([labels])[0]
-        refs = np.full(len(t_ms), ref, np.uint32)
-        self._storage.append_columns(
-            refs, t_ms, bits, histograms=table, start_ms=start_ms
-        ).raise_rejects()
+        with self._storage.refs_in_use([labels]) as ref:
+            refs = np.full(len(t_ms), ref[0], np.uint32)
+            outcome = self._storage.append_columns(
+                refs, t_ms, bits, histograms=table, start_ms=start_ms
+            )
+        outcome.raise_rejects()
 
     def series_refs(self, label_sets: Sequence[Mapping[str, str]]) -> npt.NDArray[np.uint32]:
         """Numbers of series for `append_columns`: u32[S], valid while the database is open.
@@ -190,7 +199,12 @@ class Appender:
             raise ValueError(f"version must be 1 or 2, got {version!r}")
         outcome = self._storage.append_remote_write(body, version=version, sender=sender)
         return WriteResult(
-            outcome.n_samples, outcome.n_histograms, outcome.n_exemplars, list(outcome.rejected)
+            outcome.n_samples,
+            outcome.n_histograms,
+            outcome.n_exemplars,
+            list(outcome.rejected),
+            shed=outcome.n_shed,
+            shed_reason=self._storage.shed_reason() if outcome.n_shed else "",
         )
 
     def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:

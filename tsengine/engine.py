@@ -1,32 +1,32 @@
 """The façade: the one object a user needs.
 
-Appends are in `appender`, questions besides queries in `explorer`. Every method of `Database` may
-be called from any thread. A `Database` used in a forked child raises Closed.
+Appends are in `appender`, deletes in `deletion`, questions besides queries in `explorer`, flushes,
+copies and the like in `keeper`, remote reads in `remote_reader`. Every method of `Database` may be
+called from any thread. A `Database` used in a forked child raises Closed.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from tsengine.appender import Appender, WriteResult
+from tsengine.backup.store import open_cold_store
 from tsengine.clock import Clock, system_clock
-from tsengine.errors import MalformedRequest, QueryLimitExceeded
+from tsengine.deletion import Deleter
+from tsengine.errors import QueryLimitExceeded
 from tsengine.explorer import Explorer, time_range
+from tsengine.keeper import Keeper
 from tsengine.model.matchers import Matcher
 from tsengine.model.times import DurationLike, TimeLike, duration_to_ms, to_ms
 from tsengine.options import Options
 from tsengine.promql import parser
-from tsengine.promql.literals import check_regex
 from tsengine.query.engine import Engine
-from tsengine.query.labelspace import LabelSpace
 from tsengine.query.watch import QueryWatch
+from tsengine.remote_reader import RemoteReader
 from tsengine.result import Result
 from tsengine.storage.catalog import Reject
 from tsengine.storage.database import StorageDatabase
@@ -35,7 +35,12 @@ from tsengine.storage.view import DatabaseView
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tsengine.interop.remote_read import ReadQuery
+    from tsengine.query.answer import QueryResult
+
+_LOST_PARTS = (
+    "damaged parts of the database are left out; the answer may lack their samples "
+    "(`tsengine check` names them)"
+)
 
 __all__ = ["Database", "QueryWatch", "Reject", "Result", "WriteResult", "open"]
 
@@ -65,7 +70,7 @@ def open(
     return Database(os.fspath(path), options or Options(), read_only=read_only)
 
 
-class Database(Appender, Explorer):
+class Database(Appender, Deleter, Explorer, Keeper, RemoteReader):
     """One open database. Use `tsengine.open`; close it, or use it in a ``with`` statement."""
 
     def __init__(
@@ -76,8 +81,13 @@ class Database(Appender, Explorer):
         read_only: bool = False,
         clock: Clock = system_clock,
     ) -> None:
-        self._storage = StorageDatabase(path, options, read_only=read_only, clock=clock)
-        self._engine = Engine(self._storage, options)
+        self._storage = StorageDatabase(
+            path, options, read_only=read_only, clock=clock, parse_selector=parser.parse_selector,
+            open_store=open_cold_store,
+        )  # fmt: skip
+        memory = self._storage.memory
+        self._engine = Engine(self._storage, options, memory_left=memory.left_for_queries)
+        memory.queries = lambda: self._engine.memory.used
         self._clock = clock
         self.options = options
         self.path = path
@@ -142,7 +152,7 @@ class Database(Appender, Explorer):
             watch=watch,
             count_samples=count_samples,
         )
-        return Result(answer)
+        return self._result(answer)
 
     def query_range(
         self,
@@ -185,7 +195,7 @@ class Database(Appender, Explorer):
             watch=watch,
             count_samples=count_samples,
         )
-        return Result(answer)
+        return self._result(answer)
 
     def explain(
         self,
@@ -267,62 +277,6 @@ class Database(Appender, Explorer):
         with self._engine.holding(n_samples):
             return newest_table(view, refs, at - back, at)
 
-    def remote_read(self, body: bytes, max_samples: int) -> bytes:
-        """Answer a decompressed Prometheus remote-read request with a message of raw samples.
-
-        See `remote_read_stream` for the other kind of answer.
-
-        Raises
-        ------
-        MalformedRequest
-            The body is not such a message, or does not accept SAMPLES.
-        QueryLimitExceeded
-            More than `max_samples` would be read.
-
-        """
-        from tsengine.interop import remote_read
-
-        request = remote_read.parse_request(body)
-        if request.accepted and remote_read.SAMPLES not in request.accepted:
-            raise MalformedRequest("none of the accepted response types is served; accept SAMPLES")
-        view = self._storage.view()
-        found = [(_find_read(view, query), query.mint, query.maxt) for query in request.queries]
-        n_samples = sum(view.count_samples(*item) for item in found)
-        if n_samples > max_samples:
-            raise QueryLimitExceeded(
-                f"{n_samples} samples would be read, over the limit of {max_samples}"
-            )
-        with self._engine.holding(n_samples):
-            return b"".join(remote_read.query_result(view, *item) for item in found)
-
-    def remote_read_stream(self, body: bytes) -> Iterator[bytes] | None:
-        """Answer a decompressed remote-read request with a stream of chunks, in pieces.
-
-        None if the client prefers SAMPLES. What is read is what the database held at the call; only
-        a slice of it is in memory at a time.
-
-        Raises
-        ------
-        MalformedRequest
-            The body is not such a message, or no response type that it accepts is served.
-
-        """
-        from tsengine.interop import read_stream, remote_read
-
-        request = remote_read.parse_request(body)
-        if request.response_type() == remote_read.SAMPLES:
-            return None
-        view = self._storage.view()
-        space = LabelSpace(view.dictionary)
-        found = [_find_read(view, query) for query in request.queries]
-
-        def stream() -> Iterator[bytes]:
-            for k, (query, refs) in enumerate(zip(request.queries, found, strict=True)):
-                refs = refs[space.sort_order(view.labels(refs))]
-                yield from read_stream.stream_query(view, refs, query.mint, query.maxt, k)
-
-        return stream()
-
     def pin(
         self, selector: str | None, start: TimeLike | None, end: TimeLike | None
     ) -> tuple[DatabaseView, tuple[Matcher, ...], int, int]:
@@ -332,41 +286,18 @@ class Database(Appender, Explorer):
             matchers = parser.parse_selector(selector)
         return self._storage.view(), matchers, *time_range(start, end)
 
-    def stats(self) -> dict[str, int | float]:
-        """Counts and sizes as plain numbers."""
-        stats: dict[str, int | float] = dict(self._storage.stats())
-        stats["query_memory_bytes"] = self._engine.memory.used
-        stats["query_memory_limit_bytes"] = self._engine.memory.size
-        return stats
-
-    @property
-    def recovery_problems(self) -> list[str]:
-        """What the start found damaged, as readable lines; empty when all was well."""
-        return self._storage.recovery.lines()
+    def _result(self, answer: QueryResult) -> Result:
+        """The answer, with a warning if it may lack what damaged parts hold."""
+        if self._storage.recovery.has_lost_parts:
+            answer.warnings = [*answer.warnings, _LOST_PARTS]
+        return Result(answer)
 
     # --- life -----------------------------------------------------------------------------------
-
-    def flush(self) -> None:
-        """Write the recent samples as a part; returns when it is committed."""
-        self._storage.flush()
-
-    def compact(self) -> None:
-        """Merge all parts; returns when it is done."""
-        self._storage.compact()
 
     def close(self) -> None:
         """Stop. Everything acknowledged is on disk. Closing twice is fine."""
         self._engine.close()
         self._storage.close()
-
-
-def _find_read(view: DatabaseView, query: ReadQuery) -> npt.NDArray[np.uint32]:
-    """Series that a remote read asks for; raises MalformedRequest."""
-    for matcher in query.matchers:
-        problem = check_regex(matcher.value) if matcher.op.value in ("=~", "!~") else None
-        if problem is not None:
-            raise MalformedRequest(problem)
-    return view.find(query.matchers, query.mint, query.maxt)
 
 
 def _check_grid(start_ms: int, end_ms: int, step_ms: int) -> None:

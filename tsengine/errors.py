@@ -21,7 +21,8 @@ TsengineError
     ├── Closed                   the database was closed, or its process forked
     ├── Locked                   another process writes this directory
     ├── ReadOnly                 a write on a database opened with read_only=True
-    └── Full                     disk full or failing; nothing was acknowledged
+    ├── Full                     disk full or failing; nothing was acknowledged
+    └── StoreUnavailable         an object store is away, refuses or fails
 """
 
 from __future__ import annotations
@@ -148,3 +149,7 @@ class ReadOnly(StorageError):
 
 class Full(StorageError):
     """The disk is full or failing; nothing of the write was acknowledged."""
+
+
+class StoreUnavailable(StorageError):
+    """An object store can't be reached, refuses the caller or fails; the text says which."""

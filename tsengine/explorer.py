@@ -147,7 +147,7 @@ class Explorer:
         for node in walk(tree):
             if isinstance(node, VectorSelector):
                 refs = np.union1d(refs, catalog.find(node.matchers))
-        found = self._storage.exemplars.view().find(refs, mint, maxt)
+        found = self._storage.find_exemplars(refs, mint, maxt)
         series, first = np.unique(found.refs, return_index=True)
         ends = [*first[1:].tolist(), len(found)][: len(series)]
         return [
@@ -256,7 +256,8 @@ class Explorer:
     ) -> npt.NDArray[np.uint32] | None:
         if selectors:
             return self._find(view, selectors, start, end, check)
-        if start is None and end is None and self.options.retention is None:
+        is_everything = start is None and end is None and self.options.retention is None
+        if is_everything and not view.hides_samples:
             return None
         mint, maxt = time_range(start, end)
         return view.live(view.all_refs(), mint, maxt)

@@ -1,28 +1,40 @@
-"""Looks into a database directory without opening it for writing: `check` and `inspect`."""
+"""Uses a database directory without opening it: `check`, `inspect`, `snapshot`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-import numpy as np
-
-from tsengine.errors import CorruptionError, StorageError
+from tsengine.backup.store import open_cold_store
+from tsengine.clock import system_clock
+from tsengine.errors import CorruptionError, StorageError, StoreUnavailable
 from tsengine.options import Options
 from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
+from tsengine.storage.cold import ColdFileSystem, logical_sizes
+from tsengine.storage.cold_cache import BlockCache
+from tsengine.storage.deleting import hidden_by
 from tsengine.storage.exemplars import read_exemplars
 from tsengine.storage.filesystem import FileSystem, LocalFileSystem, storage_error
-from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry
+from tsengine.storage.lock import DirectoryLock
+from tsengine.storage.manifest import Manifest, PartEntry
 from tsengine.storage.metadata_store import read_metadata
-from tsengine.storage.part_reader import PartReader, component_bytes
-from tsengine.storage.recovery import replay_log
+from tsengine.storage.part_checking import check_part, check_tier
+from tsengine.storage.part_reader import component_bytes
+from tsengine.storage.quarantine import Damaged, named, put_aside
+from tsengine.storage.recovery import RecoveryReport, recover, replay_log
+from tsengine.storage.snapshot import files_below, make_snapshot
+from tsengine.storage.tombstones import read_tombstone
 from tsengine.storage.wal_reader import list_segments
 
-_PIECE_SAMPLES = 4 * 1024 * 1024
+_TRIES = 10
+
+_Found = TypeVar("_Found")
 
 Progress = Callable[[int, int], None]
 """Called with (files or parts checked, in all)."""
@@ -46,6 +58,8 @@ class CheckReport:
     n_parts: int = 0
     n_samples: int = 0
     n_series: int = 0
+    quarantined: list[str] = field(default_factory=list)
+    """Folders that damaged files were moved to."""
 
     def blame(self, error: StorageError, path: str) -> None:
         """Count an error of a file as damage."""
@@ -55,120 +69,229 @@ class CheckReport:
             self.problems.append(Problem(path, None, str(error)))
 
 
-def check(path: str | os.PathLike[str], progress: Progress | None = None) -> CheckReport:
-    """Read everything and verify every checksum and every value; changes nothing.
+def check(
+    path: str | os.PathLike[str], progress: Progress | None = None, *, quarantine: bool = False
+) -> CheckReport:
+    """Read everything and verify every checksum and every value.
+
+    Parameters
+    ----------
+    quarantine
+        Put damaged parts, parts of tiers, exemplars and metadata aside, each into a folder of its
+        own in ``quarantine/``, so that the rest works without them. Without it nothing is changed.
 
     Raises
     ------
     StorageError
         There is no database, or its manifest can't be read.
+    Locked
+        With `quarantine`: somebody has the directory open for writing.
     UnsupportedFormat
         It was written by a newer version.
 
     """
-    fs = LocalFileSystem()
     directory = os.fspath(path)
-    current = manifest.load(fs, directory)
-    report = CheckReport(n_parts=len(current.parts))
-    catalog = _check_catalog(fs, directory, current, report)
-    if current.metadata_file is not None:
-        name = filenames.metadata_path(directory, current.metadata_file)
-        _guarded(report, name, lambda: read_metadata(fs, name))
-    for file in current.exemplar_files:
-        _check_exemplars(fs, directory, file, report)
-    for done, entry in enumerate(current.parts):
-        _check_part(fs, directory, entry, catalog.next_ref, report)
+    fs = _with_cold(directory)
+    if not quarantine:
+        return _Checking(fs, directory).run(progress)
+    manifest.load(fs, directory)  # before the lock, which makes a file
+    lock = DirectoryLock(fs, directory)
+    try:
+        checking = _Checking(fs, directory)
+        checking.run(progress)
+        checking.put_aside()
+    finally:
+        lock.release()
+    return checking.report
+
+
+def snapshot(
+    path: str | os.PathLike[str], dest: str | os.PathLike[str], *, skip_head: bool = False
+) -> None:
+    """Copy a database to a new directory, by hard links where that can be; see `Database.snapshot`.
+
+    Needs no open database; a writer may be using the directory.
+
+    Raises
+    ------
+    StorageError
+        There is no database, or `dest` exists or can't be written.
+
+    """
+    make_snapshot(LocalFileSystem(), os.fspath(path), os.fspath(dest), with_log=not skip_head)
+
+
+class _Checking:
+    """One look at everything that a manifest names."""
+
+    def __init__(self, fs: FileSystem, directory: str) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._current = manifest.load(fs, directory)
+        self._damaged: list[Damaged] = []
+        self._n_done = 0
+        self.report = CheckReport(n_parts=len(self._current.parts))
+
+    def run(self, progress: Progress | None) -> CheckReport:
+        """Look at all files."""
+        fs, directory, current = self._fs, self._directory, self._current
+        catalog = self._check_catalog()
+        if current.metadata_file is not None:
+            name = filenames.metadata_path(directory, current.metadata_file)
+            self._guarded(name, partial(read_metadata, fs, name))
+        for file in current.exemplar_files:
+            path = filenames.exemplar_path(directory, file.name)
+            self._guarded(path, partial(read_exemplars, fs, directory, file))
+        for tombstone in current.tombstones:
+            path = filenames.tombstone_path(directory, tombstone.name)
+            self._guarded(path, partial(read_tombstone, fs, directory, tombstone))
+        for part in current.parts:
+            path = filenames.part_dir(directory, part.name)
+            n_samples = self._guarded(path, partial(check_part, fs, path, part, catalog))
+            self.report.n_samples += n_samples or 0
+            self._check_numbers(path, part)
+            self._report(progress)
+        for tier in current.tiers:
+            path = filenames.tier_dir(directory, tier.name)
+            self._guarded(path, partial(check_tier, fs, path, tier, catalog))
+            self._check_numbers(path, tier.part)
+            self._report(progress)
+        self._check_log(catalog)
+        self.report.n_series = catalog.n_series
+        for name in manifest.orphans(fs, directory, current):
+            self.report.notes.append(f"{name}: left over from a crash, removed at the next start")
+        return self.report
+
+    def _report(self, progress: Progress | None) -> None:
+        self._n_done += 1
         if progress is not None:
-            progress(done + 1, len(current.parts))
-    log = replay_log(fs, directory, current, catalog)
-    report.n_samples += log.report.n_replayed_samples
-    report.n_series = catalog.next_ref
-    report.problems += [Problem(*found) for found in log.report.damage]
-    if log.report.n_orphan_samples:
-        text = f"{log.report.n_orphan_samples} samples of series that were lost with damage"
-        report.problems.append(Problem(filenames.wal_dir(directory), None, text))
-    if log.report.n_lost_series:
-        text = f"the labels of {log.report.n_lost_series} series were lost with damage"
-        report.problems.append(Problem(filenames.wal_dir(directory), None, text))
-    for name, offset, size in log.report.torn_tails:
-        report.notes.append(f"{name}: unfinished write of {size} bytes at byte {offset}, ignored")
-    for name in manifest.orphans(fs, directory, current):
-        report.notes.append(f"{name}: left over from a crash, removed at the next start")
-    return report
+            progress(self._n_done, len(self._current.parts) + len(self._current.tiers))
+
+    def put_aside(self) -> None:
+        """Move what is damaged to the quarantine; needs the directory's lock."""
+        going = [item for item in self._damaged if item.can_go]
+        for item in self._damaged:
+            if not item.can_go:
+                self.report.notes.append(
+                    f"{item.folder}/{item.name}: can't be put aside, the rest would be wrong "
+                    "without it; restore it from a backup"
+                )
+        self.report.quarantined = put_aside(
+            self._fs, self._directory, self._current, going, system_clock()
+        )
+
+    def _check_catalog(self) -> Catalog:
+        catalog = _empty_catalog(self._current)
+        for name in self._current.catalog_segments:
+            path = filenames.catalog_path(self._directory, name)
+            self._guarded(path, partial(_add_segment, self._fs, catalog, path))
+        return catalog
+
+    def _check_numbers(self, path: str, entry: PartEntry) -> None:
+        """Compare what the manifest says beside the part's own index, if that is fine."""
+        if not any(problem.file.startswith(path) for problem in self.report.problems):
+            self._guarded(path, partial(self._compare_numbers, path, entry))
+
+    def _compare_numbers(self, path: str, entry: PartEntry) -> None:
+        folder, name = os.path.split(path)
+        size = sum(logical_sizes(self._fs, folder, files_below(self._fs, folder, name)).values())
+        if size != entry.size_bytes:
+            raise CorruptionError(f"{size} bytes, the manifest says {entry.size_bytes}", path=path)
+        next_seq = self._current.next_seq
+        # Those of tiers may be of deletes that only the log has.
+        if entry in self._current.parts and entry.seq_max >= next_seq:
+            raise CorruptionError(
+                f"sequence {entry.seq_max} is not below the manifest's {next_seq}", path=path
+            )
+
+    def _check_log(self, catalog: Catalog) -> None:
+        log, report = self._replay(catalog), self.report
+        report.n_samples += log.n_replayed_samples
+        report.problems += [Problem(*found) for found in log.damage]
+        folder = filenames.wal_dir(self._directory)
+        if log.n_orphan_samples:
+            text = f"{log.n_orphan_samples} samples of series that were lost with damage"
+            report.problems.append(Problem(folder, None, text))
+        if log.n_lost_series:
+            text = f"the labels of {log.n_lost_series} series were lost with damage"
+            report.problems.append(Problem(folder, None, text))
+        for name, offset, size in log.torn_tails:
+            report.notes.append(
+                f"{name}: unfinished write of {size} bytes at byte {offset}, ignored"
+            )
+
+    def _replay(self, catalog: Catalog) -> RecoveryReport:
+        """Replay the log, that of a newer manifest if a running writer has trimmed it meanwhile."""
+        current = self._current
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                log = replay_log(self._fs, self._directory, current, catalog)
+                newest = manifest.load(self._fs, self._directory)
+                if newest.wal_floor == current.wal_floor:
+                    return log.report
+            current = manifest.load(self._fs, self._directory)
+            catalog = _empty_catalog(current)
+            with contextlib.suppress(FileNotFoundError):
+                for name in current.catalog_segments:
+                    path = filenames.catalog_path(self._directory, name)
+                    _add_segment(self._fs, catalog, path)
+        raise StorageError(f"{self._directory} changes too fast to be checked; try again")
+
+    def _guarded(self, path: str, read: Callable[[], _Found]) -> _Found | None:
+        """Run a reader and count what it raises as damage of `path`."""
+        folder, name = os.path.split(path)
+        n_before = len(self.report.problems)
+        try:
+            try:
+                return read()
+            except FileNotFoundError:
+                if not self._is_named(os.path.basename(folder), name):
+                    self.report.notes.append(f"{path}: replaced by the writer while it was checked")
+                    return None
+                return read()  # it may have been moved to an object store just then
+        except OSError as error:
+            self.report.blame(storage_error(error, "unreadable"), path)
+        except StoreUnavailable as error:
+            # Nothing is known to be wrong with it.
+            self.report.blame(error, path)
+            return None
+        except StorageError as error:
+            self.report.blame(error, path)
+        texts = tuple(
+            f"{problem.file}: {problem.text}" for problem in self.report.problems[n_before:]
+        )
+        self._damaged.append(Damaged(os.path.basename(folder), name, texts))
+        return None
+
+    def _is_named(self, folder: str, name: str) -> bool:
+        """Whether the manifest that is in place now names a file."""
+        newest = manifest.load(self._fs, self._directory)
+        return (folder, name) in named(newest)
 
 
-def _check_catalog(
-    fs: FileSystem, directory: str, current: Manifest, report: CheckReport
-) -> Catalog:
+def _with_cold(directory: str) -> FileSystem:
+    """The local files, and those in an object store, which are not cached: all is to be read."""
+    cache = BlockCache(filenames.cold_cache_dir(directory), lambda: 0)
+    return ColdFileSystem(LocalFileSystem(), cache, open_cold_store, lambda url: None)
+
+
+def _add_segment(fs: FileSystem, catalog: Catalog, path: str) -> None:
+    catalog.decode_series(read_catalog_segment(fs, path))
+
+
+def _empty_catalog(current: Manifest) -> Catalog:
     options = Options()
-    catalog = Catalog(
+    return Catalog(
         secret=bytes.fromhex(current.secret), limits=options.labels, max_series=options.max_series
     )
-    for name in current.catalog_segments:
-        path = filenames.catalog_path(directory, name)
-
-        def read(path: str = path) -> None:
-            catalog.decode_series(read_catalog_segment(fs, path))
-
-        _guarded(report, path, read)
-    return catalog
 
 
-def _check_exemplars(
-    fs: FileSystem, directory: str, entry: ExemplarEntry, report: CheckReport
-) -> None:
-    def read() -> None:
-        read_exemplars(fs, directory, entry)
-
-    _guarded(report, filenames.exemplar_path(directory, entry.name), read)
-
-
-def _check_part(
-    fs: FileSystem, directory: str, entry: PartEntry, next_ref: int, report: CheckReport
-) -> None:
-    path = filenames.part_dir(directory, entry.name)
-
-    def read() -> None:
-        part = PartReader.open(fs, path, entry)
-        try:
-            part.verify()
-            n_samples = 0
-            # Histograms weigh as many samples as they have numbers.
-            n_numbers = int(part.series_samples(entry.mint, entry.maxt)[1].sum())
-            n_pieces = max(1, n_numbers // _PIECE_SAMPLES)
-            for refs in np.array_split(part.refs, min(n_pieces, len(part.refs))):
-                columns = part.collect(refs, entry.mint, entry.maxt)
-                part.start_times(refs, entry.mint, entry.maxt)
-                n_samples += len(columns.t_ms)
-                if len(columns.refs) and int(columns.refs[-1]) >= next_ref:
-                    raise CorruptionError(
-                        f"series {int(columns.refs[-1])} is not in the catalog", path=path
-                    )
-            if n_samples != entry.n_samples:
-                raise CorruptionError(
-                    f"{n_samples} samples, the manifest says {entry.n_samples}", path=path
-                )
-            report.n_samples += n_samples
-        finally:
-            part.close()
-
-    _guarded(report, path, read)
-
-
-def _guarded(report: CheckReport, path: str, read: Callable[[], Any]) -> None:
-    """Run a reader and count what it raises as damage of `path`."""
-    try:
-        read()
-    except OSError as error:
-        report.blame(storage_error(error, "unreadable"), path)
-    except StorageError as error:
-        report.blame(error, path)
-
-
-def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str], *, tombstones: bool = False) -> dict[str, Any]:
     """What a directory holds, as plain values: format, parts, sizes, bytes per sample.
 
     ``component_bytes`` is the share of a part's size that histograms and start timestamps have.
+    With `tombstones` there are also those, and how many samples each still hides: for that the
+    catalog, the log and some axes are read.
     """
     fs = LocalFileSystem()
     directory = os.fspath(path)
@@ -207,4 +330,31 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
         "wal_segments": len(segments),
         "wal_bytes": wal_bytes,
         "parts": parts,
+        **({"tombstones": _tombstones(fs, directory)} if tombstones else {}),
     }
+
+
+def _tombstones(fs: FileSystem, directory: str) -> list[dict[str, Any]]:
+    """The tombstones by age; ``bytes`` are about those that the hidden samples take in parts."""
+    state = recover(fs, directory, Options(), read_only=True).state
+    found = []
+    try:
+        for tombstone in state.tombstones:
+            samples, n_bytes = hidden_by(tombstone, state)
+            found.append(
+                {
+                    "sequence": tombstone.seq,
+                    "mint": tombstone.mint,
+                    "maxt": tombstone.maxt,
+                    "series": len(tombstone.refs),
+                    "samples": samples,
+                    "bytes": n_bytes,
+                    "file": None if tombstone.entry is None else tombstone.entry.name,
+                }
+            )
+    finally:
+        for part in state.parts:
+            part.close()
+        for tier in state.tiers:
+            tier.close()
+    return found

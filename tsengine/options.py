@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from tsengine.errors import OptionsError
 
@@ -45,6 +46,17 @@ class RetentionRule:
 DEFAULT_TIERS = (Tier(300.0), Tier(3600.0))
 
 
+MEMORY_MIN = 16 << 20
+"""Bytes below which a memory budget holds nothing useful."""
+RUNTIME_OPTIONS = frozenset({
+    "retention", "retention_size", "retention_rules", "tiers", "tier_delay", "compaction_rate",
+    "memory", "lookback", "max_samples", "query_memory", "query_memory_total", "query_timeout",
+    "max_depth", "future_limit", "head_samples_max", "head_series_max", "head_age_s_max",
+    "wal_size_bytes_max", "exemplar_retention", "exemplars_max", "cold_after", "cold_cache",
+})  # fmt: skip
+"""What may change while a database is open. Of tiers only their retention."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a database behaves; every limit has a name here.
@@ -66,6 +78,16 @@ class Options:
     memory
         Bytes of memory that head, caches and queries may take; above it new series are refused. 0
         takes half of the machine's memory, or of its cgroup's.
+    cold_url, cold_after
+        Parts whose newest sample is older than `cold_after` seconds are moved to the object store
+        ``s3://bucket/prefix``; None moves nothing.
+    cold_endpoint_url
+        Of an S3-compatible service other than Amazon's.
+    cold_cache
+        Bytes of local disk for what was read from there.
+    ballast
+        Bytes of a file that is given up when the disk is full, so that recent samples can still be
+        written as a part; 0 for none.
     lookback
         Seconds an instant selector looks back.
     delayed_name_removal
@@ -107,6 +129,11 @@ class Options:
     tier_delay: float = 7200.0
     compaction_rate: int = 0
     memory: int = 0
+    ballast: int = 0
+    cold_url: str | None = None
+    cold_after: float | None = None
+    cold_endpoint_url: str | None = None
+    cold_cache: int = 1 << 30
     lookback: float = 300.0
     delayed_name_removal: bool = False
     features: frozenset[str] = frozenset()
@@ -127,6 +154,30 @@ class Options:
     exemplar_retention: float | None = None
     exemplars_max: int = 1_000_000
     labels: LabelLimits = field(default_factory=LabelLimits)
+
+    def reconfigured(self, changes: Mapping[str, Any]) -> Options:
+        """These options with changes that an open database can take over.
+
+        Raises
+        ------
+        OptionsError
+            An option does not exist, needs the database to be opened anew, or is out of its range.
+
+        """
+        names = {field.name for field in fields(self)}
+        for name in changes:
+            if name not in names:
+                raise OptionsError(f"there is no option {name}")
+        fixed = sorted(
+            name for name in set(changes) - RUNTIME_OPTIONS if changes[name] != getattr(self, name)
+        )
+        if fixed:
+            raise OptionsError(f"needs the database to be opened anew: {', '.join(fixed)}")
+        changed = replace(self, **changes)
+        changed.validate()
+        if [tier.width for tier in changed.tiers] != [tier.width for tier in self.tiers]:
+            raise OptionsError("needs the database to be opened anew: the widths of tiers")
+        return changed
 
     def validate(self) -> None:
         """Raise OptionsError for the first value out of range."""
@@ -149,12 +200,22 @@ class Options:
             raise OptionsError(
                 f"retention_size must be greater than 0 or None, got {self.retention_size!r}"
             )
+        if 0 < self.memory < MEMORY_MIN:
+            raise OptionsError(
+                f"memory must be 0 or at least {MEMORY_MIN} bytes, got {self.memory}"
+            )
+        if self.cold_after is not None and not self.cold_after > 0:
+            raise OptionsError(
+                f"cold_after must be greater than 0 or None, got {self.cold_after!r}"
+            )
+        if self.cold_after is not None and self.cold_url is None:
+            raise OptionsError("cold_after needs cold_url, where old parts are moved to")
         self._validate_tiers()
         if self.fsync not in ("always", "interval"):
             raise OptionsError(f"fsync must be 'always' or 'interval', got {self.fsync!r}")
         for name in (
             "query_threads", "query_memory", "query_memory_total", "tier_delay",
-            "compaction_rate", "memory",
+            "compaction_rate", "memory", "ballast", "cold_cache",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise OptionsError(f"{name} must be 0 or more, got {getattr(self, name)}")

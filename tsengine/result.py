@@ -63,7 +63,7 @@ class Result:
     @property
     def plan(self) -> str:
         """How the query was evaluated: one step a line, inputs indented."""
-        return "" if self._answer.plan is None else explain(self._answer.plan)
+        return "" if self._answer.plan is None else explain(self._answer.plan, self._answer.choices)
 
     @property
     def size_bytes(self) -> int:
@@ -246,17 +246,13 @@ class Result:
 
     def _json_series(self) -> prometheus_json.JsonSeries:
         answer = self._answer
-
-        def pair_text(pair: int) -> tuple[str, str]:
-            return answer.space.name_of(pair), answer.space.value_of(pair)
-
         table = answer.histograms
         shown = None if table is None else _shown(table)
         if answer.samples is None:
             n_series, n_steps = answer.values.shape
             return prometheus_json.JsonSeries(
                 answer.rows,
-                pair_text,
+                answer.space.texts_of,
                 answer.values.reshape(-1),
                 np.arange(n_series + 1) * n_steps,
                 answer.timestamps,
@@ -267,7 +263,7 @@ class Result:
         offsets, t_ms, values = self._columns()
         stamps, which = np.unique(t_ms, return_inverse=True)
         return prometheus_json.JsonSeries(
-            answer.rows, pair_text, values, offsets, stamps, which, shown
+            answer.rows, answer.space.texts_of, values, offsets, stamps, which, shown
         )
 
     def truncate(self, limit: int) -> Result:

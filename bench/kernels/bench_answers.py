@@ -20,6 +20,11 @@ N_SERIES = 1000
 N_STEPS = 1000
 
 
+def texts_of(pairs):
+    """Names and values of pair ids."""
+    return [f"label_{pair % 4}" for pair in pairs], [f"value-{pair}" for pair in pairs]
+
+
 def bench_clamp_cells(measure):
     values = np.random.default_rng(1).normal(size=(N_SERIES, N_STEPS))
     low, high, out = np.full(N_STEPS, -1.0), np.full(N_STEPS, 1.0), np.empty_like(values)
@@ -39,7 +44,7 @@ def bench_json(measure, kind):
 
     def call():
         series = JsonSeries(
-            rows, lambda pair: (f"label_{pair % 4}", f"value-{pair}"), values,
+            rows, texts_of, values,
             np.arange(n_series + 1) * N_STEPS, stamps, None,
         )  # fmt: skip
         return sum(map(len, matrix_json(series)))
@@ -77,7 +82,7 @@ def bench_json_of_histograms(measure):
     )  # fmt: skip
     rows = LabelRows(np.zeros(2, np.int64), np.empty(0, np.uint32))
     series = JsonSeries(
-        rows, lambda pair: ("", ""), handles(np.arange(len(table))).view(np.float64),
+        rows, texts_of, handles(np.arange(len(table))).view(np.float64),
         np.array([0, len(table)]), np.arange(len(table)) * 15_000, None, shown,
     )  # fmt: skip
     measure(

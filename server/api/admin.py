@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import orjson
 from aiohttp import web
 
-from ..errors import BadParameter, Unavailable
+from tsengine import errors
+
+from ..errors import BadParameter, BadRequest, Unavailable
+from . import encode
 from .params import read_params
 
 if TYPE_CHECKING:
     from ..state import Server
+
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 async def flush(server: Server, request: web.Request) -> web.Response:
@@ -27,11 +35,53 @@ async def flush(server: Server, request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def not_in_this_version(server: Server, request: web.Request) -> web.Response:
-    """Prometheus's other admin calls."""
+async def snapshot(server: Server, request: web.Request) -> web.Response:
+    """Copy the database into its folder of snapshots; with ``skip_head=true`` only its parts."""
     _check_enabled(server)
-    call = request.path.rpartition("/")[2]
-    raise Unavailable(f"{call} is not in this version of tsengine; it comes with a later one")
+    params = await read_params(request, server.limits)
+    skip_head = params.get("skip_head")
+    if skip_head not in ("", *_FALSE, *_TRUE):
+        problem = f'strconv.ParseBool: parsing "{skip_head}": invalid syntax'
+        raise BadParameter("skip_head", f"unable to parse boolean 'skip_head' argument: {problem}")
+    path = await server.executor.admin(server.database.snapshot, skip_head=skip_head in _TRUE)
+    body = encode.success(orjson.dumps({"name": os.path.basename(path)}))
+    return web.Response(body=body, content_type="application/json")
+
+
+async def delete_series(server: Server, request: web.Request) -> web.Response:
+    """Delete what series that match one of the selectors have in a closed range."""
+    _check_enabled(server)
+    params = await read_params(request, server.limits)
+    selectors = params.all("match[]")
+    if not selectors:
+        raise BadRequest("no match[] parameter provided")
+    start, end = params.range_ms()
+    try:
+        await server.executor.admin(server.database.delete_series, selectors, start, end)
+    except errors.QueryError as error:  # A selector's syntax, regex or lack of a matcher.
+        raise BadParameter("match[]", str(error)) from None
+    return web.Response(status=204)
+
+
+async def clean_tombstones(server: Server, request: web.Request) -> web.Response:
+    """Rewrite the parts that hold deleted samples before answering."""
+    _check_enabled(server)
+    await server.executor.admin(server.database.clean_tombstones)
+    return web.Response(status=204)
+
+
+async def pause(server: Server, request: web.Request) -> web.Response:
+    """Stop merging, tiering and the like until `resume`; answers when nothing runs any more."""
+    _check_enabled(server)
+    await server.executor.admin(server.database.pause_background)
+    return web.Response(status=204)
+
+
+async def resume(server: Server, request: web.Request) -> web.Response:
+    """Go on after `pause`."""
+    _check_enabled(server)
+    await server.executor.admin(server.database.resume_background)
+    return web.Response(status=204)
 
 
 def _check_enabled(server: Server) -> None:

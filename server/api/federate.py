@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tsengine.interop.exposition import exposition
-
 from .params import read_params
 
 if TYPE_CHECKING:
@@ -60,6 +58,9 @@ async def federate(server: Server, request: web.Request) -> web.Response:
     database = server.database
 
     def call(timeout_s: float, cancel: threading.Event) -> bytes:
+        # Imported late: pyarrow would make each start of the server wait for it.
+        from tsengine.interop.exposition import exposition
+
         table = database.newest(selectors)
         return exposition(table, openmetrics=wanted.openmetrics, utf8=wanted.utf8)
 

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from tsengine.errors import TsengineError
+
+from .. import reload as reloading
+from ..config import ConfigError
+from ..errors import RequestError
+
 if TYPE_CHECKING:
     from ..state import Server
 
@@ -32,10 +38,14 @@ async def quit_server(server: Server, request: web.Request) -> web.Response:
 
 
 async def reload(server: Server, request: web.Request) -> web.Response:
-    """Nothing is read from a file, so there is nothing to reload."""
+    """Read the configuration file again, as SIGHUP does; 500 with the reason if it is refused."""
     if not server.config.enable_lifecycle:
         return _lifecycle_disabled()
-    return web.Response(text="There is no configuration file to reload.\n")
+    try:
+        plan = await reloading.reload(server)
+    except (ConfigError, TsengineError, RequestError, OSError) as error:
+        return web.Response(status=500, text=f"failed to reload config: {error}\n")
+    return web.Response(text=reloading.describe(plan))
 
 
 def _lifecycle_disabled() -> web.Response:

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 
 async def notifications(server: Server, request: web.Request) -> web.Response:
-    """GET /api/v1/notifications: none; before readiness too."""
-    return web.Response(body=encode.success(b"[]"), content_type="application/json")
+    """GET /api/v1/notifications: whether the last reload was refused; before readiness too."""
+    found = []
+    if not server.reload_succeeded:
+        date = server.reload_failed_at.isoformat().replace("+00:00", "Z")
+        text = "Configuration reload has failed."
+        found.append({"text": text, "date": date, "active": True})
+    return web.Response(body=encode.success(encode.plain(found)), content_type="application/json")
 
 
 async def live(server: Server, request: web.Request) -> web.Response:

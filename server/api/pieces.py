@@ -1,16 +1,24 @@
 """Large bodies in pieces: made and compressed off the event loop, sent one at a time.
 
 One write of a hundred megabytes would keep the event loop busy for as long as the kernel copies it,
-and so would joining or compressing it in one go.
+and so would joining or compressing it in one go. And so would freeing it: what many threads
+allocated with the C library's `malloc` goes back to the system in lumps of 64 MB, which takes 10 ms
+each, in the moment when the last piece of a lump is sent. So large bodies are kept in slabs of
+memory of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
@@ -18,13 +26,17 @@ from .encode import COMPRESS_INLINE_SIZE_MAX, compressor
 
 PIECE_SIZE = 256 * 1024
 """What is written to a connection at a time."""
+SLAB_SIZE = 4 * PIECE_SIZE
+"""Bodies that are larger are kept in slabs of so many bytes."""
+
+Piece: TypeAlias = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
     """A body, and the encoding that it is in (None: as it is)."""
 
-    pieces: list[bytes]
+    pieces: list[Piece]
     encoding: str | None = None
 
     @property
@@ -34,8 +46,9 @@ class Body:
 
     def content(self, timeout_s: float) -> bytes | PiecesPayload:
         """What a response takes as its body."""
-        if len(self.pieces) == 1 and len(self.pieces[0]) <= PIECE_SIZE:
-            return self.pieces[0]
+        first = self.pieces[0]
+        if len(self.pieces) == 1 and isinstance(first, bytes) and len(first) <= PIECE_SIZE:
+            return first
         return PiecesPayload(self.pieces, timeout_s)
 
 
@@ -51,18 +64,51 @@ def make_body(pieces: Iterable[bytes], encoding: str | None) -> Body:
             break
     else:
         return Body([b"".join(begin)])
-    if encoding is None:
-        return Body([*begin, *made])
-    packer = compressor(encoding)
-    return Body([packed for packed in _packed(packer, begin, made) if packed], encoding)
+    made = chain(begin, made)
+    if encoding is not None:
+        made = _packed(compressor(encoding), made)
+    return Body(_collected(made), encoding)
 
 
-def _packed(packer: zlib._Compress, begin: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
-    for piece in begin:
-        yield packer.compress(piece)
-    for piece in rest:
-        yield packer.compress(piece)
+def _packed(packer: zlib._Compress, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
     yield packer.flush()
+
+
+def _collected(pieces: Iterator[bytes]) -> list[Piece]:
+    """The pieces as they are if they are few bytes, else their bytes in slabs."""
+    begin: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        begin.append(piece)
+        size += len(piece)
+        if size > SLAB_SIZE:
+            return list(_in_slabs(chain(begin, pieces)))
+    return begin
+
+
+def _in_slabs(pieces: Iterable[Piece]) -> Iterator[memoryview]:
+    """The bytes of all pieces; each slab goes back to the system when its last view has gone."""
+    slab = _new_slab()
+    used = 0
+    for piece in pieces:
+        rest = np.frombuffer(piece, np.uint8)
+        while len(rest):
+            if used == SLAB_SIZE:
+                yield slab.data
+                slab, used = _new_slab(), 0
+            n = min(len(rest), SLAB_SIZE - used)
+            # NumPy copies without the interpreter's lock; new pages may take the system a while.
+            np.copyto(slab[used : used + n], rest[:n])
+            rest = rest[n:]
+            used += n
+    yield slab[:used].data
+
+
+def _new_slab() -> npt.NDArray[np.uint8]:
+    return np.frombuffer(mmap.mmap(-1, SLAB_SIZE), np.uint8)
 
 
 def body_size(response: web.StreamResponse) -> int:
@@ -85,7 +131,7 @@ class PiecesPayload(payload.Payload):
 
     """
 
-    def __init__(self, pieces: list[bytes], timeout_s: float) -> None:
+    def __init__(self, pieces: list[Piece], timeout_s: float) -> None:
         super().__init__(pieces)
         self._timeout_s = timeout_s
         self._size = sum(map(len, pieces))

@@ -247,7 +247,7 @@ def _encode(
                 f'value "{common.stats}" for parameter "stats" is deprecated and will be rejected '
                 'in the next major release, use "true" or "all"'
             )
-        extension = {"plan": result.plan, **_memory_of(result)}
+        extension = {"plan": result.plan, **_reading_of(result)}
         data = encode.with_stats(data, {**stats, "tsengine": extension})
     return encode.success_pieces(data, warnings, infos, notes_max=server.limits.warnings_max)
 
@@ -287,9 +287,11 @@ def _stats_of(
     }
 
 
-def _memory_of(result: tsengine.Result) -> dict[str, int]:
+def _reading_of(result: tsengine.Result) -> dict[str, Any]:
+    """What was read, and the memory that took."""
     stats = result.stats
     return {
+        "tiers": list(stats.get("tiers", ())),
         "memoryEstimatedBytes": stats.get("memory_estimated_bytes", 0),
         "memoryPeakBytes": stats.get("memory_peak_bytes", 0),
     }

@@ -14,7 +14,8 @@ import re2
 from aiohttp import web
 
 from .. import feature_switches
-from ..config import as_flags
+from ..config import Config, as_flags, as_yaml
+from ..config_values import SIZE_OR_NONE
 from ..errors import BadParameter, BadRequest
 from ..times import duration_text
 from . import encode, fuzzy
@@ -54,14 +55,13 @@ async def version(server: Server, request: web.Request) -> web.Response:
 async def runtimeinfo(server: Server, request: web.Request) -> web.Response:
     """GET /api/v1/status/runtimeinfo. Go's own settings are empty."""
     stats = await server.executor.metadata(server.database.tsdb_status, 1)
-    retention_s = server.config.retention_s
     info = {
         "startTime": _rfc3339(server.started_at),
         "CWD": os.getcwd(),
         "hostname": socket.gethostname(),
         "serverTime": _rfc3339(datetime.now(UTC)),
-        "reloadConfigSuccess": True,
-        "lastConfigTime": _rfc3339(server.started_at),
+        "reloadConfigSuccess": server.reload_succeeded,
+        "lastConfigTime": _rfc3339(datetime.fromtimestamp(server.configured_at_s, UTC)),
         "timeSeriesCount": stats["headStats"]["numSeries"],
         "corruptionCount": 0,
         "goroutineCount": len(asyncio.all_tasks()),
@@ -69,9 +69,19 @@ async def runtimeinfo(server: Server, request: web.Request) -> web.Response:
         "GOMEMLIMIT": 0,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": "" if retention_s is None else duration_text(retention_s),
+        "storageRetention": _retention_text(server.config),
     }
     return _success(info)
+
+
+def _retention_text(config: Config) -> str:
+    """As Prometheus writes it: ``15d or 50GiB``."""
+    limits = []
+    if config.retention_s is not None:
+        limits.append(duration_text(config.retention_s))
+    if config.retention_size is not None:
+        limits.append(SIZE_OR_NONE.show(config.retention_size))
+    return " or ".join(limits)
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -105,8 +115,8 @@ async def tsdb_blocks(server: Server, request: web.Request) -> web.Response:
 
 
 async def config(server: Server, request: web.Request) -> web.Response:
-    """GET /api/v1/status/config: no configuration file is read."""
-    return _success({"yaml": ""})
+    """GET /api/v1/status/config: every setting that a file can have, as it is in effect."""
+    return _success({"yaml": as_yaml(server.config)})
 
 
 async def walreplay(server: Server, request: web.Request) -> web.Response:

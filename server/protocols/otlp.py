@@ -18,11 +18,12 @@ from aiohttp import web
 import tsengine
 
 from .. import feature_switches, ingest
-from ..errors import BadRequest, classify, is_foreseen, text_response
+from ..errors import BadRequest, TooManySeries, classify, is_foreseen, text_response
 from ..limits import MIB
 from ..logs import LOGGER
 from .otlp_names import STRATEGIES
 from .otlp_translation import Settings, Translation, translate
+from .remote_write import describe_shed
 from .write_message import encode
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ async def handle(server: Server, request: web.Request) -> web.Response:
     except Exception as error:  # A request border: every failure is counted and answered.
         if not is_foreseen(error):
             LOGGER.exception("an OTLP write failed")
+        if isinstance(error, TooManySeries):
+            return text_response(error, server.limits.shed_retry_after_s)
         server.telemetry.count_failed_write(classify(error).status)
         return text_response(error, server.limits.retry_after_s)
     return web.Response(body=_answer(translation, media), content_type=media)
@@ -119,6 +122,8 @@ def _store(server: Server, media: str, sender: str, body: bytes, *, is_gzip: boo
     )  # fmt: skip
     for reject in result.rejected:
         translation.refuse(max(reject.n_samples, 1), f"{reject.series}: {reject.reason}")
+    if result.shed:
+        raise TooManySeries(describe_shed(result))
     return translation
 
 

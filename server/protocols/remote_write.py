@@ -17,6 +17,7 @@ from tsengine import errors
 from .. import ingest
 from ..errors import (
     BadRequest,
+    TooManySeries,
     UnsupportedMedia,
     classify,
     is_foreseen,
@@ -66,7 +67,10 @@ async def handle(server: Server, request: web.Request) -> web.Response:
         response = text_response(error, server.limits.retry_after_s)
         return _with_counts(response, 0, 0, 0)
     response = web.Response(status=204)
-    if result.rejected:
+    if result.shed:
+        text = describe_rejects(result, server.limits.reject_text_size_max)
+        response = text_response(TooManySeries(text.rstrip()), server.limits.shed_retry_after_s)
+    elif result.rejected:
         text = describe_rejects(result, server.limits.reject_text_size_max)
         if any(reject.n_samples for reject in result.rejected):
             response = web.Response(status=400, text=text)
@@ -159,13 +163,19 @@ def describe_rejects(result: tsengine.WriteResult, size_max: int) -> str:
         series = _shortened(reject.series, _SERIES_TEXT_MAX)
         lines.append(f"{series}: {_shortened(reject.reason, _SERIES_TEXT_MAX)}")
     omitted = len(result.rejected) - len(lines)
-    head = (
-        f"{len(result.rejected)} series refused, {result.samples + result.histograms} samples of "
-        "the others stored:\n"
-    )
+    n_stored = result.samples + result.histograms
+    if result.shed:
+        head = f"{describe_shed(result)}\n{n_stored} samples of the others stored; refused are:\n"
+    else:
+        head = f"{len(result.rejected)} series refused, {n_stored} samples of the others stored:\n"
     tail = f"\n... and {omitted} more" if omitted else ""
     text = head + "\n".join(lines)[: size_max - len(head) - len(tail)] + tail + "\n"
     return text.encode("utf-8", "replace").decode()
+
+
+def describe_shed(result: tsengine.WriteResult) -> str:
+    """How many new series are refused, and why."""
+    return f"{result.shed} new series are refused: {result.shed_reason}"
 
 
 def _shortened(text: str, length_max: int) -> str:

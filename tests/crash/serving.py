@@ -55,7 +55,12 @@ class ServerProcess:
 
     def query(self, expr, at_ms):
         """{labels as a frozenset: value} of an instant query."""
-        form = urllib.parse.urlencode({"query": expr, "time": at_ms / 1000}).encode()
-        with urllib.request.urlopen(f"{self.url}/api/v1/query", form, timeout=60) as answer:
-            result = json.load(answer)["data"]["result"]
+        result = self.get("query", query=expr, time=at_ms / 1000)["result"]
         return {frozenset(row["metric"].items()): float(row["value"][1]) for row in result}
+
+    def get(self, what, **form):
+        """The data of an answer of the API."""
+        url = f"{self.url}/api/v1/{what}"
+        data = urllib.parse.urlencode(form).encode()
+        with urllib.request.urlopen(url, data, timeout=60) as answer:
+            return json.load(answer)["data"]

@@ -1,19 +1,21 @@
 """SIGKILL under floats, histograms, exemplars and start timestamps with flushes and merges.
 
-Like `test_server_kill`, with remote write 2.0; what was acknowledged is read from the directory.
+Like the soak (`soak.py`), with remote write 2.0; what was acknowledged is read from the directory.
 """
 
 from __future__ import annotations
 
 import http.client
 import random
+import threading
 import time
+from urllib.parse import urlsplit
 
 import numpy as np
 
 import tsengine
 from tests.crash.serving import ServerProcess
-from tests.crash.test_server_kill import Flusher, Writer
+from tests.crash.soak import Keeper
 from tests.http.wire import HEADERS_V2, snappy
 from tests.reference import remote_write as wire
 from tests.reference.histogramscan import Message, encode
@@ -35,8 +37,16 @@ def histogram(k: int, t_ms: int) -> bytes:
     )  # fmt: skip
 
 
-class RichWriter(Writer):
+class RichWriter(threading.Thread):
     """Rising numbers as floats with starts and exemplars, and as histograms."""
+
+    def __init__(self, url, number, base_ms, first):
+        super().__init__(daemon=True)
+        self._address = urlsplit(url)
+        self._number = number
+        self._base_ms = base_ms
+        self.next = self.acknowledged = first
+        self.refused = []
 
     def run(self):
         connection = http.client.HTTPConnection(
@@ -84,14 +94,11 @@ def test_nothing_acknowledged_is_lost_of_any_kind(tmp_path):
     rng = random.Random(5)
     base_ms = int(time.time() * 1000) - 86_400_000
     written = [0] * N_WRITERS
-    for round_number in range(5):
+    for _ in range(5):
         server = ServerProcess(directory, "--enable-admin-api", log=tmp_path / "log")
         try:
-            writers = [
-                RichWriter(server.url, w, base_ms, written[w], round_number)
-                for w in range(N_WRITERS)
-            ]
-            for thread in (*writers, Flusher(server.url)):
+            writers = [RichWriter(server.url, w, base_ms, written[w]) for w in range(N_WRITERS)]
+            for thread in (*writers, Keeper(server.url, 0.05)):
                 thread.start()
             time.sleep(rng.uniform(0.3, 1.5))
         finally:

@@ -47,6 +47,22 @@ class HttpPeer:
             "step": _seconds(step_ms),
         })  # fmt: skip
 
+    def delete(self, selector, start_ms=None, end_ms=None):
+        """Delete samples by the admin API."""
+        parameters = {"match[]": selector}
+        if start_ms is not None:
+            parameters["start"] = _seconds(start_ms)
+        if end_ms is not None:
+            parameters["end"] = _seconds(end_ms)
+        body = urllib.parse.urlencode(parameters).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        status, text = self._post("/api/v1/admin/tsdb/delete_series", body, headers)
+        assert status == 204, (status, text)
+
+    def series(self, selector):
+        """Answer of /api/v1/series about all time."""
+        return self._ask("series", {"match[]": selector})
+
     def clear_pools(self):
         """Make a Prometheus forget memory that it would use again: by two collections."""
         for _ in range(2):
@@ -99,6 +115,12 @@ class EmbeddedPeer:
         """Move all samples from the head into a part."""
         self._db.flush()
 
+    def delete(self, selector, start_ms=None, end_ms=None):
+        self._db.delete_series(selector, start_ms, end_ms)
+
+    def series(self, selector):
+        return {"status": "success", "data": self._db.series([selector])[0]}
+
     def query(self, expr, time_ms):
         return _envelope(lambda: self._db.query(expr, time=time_ms))
 
@@ -121,6 +143,7 @@ def start_prometheus(directory, *, delayed_names=False):
             binary, f"--config.file={config}", "--web.listen-address=127.0.0.1:0",
             f"--storage.tsdb.path={directory / 'prometheus-data'}",
             "--storage.tsdb.retention.time=100y", "--web.enable-remote-write-receiver",
+            "--web.enable-admin-api",
             f"--enable-feature={','.join(features)}",
         ],
         directory / "prometheus.log",
@@ -139,7 +162,7 @@ def start_server(directory, *, delayed_names=False):
     features = [EXPERIMENTAL_FUNCTIONS] + [DELAYED_NAMES] * delayed_names
     child = ServerChild(
         directory / "server-data", directory / "server.log", "--retention=100y",
-        f"--enable-feature={','.join(features)}",
+        f"--enable-feature={','.join(features)}", "--enable-admin-api",
     )  # fmt: skip
     return HttpPeer(child, child.url.removeprefix("http://"))
 

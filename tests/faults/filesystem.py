@@ -13,6 +13,7 @@ before (``after=False``) or after the real call.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -141,6 +142,15 @@ class FaultyFileSystem:
 
         self._call("write_file", path, act, torn=lambda size: act(data[:size]))
 
+    def allocate(self, path: str, size: int) -> None:
+        def act() -> None:
+            if not os.path.exists(path):
+                self._done_to_names(path, lambda: os.path.exists(path) and os.unlink(path))
+            self._inner.allocate(path, size)
+            self._synced_size.pop(path, None)
+
+        self._call("allocate", path, act)
+
     def rename(self, source: str, target: str) -> None:
         def act() -> None:
             replaced = self._keep(target) if os.path.isfile(target) else None
@@ -149,6 +159,8 @@ class FaultyFileSystem:
                 self._synced_size[target] = self._synced_size.pop(source)
 
             def undo() -> None:
+                if not os.path.lexists(target):
+                    return  # its folder was taken back before it
                 os.replace(target, source)
                 if replaced is not None:
                     os.link(replaced, target)
@@ -160,7 +172,8 @@ class FaultyFileSystem:
     def link(self, source: str, target: str) -> None:
         def act() -> None:
             self._inner.link(source, target)
-            self._done_to_names(target, lambda: os.unlink(target))
+            # Its folder may have been taken back before it.
+            self._done_to_names(target, lambda: os.path.lexists(target) and os.unlink(target))
 
         self._call("link", target, act)
 
@@ -185,7 +198,9 @@ class FaultyFileSystem:
     def rmdir(self, path: str) -> None:
         def act() -> None:
             self._inner.rmdir(path)
-            self._done_to_names(path, lambda: os.mkdir(path))
+            # The removal of the folder it was in may have reached the disk.
+            parent = os.path.dirname(path)
+            self._done_to_names(path, lambda: os.path.isdir(parent) and os.mkdir(path))
 
         self._call("rmdir", path, act)
 
@@ -230,7 +245,8 @@ class FaultyFileSystem:
             if torn is not None and fault.torn:
                 torn(fault.torn)
             elif fault.after:
-                act()
+                with contextlib.suppress(OSError):  # it might have failed anyway
+                    act()
             if fault.crash:
                 self.is_crashed = True
                 raise Crash

@@ -29,6 +29,8 @@ class FakeWriteResult:
     histograms: int = 0
     exemplars: int = 0
     rejected: list = field(default_factory=list)
+    shed: int = 0
+    shed_reason: str = ""
 
 
 class FakeResult:

@@ -14,7 +14,7 @@ from server.commands_query import Answer, parse_moment, rows_of, series_text
 from server.exits import UsageError
 from tests.http.conftest import make_config
 
-VERBS = ("serve", "query", "import", "export", "inspect", "check", "warmup")
+VERBS = ("serve", "query", "import", "export", "inspect", "check", "warmup", "check-config")
 
 
 def run(*arguments, capsys=None):

@@ -27,7 +27,7 @@ def values(instruction):
 
 def test_its_only_build_steps_are_install_and_warmup():
     steps = values("RUN")
-    assert steps[0] == "pip install '.[server]'"
+    assert steps[0] == "pip install '.[server,s3]'"
     assert steps[1].startswith("tsengine warmup")
     assert len(steps) == 2
 

@@ -9,7 +9,7 @@ from server.app import ROUTES
 from server.config import KNOWN_FEATURES, SETTINGS
 from server.executor import Executor
 from server.limits import ByteBudget, ServerLimits
-from server.telemetry import DATABASE_METRICS, Telemetry
+from server.telemetry import DATABASE_METRICS, LABELLED_METRICS, Telemetry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -28,7 +28,7 @@ def test_every_setting_is_documented():
     rows = [line for line in text.splitlines() if line.startswith("| `--")]
     assert len(rows) == len(SETTINGS)
     for setting in SETTINGS:
-        (row,) = [row for row in rows if row.startswith(f"| `{setting.flags[0]}")]
+        (row,) = [row for row in rows if re.match(rf"\| `{re.escape(setting.flags[0])}[ `]", row)]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1] == " ".join(f"`{flag}`" for flag in setting.flags[1:])
         assert cells[2] == f"`{setting.variable}`"
@@ -43,6 +43,7 @@ async def test_every_metric_is_documented():
     telemetry = Telemetry("1")
     executor = Executor(ServerLimits())
     stats = dict.fromkeys((key for key, *_ in DATABASE_METRICS), 0)
+    stats |= dict.fromkeys((f"{key}:compaction" for key, *_ in LABELLED_METRICS), 0)
     telemetry.watch(executor, ByteBudget(1), lambda: stats)
     text = (DOCS / "operations.md").read_text()
     documented = set(re.findall(r"`(tsengine_[a-z_]+)`", text))

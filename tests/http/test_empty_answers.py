@@ -14,7 +14,6 @@ from server.telemetry import Telemetry, family_json
         ("targets/metadata?match_target={job='x'}&metric=up&limit=3", []),
         ("scrape_pools", {"scrapePools": []}),
         ("alertmanagers", {"activeAlertmanagers": [], "droppedAlertmanagers": []}),
-        ("status/config", {"yaml": ""}),
         ("status/walreplay", {"min": 0, "max": 0, "current": 0}),
         ("status/tsdb/blocks", {"blocks": []}),
         ("notifications", []),
@@ -81,21 +80,6 @@ async def test_features_of_queries(real):
     assert data["promql_operators"]["sum"] is True
     assert data["promql_operators"]["limitk"] is False
     assert data["promql_operators"]["atan2"] is True
-
-
-@pytest.mark.parametrize("call", ["delete_series", "clean_tombstones", "snapshot"])
-async def test_admin_calls_of_a_later_version(start, call):
-    path = f"/api/v1/admin/tsdb/{call}?match[]=up"
-    running = await start()
-    status, answer = await running.json("POST", path)
-    assert (status, answer["errorType"]) == (500, "unavailable")
-    assert "--enable-admin-api" in answer["error"]
-    running = await start("--enable-admin-api")
-    for method in ("POST", "PUT"):
-        status, answer = await running.json(method, path)
-        assert (status, answer["errorType"]) == (500, "unavailable")
-        assert answer["error"] == f"{call} is not in this version of tsengine; " \
-            "it comes with a later one"  # fmt: skip
 
 
 async def test_blocks(real, now_ms):

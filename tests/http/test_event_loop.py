@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import mmap
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from bench.event_loop import requests_of, run
 from server.api import pieces
-from server.api.pieces import PIECE_SIZE, Body, PiecesPayload, make_body
+from server.api.pieces import PIECE_SIZE, SLAB_SIZE, Body, PiecesPayload, make_body
 
 OWN_LAG_MS_MAX = 5 * 20
 """Five times what the bench has to show: the machine that tests run on is busy with others."""
@@ -46,6 +47,20 @@ def test_large_bodies_are_packed_piece_by_piece(encoding):
     assert body.size == sum(map(len, body.pieces))
     if encoding is None:
         assert body.pieces == given
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("size", [SLAB_SIZE, SLAB_SIZE + 1, 2 * SLAB_SIZE, 2 * SLAB_SIZE + 7])
+def test_very_large_bodies_are_kept_in_slabs(encoding, size):
+    text = np.random.default_rng(1).integers(0, 256, size, np.uint8).tobytes()
+    given = [text[start : start + 99_999] for start in range(0, size, 99_999)]
+    body = make_body(iter(given), encoding)
+    assert (gzip.decompress if encoding else bytes)(b"".join(body.pieces)) == text
+    is_in_slabs = [isinstance(piece, memoryview) for piece in body.pieces]
+    assert is_in_slabs == [body.size > SLAB_SIZE] * len(is_in_slabs)
+    if body.size > SLAB_SIZE:
+        assert [len(piece) for piece in body.pieces[:-1]] == [SLAB_SIZE] * (len(is_in_slabs) - 1)
+        assert isinstance(body.pieces[0].obj.base.obj, mmap.mmap)
 
 
 class Writer:

@@ -57,6 +57,7 @@ async def test_stats_true(filled):
     assert 0 < stats["timings"]["evalTotalTime"] <= stats["timings"]["execTotalTime"]
     own = stats["tsengine"]
     assert own["plan"] == "rollup rate\n  samples of m_total{} over 60000 ms"
+    assert own["tiers"] == ["raw"]
     assert 0 < own["memoryPeakBytes"] <= own["memoryEstimatedBytes"]
     assert "warnings" not in answer
     assert list(answer["data"]) == ["resultType", "result", "stats"]

@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,11 @@ anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 label_sets = st.dictionaries(
     st.sampled_from(["__name__", "a", 'b"c', "ü"]), st.text(min_size=1, max_size=5), max_size=4
 )
+
+
+def texts_of(pairs):
+    """The names and values of pair ids, out of a list of pairs."""
+    return lambda ids: tuple(zip(*(pairs[pair] for pair in ids.tolist()), strict=True))
 
 
 def columns(rows):
@@ -64,9 +70,7 @@ def test_matrix_matches_reference(rows):
     offsets = np.cumsum([0] + [len(samples) for _, samples in rows])
     stamps = np.arange(-3, 6) * 1501
     which = np.array([t + 3 for _, samples in rows for t, _ in samples], np.int64)
-    series = prometheus_json.JsonSeries(
-        label_rows, lambda pair: pairs[pair], values, offsets, stamps, which
-    )
+    series = prometheus_json.JsonSeries(label_rows, texts_of(pairs), values, offsets, stamps, which)
     text = b"".join(prometheus_json.matrix_json(series))
     scaled = [
         (dict(sorted(labels.items())), [(t * 1501, v) for t, v in samples])
@@ -81,7 +85,7 @@ def test_matrix_matches_reference(rows):
 
 def vector(rows, pairs, values, time_ms, histograms=None):
     series = prometheus_json.JsonSeries(
-        rows, lambda pair: pairs[pair], np.array(values), np.arange(len(values) + 1),
+        rows, texts_of(pairs), np.array(values), np.arange(len(values) + 1),
         np.array([time_ms]), np.zeros(len(values), np.int64), histograms,
     )  # fmt: skip
     return b"".join(prometheus_json.vector_json(series))
@@ -143,7 +147,7 @@ def test_histograms_beside_floats_in_a_matrix():
     values[[1, 3]] = handles(np.array([0, 1])).view(float)
     table = shown(EXAMPLE, (3, -1.5, [(1, -2, -1, 2), (2, -1, math.inf, 1e30)]))
     series = prometheus_json.JsonSeries(
-        rows, lambda pair: pairs[pair], values, np.array([0, 3, 4, 6]),
+        rows, texts_of(pairs), values, np.array([0, 3, 4, 6]),
         np.array([1000, 2500, 3000]), np.array([0, 1, 2, 0, 1, 2]), table,
     )  # fmt: skip
     assert b"".join(prometheus_json.matrix_json(series)).decode() == (
@@ -167,7 +171,7 @@ def test_pieces_of_any_size_make_the_same_text(monkeypatch, piece_size):
     values = rng.normal(size=200)
     values[rng.permutation(200)[:100]] = handles(rng.integers(0, 2, 100)).view(float)
     series = prometheus_json.JsonSeries(
-        rows, lambda pair: pairs[pair], values, np.arange(21) * 10, np.arange(10) * 1501,
+        rows, texts_of(pairs), values, np.arange(21) * 10, np.arange(10) * 1501,
         np.tile(np.arange(10), 20), shown(EXAMPLE, (0, 0, [])),
     )  # fmt: skip
     whole = b"".join(prometheus_json.matrix_json(series))
@@ -177,3 +181,9 @@ def test_pieces_of_any_size_make_the_same_text(monkeypatch, piece_size):
     assert len(pieces) >= 5
     result = json.loads(whole)["result"]
     assert sum(len(row["values"]) + len(row["histograms"]) for row in result) == 200
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from('",\\a\udc80ü'), max_size=4), min_size=1))
+def test_texts_that_look_like_ends_of_texts(texts):
+    expected = [orjson.dumps(prometheus_json._printable(text))[1:-1] for text in texts]
+    assert prometheus_json._escaped(texts) == expected

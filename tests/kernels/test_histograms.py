@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +15,10 @@ from tests.reference import histograms as reference
 from tsengine.kernels import histogram_buckets, histogram_sums
 from tsengine.kernels.histogram_buckets import columns_of
 from tsengine.kernels.jit import ERR_CAPACITY
+from tsengine.model import histogram_sums as sums_module
 from tsengine.model import histograms as model
 from tsengine.model.histogram_values import NativeHistogram, from_list, to_list
 from tsengine.query import histogram_math
-from tsengine.query import histogram_sums as sums_module
 
 MAX_FLOAT = 1.7976931348623157e308
 BOUNDS = (-5.0, -1.0, 0.0, 0.5, 2.0, 4.0, 8.0)
@@ -82,13 +83,23 @@ def test_bounds_at_the_ends_of_floats(schema, index, expected):
     assert histogram_math.bucket_bounds(table)[1][0] == pytest.approx(expected, rel=1e-14)
 
 
+@numba.njit
+def _first_index_above(threshold, schema):
+    return histogram_buckets.first_index_above(threshold, schema)
+
+
+@numba.njit
+def _exponential_bound(index, schema):
+    return histogram_buckets.exponential_bound(index, schema)
+
+
 @pytest.mark.parametrize("schema", [-4, -1, 0, 3, 8])
 @pytest.mark.parametrize(
     "threshold", [5e-324, 1e-310, 2.0**-1022, 2.0**-128, 0.001, 1.0, 1.5, 4.0, 1e300, MAX_FLOAT]
 )
 def test_first_index_above_is_that_of_the_first_bucket_that_ends_above(threshold, schema):
-    index = int(histogram_buckets.first_index_above(threshold, schema))
-    bound_of = histogram_buckets.exponential_bound
+    index = int(_first_index_above(threshold, schema))
+    bound_of = _exponential_bound
     assert bound_of(index - 1, schema) <= threshold < bound_of(index, schema)
 
 

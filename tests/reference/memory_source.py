@@ -1,7 +1,7 @@
 """A database of dicts and lists: the simplest thing that fulfils `SampleSource`.
 
 Two flavours of reading test both paths of the kernels: rows of equal times share an axis, or every
-row has an axis of its own.
+row has an axis of its own. With `tiers`, samples are also seen as windows, and may be gone as such.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import re2
 
+from tests.reference.memory_windows import to_batch, windows_of
 from tsengine.errors import QueryError
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.histograms import Histograms, concatenate, handles
 from tsengine.model.labels import NO_ID, LabelRows
 from tsengine.model.matchers import Matcher, MatchOp
+from tsengine.model.windows import Column, WindowBatch
 
 STALE_BITS = 0x7FF0000000000002
 STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]
@@ -46,6 +48,9 @@ class MemoryDictionary:
 
     def text(self, symbol: int) -> str:
         return self._texts[symbol]
+
+    def texts(self, symbols: np.ndarray) -> list[str]:
+        return [self._texts[symbol] for symbol in symbols.tolist()]
 
     def find_symbol(self, text: str) -> int:
         return self._symbols.get(text, NO_ID)
@@ -77,11 +82,24 @@ class MemorySource:
     ----------
     share_axes
         Whether rows of equal times share an axis in what `read` gives.
+    tiers
+        Widths of tiers.
+    floors
+        By width, 0 for samples: what is not after this time is gone there.
     """
 
-    def __init__(self, *, share_axes: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        share_axes: bool = True,
+        tiers: Sequence[int] = (),
+        floors: Mapping[int, int] | None = None,
+    ) -> None:
         self.dictionary = MemoryDictionary()
         self.share_axes = share_axes
+        self.tiers = tuple(sorted(tiers))
+        self.floors = dict(floors or {})
+        self.windows_read: list[tuple[int, int, int]] = []
         self._labels: list[dict[str, str]] = []
         self._samples: list[dict[int, float | Histograms]] = []
         self._starts: list[dict[int, int]] = []
@@ -146,7 +164,7 @@ class MemorySource:
         row_axis, row_offsets, values = [], [0], []
         tables = []
         for ref in refs:
-            samples = self._samples[ref]
+            samples = self._kept(ref)
             times = tuple(
                 t
                 for t in sorted(samples)
@@ -172,8 +190,72 @@ class MemorySource:
             histograms=concatenate(tables) if tables else None,
         )
 
+    def _kept(self, ref: int) -> dict[int, float | Histograms]:
+        """Samples, where they are gone the last ones of windows, with a marker at a stale end."""
+        floor = self.floors.get(0)
+        if floor is None:
+            return self._samples[ref]
+        kept = {t: v for t, v in self._samples[ref].items() if t > floor}
+        for width in self.tiers:
+            upto = min(kept, default=floor + 1)
+            for end, window in self._windows(ref, width).items():
+                if end > floor or not self._has(width, end):
+                    continue
+                last_t, last = window[Column.LAST_T], window[Column.LAST]
+                if window[Column.H_COUNT] and (
+                    not window[Column.COUNT] or window[Column.H_LAST_T] > last_t
+                ):
+                    last_t, last = window[Column.H_LAST_T], window[Column.H_LAST]
+                if (window[Column.COUNT] or window[Column.H_COUNT]) and last_t < upto:
+                    kept[last_t] = last
+                if window[Column.STALE] and end < upto:
+                    kept[end] = STALE
+        return kept
+
+    def _windows(self, ref: int, width: int) -> dict[int, dict]:
+        return windows_of(sorted(self._samples[ref].items()), width)
+
+    def _has(self, width: int, end: int) -> bool:
+        """Whether a window of a width, or finer ones in its place, are there."""
+        floors = [self.floors.get(w) for w in (0, *self.tiers) if w == 0 or width % w == 0]
+        return any(floor is None or end - width >= floor for floor in floors)
+
+    @property
+    def tier_widths_ms(self) -> tuple[int, ...]:
+        return self.tiers
+
+    def exact_floor_ms(self, width_ms: int, refs: np.ndarray) -> int | None:
+        floors = [self.floors.get(w) for w in (0, *self.tiers) if w <= width_ms]
+        return None if None in floors else min(floors)
+
+    def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
+        return any(width <= width_ms for width in self.tiers)
+
+    def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
+        return (f"{width_ms}ms" if width_ms else "raw",)
+
+    def read_windows(self, refs, width_ms, mint, maxt, columns) -> WindowBatch:
+        assert (mint - 1) % width_ms == maxt % width_ms == 0
+        self.windows_read.append((width_ms, mint, maxt))
+        rows = [
+            {
+                end: window
+                for end, window in self._windows(ref, width_ms).items()
+                if mint <= end <= maxt and self._has(width_ms, end)
+            }
+            for ref in refs
+        ]
+        return to_batch(rows, width_ms, columns, share_axes=self.share_axes)
+
+    def count_windows(self, refs: np.ndarray, width_ms: int, mint: int, maxt: int) -> int:
+        return sum(sum(mint <= t <= maxt for t in self._windows(ref, width_ms)) for ref in refs)
+
     def has_histograms(self, refs: np.ndarray, mint: int, maxt: int) -> bool:
-        return any(isinstance(v, Histograms) for ref in refs for v in self._samples[ref].values())
+        return any(
+            mint <= t <= maxt and isinstance(v, Histograms)
+            for ref in refs
+            for t, v in self._samples[ref].items()
+        )
 
     def read_start_times(self, refs: np.ndarray, mint: int, maxt: int) -> SeriesColumns:
         used, offsets, times, starts = [], [0], [], []

@@ -11,6 +11,7 @@ from tsengine.errors import CorruptionError, UnsupportedFormat
 from tsengine.storage import catalog_file
 from tsengine.storage.catalog_file import read_catalog_segment, write_catalog_segment
 from tsengine.storage.filesystem import LocalFileSystem
+from tsengine.storage.sealed_file import write_sealed
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "catalog-v1.cat"
 GOLDEN_SERIES = [
@@ -61,12 +62,10 @@ def test_every_flipped_byte_and_every_cut_is_found(fs, tmp_path):
         read_catalog_segment(fs, str(path))
 
 
-def test_a_newer_version_is_refused_by_name(fs, tmp_path, monkeypatch):
+def test_a_newer_version_is_refused_by_name(fs, tmp_path):
     path = str(tmp_path / "1.cat")
-    monkeypatch.setattr(catalog_file, "VERSION", 2)
-    write_catalog_segment(fs, path, b"later")
-    monkeypatch.undo()
-    with pytest.raises(UnsupportedFormat, match="version 2"):
+    write_sealed(fs, path, b"later", magic=catalog_file.MAGIC, version=3)
+    with pytest.raises(UnsupportedFormat, match="version 3"):
         read_catalog_segment(fs, path)
 
 

@@ -11,6 +11,7 @@ from tsengine.storage.compaction_plan import (
     partition_range,
     plan_compaction,
     plan_full_merge,
+    plan_urgent_compaction,
 )
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.retention import expired_parts
@@ -90,6 +91,29 @@ def test_a_closed_partition_becomes_one_part_when_that_is_cheap():
     assert merge.level == 3
     yesterday = part(91, level=1, days=(1, 2))
     assert plan_compaction([large, part(2, level=1, n=300), yesterday]) == []
+
+
+def test_a_partition_that_a_backfill_still_fills_is_not_settled():
+    newest = part(90, level=1, days=(9, 10))
+    members = [part(1, level=1), part(2, level=1)]
+    assert len(plan_compaction([*members, newest])) == 1
+    to_split = part(50, days=(0, 3))
+    assert plan_compaction([*members, newest, to_split]) == []
+    assert len(plan_compaction([*members, newest, part(50, days=(1, 3))])) == 1
+
+
+def test_urgent_merges_leave_the_fewest_parts_for_their_bytes():
+    crowded = [part(k, level=k % 3 + 1, n=10) for k in range(6)]
+    large = [part(20 + k, level=2, days=(1, 2), n=1000) for k in range(3)]
+    alone = part(40, level=1, days=(2, 3))
+    spanning = part(41, days=(4, 6))
+    merges = plan_urgent_compaction([*large, alone, *crowded, spanning])
+    assert [numbers(merge) for merge in merges] == [list(range(6)), [20, 21, 22]]
+    between = part(50, level=0, days=(0, 5), seq=(15, 16))
+    assert [numbers(m) for m in plan_urgent_compaction([*crowded, *large, between])] == [
+        [20, 21, 22]
+    ]
+    assert plan_urgent_compaction([alone, spanning]) == []
 
 
 def test_merging_everything_makes_one_part_per_partition():

@@ -95,7 +95,7 @@ def test_an_old_head_is_flushed(tmp_path):
 
 def test_retention_removes_whole_parts_and_hides_the_rest(tmp_path):
     now = [NOW]
-    options = Options(retention=2 * DAY_MS / 1000)
+    options = Options(retention=2 * DAY_MS / 1000, tiers=())
     db = StorageDatabase(str(tmp_path / "db"), options, clock=lambda: now[0])
     append(db, [NOW - 2 * DAY_MS + 5, NOW - 2 * DAY_MS + 6])
     db.flush()
@@ -119,7 +119,7 @@ def test_retention_removes_whole_parts_and_hides_the_rest(tmp_path):
 
 
 def test_appends_are_held_back_while_the_flush_can_not_keep_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("tsengine.storage.database._BACKPRESSURE_S", 0.2)
+    monkeypatch.setattr("tsengine.storage.append_lane._BACKPRESSURE_S", 0.2)
     db = StorageDatabase(str(tmp_path / "db"), Options(head_samples_max=100))
     hold = threading.Event()
     real = db._checkpointer.flush

@@ -229,12 +229,12 @@ def test_newer_things_are_refused_by_name_or_passed_over_by_readers(copy):
     path = segment_path(directory, 3)
     data = path.read_bytes()
     later = b"".join(frame(wal_records.SERIES, b"later", seq=100))
-    path.write_bytes(data + b"".join(frame(wal_records.TOMBSTONE, b"?", seq=99)) + later)
-    with pytest.raises(UnsupportedFormat, match=r"0000000003.wal, byte \d+.*tombstone"):
+    path.write_bytes(data + b"".join(frame(7, b"?", seq=99)) + later)
+    with pytest.raises(UnsupportedFormat, match=r"0000000003.wal, byte \d+.*type 7"):
         read(directory)
     records, report = read(directory, read_only=True)
     assert payloads(records)[-1] == b"later"
-    assert report.skipped_types == {"tombstone"}
+    assert report.skipped_types == {"type 7"}
     assert report.damage == []
 
     newer = bytearray(encode_segment_header(SegmentHeader(DATABASE_ID, 3, 2)))

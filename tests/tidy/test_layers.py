@@ -21,10 +21,16 @@ ALLOWED = {
     "query": PLAIN | {"kernels", "promql", "query"},
     "interop": PLAIN | {"kernels", "interop"},
     "result": PLAIN | {"query", "interop", "kernels"},
-    "inspection": PLAIN | {"storage", "codecs"},
+    "backup": PLAIN | {"storage", "codecs", "backup"},
+    "inspection": PLAIN | {"storage", "codecs", "backup"},
     "explorer": PLAIN | {"storage", "promql", "interop"},
     "appender": PLAIN | {"storage"},
-    "engine": PLAIN | {"storage", "query", "promql", "interop", "result", "explorer", "appender"},
+    "deletion": PLAIN | {"storage", "promql"},
+    "keeper": PLAIN | {"storage", "query", "backup"},
+    "remote_reader": PLAIN | {"storage", "query", "promql", "interop"},
+    "engine": PLAIN
+    | {"storage", "query", "promql", "interop", "result", "explorer", "appender", "deletion"}
+    | {"backup", "keeper", "remote_reader"},
 }
 SERVER_MAY_USE = {"", "errors", "interop"}
 
@@ -83,9 +89,9 @@ def test_the_library_opens_no_socket_and_reads_no_environment():
 
 def test_kernels_know_only_numba_and_numpy():
     standard = {
-        "__future__", "ast", "collections", "functools", "hashlib", "importlib", "os", "pathlib",
-        "pkgutil", "queue", "shutil", "subprocess", "sys", "tempfile", "threading", "time",
-        "typing", "warnings",
+        "__future__", "collections", "contextlib", "functools", "gc", "hashlib", "importlib", "os",
+        "pathlib", "pkgutil", "queue", "re", "shutil", "subprocess", "sys", "tempfile",
+        "threading", "time", "typing", "warnings",
     }  # fmt: skip
     for path in modules("tsengine/kernels"):
         roots = {name.split(".")[0] for name in imported(path)}

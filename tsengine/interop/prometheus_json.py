@@ -6,8 +6,9 @@ per sample and per bucket nothing happens in Python, and no call holds the inter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from tsengine.kernels.numbers import (
 from tsengine.model.histograms import handles
 from tsengine.model.labels import LabelRows
 from tsengine.model.ragged import offsets_of
+
+PairTexts: TypeAlias = Callable[[npt.NDArray[np.uint32]], tuple[Sequence[str], Sequence[str]]]
 
 PIECE_SIZE = 256 * 1024
 """Answers are made in pieces of about so many bytes."""
@@ -64,8 +67,8 @@ class JsonSeries:
     ----------
     rows
         Label sets of the S series, none of which may be without samples.
-    pair_text
-        Name and value of a pair id.
+    pair_texts
+        Names and values of some pair ids: u32[P].
     values, value_offsets
         f64[N] of all series one after the other; series s owns
         ``value_offsets[s]:value_offsets[s + 1]``: i64[S + 1]. May hold handles of `histograms`.
@@ -80,7 +83,7 @@ class JsonSeries:
     """
 
     rows: LabelRows
-    pair_text: Callable[[int], tuple[str, str]]
+    pair_texts: PairTexts
     values: npt.NDArray[np.float64]
     value_offsets: npt.NDArray[np.int64]
     stamps_ms: npt.NDArray[np.int64]
@@ -145,7 +148,7 @@ def format_value(value: float) -> str:
     return text[text.rindex(b',"') + 2 : text.rindex(b'"')].decode()
 
 
-def _no_pair(pair: int) -> tuple[str, str]:
+def _no_pair(pairs: npt.NDArray[np.uint32]) -> tuple[list[str], list[str]]:
     raise AssertionError("rows without labels have no pairs")
 
 
@@ -163,7 +166,7 @@ def _series(series: JsonSeries, is_matrix: bool) -> Iterator[bytes]:
     if len(rows) == 0:
         return
     distinct, row_pairs = np.unique(rows.pairs, return_inverse=True)
-    pair_text, pair_offsets = _pair_arena(distinct, series.pair_text)
+    pair_text, pair_offsets = _pair_arena(distinct, series.pair_texts)
     stamp_text, stamp_offsets = _arena([format_timestamp(t).encode() for t in series.stamps_ms])
     histograms = series.histograms or _NO_HISTOGRAMS
     out = np.empty(
@@ -206,27 +209,39 @@ def _series(series: JsonSeries, is_matrix: bool) -> Iterator[bytes]:
 
 
 def _pair_arena(
-    pairs: npt.NDArray[np.uint32], pair_text: Callable[[int], tuple[str, str]]
+    pairs: npt.NDArray[np.uint32], pair_texts: PairTexts
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """``"name":"value"`` of each pair, as `_arena` makes it.
 
     In slices: making, joining and freeing many objects in one go holds the interpreter for long.
+    Of a slice, nearly all is done by few calls: two threads that run much Python code let a third
+    one, the server's event loop, wait for the interpreter again and again.
     """
-    names: dict[str, bytes] = {}
+    heads: dict[str, bytes] = {}
     parts: list[bytes] = []
     sizes = np.empty(len(pairs), np.int64)
     for start in range(0, len(pairs), _SLICE_PAIRS):
-        some = pairs[start : start + _SLICE_PAIRS].tolist()
-        texts = []
-        for pair in some:
-            name, value = pair_text(pair)
-            quoted = names.get(name)
-            if quoted is None:
-                quoted = names[name] = orjson.dumps(_printable(name)) + b":"
-            texts.append(quoted + orjson.dumps(_printable(value)))
-        sizes[start : start + len(some)] = [len(text) for text in texts]
+        names, values = pair_texts(pairs[start : start + _SLICE_PAIRS])
+        for name in set(names) - heads.keys():
+            heads[name] = orjson.dumps(_printable(name)) + b':"'
+        texts = [
+            heads[name] + value + b'"' for name, value in zip(names, _escaped(values), strict=True)
+        ]
+        sizes[start : start + len(texts)] = [len(text) for text in texts]
         parts.append(b"".join(texts))
     return np.frombuffer(b"".join(parts) or b"\0", np.uint8), offsets_of(sizes)
+
+
+def _escaped(texts: Sequence[str]) -> list[bytes]:
+    """What stands between the quotes of each text in JSON."""
+    try:
+        whole = orjson.dumps(texts)
+    except TypeError:
+        whole = orjson.dumps([_printable(text) for text in texts])
+    if b'\\",' in whole:
+        # A quote and a comma at the end of a text would look like its end.
+        return [orjson.dumps(_printable(text))[1:-1] for text in texts]
+    return whole[2:-2].split(b'","')
 
 
 def _longest_row(

@@ -6,6 +6,7 @@ child takes one kernel name per line on its standard input and answers one line 
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import shutil
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from tsengine.kernels import jit
 
@@ -32,7 +33,12 @@ Progress = Callable[[int, int], None]
 
 def missing_kernel_count() -> int:
     """How many kernels have no machine code in the cache yet."""
-    return sum(1 for _ in jit.missing_kernels())
+    if jit.is_complete():
+        return 0
+    n_missing = sum(1 for _ in jit.missing_kernels())
+    if not n_missing:
+        jit.mark_complete()
+    return n_missing
 
 
 def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] = "host") -> int:
@@ -56,17 +62,24 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
         for stale in jit.cache_dir().glob("*/*.nb*"):
             stale.unlink()
         mark.touch()
-    names = [made.name for made in jit.missing_kernels()]
-    if not names:
+    if jit.is_complete():
         return 0
+    names = [made.name for made in jit.missing_kernels()]
+    if names:
+        _compile(names, progress, cpu)
+    jit.mark_complete()
+    return len(names)
+
+
+def _compile(names: list[str], progress: Progress | None, cpu: str) -> None:
     _remove_old_generations()
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name in names:
-        todo.put(name)
+    todo: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    for batch in _batches(names):
+        todo.put(batch)
     tally = _Tally(len(names), progress)
     threads = [
         threading.Thread(target=_drive_child, args=(todo, tally, cpu), daemon=True)
-        for _ in range(min(os.cpu_count() or 1, len(names)))
+        for _ in range(min(os.cpu_count() or 1, todo.qsize()))
     ]
     for thread in threads:
         thread.start()
@@ -74,7 +87,18 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
         thread.join()
     if tally.failures:
         raise RuntimeError("; ".join(tally.failures))
-    return len(names)
+
+
+def _batches(names: list[str]) -> list[list[str]]:
+    """The kernels of each module, which share helpers; the largest module first."""
+    modules: dict[str, list[str]] = {}
+    for name in names:
+        modules.setdefault(name.split(".")[0], []).append(name)
+    folder = Path(__file__).parent
+    return sorted(
+        modules.values(),
+        key=lambda batch: -(folder / f"{batch[0].split('.')[0]}.py").stat().st_size,
+    )
 
 
 def _remove_old_generations() -> None:
@@ -107,7 +131,7 @@ class _Tally:
                 self._progress(self._done, self._total)
 
 
-def _drive_child(todo: queue.SimpleQueue[str], tally: _Tally, cpu: str) -> None:
+def _drive_child(todo: queue.SimpleQueue[list[str]], tally: _Tally, cpu: str) -> None:
     environment = dict(os.environ)
     if cpu == "generic":
         environment["NUMBA_CPU_NAME"] = "generic"
@@ -120,22 +144,30 @@ def _drive_child(todo: queue.SimpleQueue[str], tally: _Tally, cpu: str) -> None:
         assert child.stdout is not None, "opened as a pipe"
         while True:
             try:
-                name = todo.get_nowait()
+                batch = todo.get_nowait()
             except queue.Empty:
                 child.stdin.close()
                 return
-            try:
-                child.stdin.write(name + "\n")
-                child.stdin.flush()
-            except BrokenPipeError:
-                tally.finish(name, "")
-                continue
-            tally.finish(name, child.stdout.readline().strip())
+            for name in batch:
+                tally.finish(name, _ask(child.stdin, child.stdout, name))
+
+
+def _ask(to_child: IO[str], from_child: IO[str], name: str) -> str:
+    """The child's answer to a kernel's name; empty when it died."""
+    try:
+        to_child.write(name + "\n")
+        to_child.flush()
+    except BrokenPipeError:
+        return ""
+    return from_child.readline().strip()
 
 
 def serve() -> None:
     """Body of a child: compile each kernel named on standard input."""
     kernels = {made.name: made for made in jit.import_all_kernels()}
+    # The compiler makes millions of objects and keeps many: looking at them less often saves time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     for line in sys.stdin:
         try:
             kernels[line.strip()].compile()

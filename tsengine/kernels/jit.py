@@ -13,11 +13,12 @@ The host program's numba settings are neither read for the place of the cache no
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import hashlib
 import importlib
 import os
 import pkgutil
+import re
 import tempfile
 import threading
 import warnings
@@ -31,7 +32,11 @@ import numpy as np
 from numba import types
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
 from numba.core.registry import CPUDispatcher
+from numba.core.typed_passes import NativeLowering
 
 # Types for signatures. *_IN accept read-only arrays (mmap, frombuffer) and writable ones.
 i64 = types.int64
@@ -81,15 +86,19 @@ def _environment_hash() -> str:
 ENVIRONMENT_HASH = _environment_hash()
 
 
+# Parsing the modules would take ten times as long, at every start.
+_IMPORT_OF_MODULES = re.compile(r"^from tsengine\.kernels import (?:\(([^)]*)\)|(.*))$", re.M)
+_IMPORT_FROM_MODULE = re.compile(r"^from tsengine\.kernels\.(\w+) import", re.M)
+
+
 def _imported_modules(name: str) -> set[str]:
-    """Modules of this package that a module of it imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse((_PACKAGE / f"{name}.py").read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.module is not None:
-            if node.module == "tsengine.kernels":
-                found.update(alias.name for alias in node.names)
-            elif node.module.startswith("tsengine.kernels."):
-                found.add(node.module.removeprefix("tsengine.kernels."))
+    """Modules of this package that a module of it imports, at its top level."""
+    text = (_PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+    found = set(_IMPORT_FROM_MODULE.findall(text))
+    for in_brackets, in_line in _IMPORT_OF_MODULES.findall(text):
+        for item in (in_brackets or in_line).split(","):
+            if item.strip():
+                found.add(item.split()[0])
     return found
 
 
@@ -220,7 +229,9 @@ class Kernel:
         with self._lock:
             if self._call is not None:
                 return True
-            dispatcher = numba.njit(nogil=True, error_model="numpy")(self.py_func)
+            dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(
+                self.py_func
+            )
             dispatcher._cache = _KernelCache(self.py_func)
             dispatcher.compile(self.signature)
             dispatcher.disable_compile()
@@ -258,8 +269,92 @@ def device(py_func: Callable[..., Any]) -> Any:
 
     Lenders are `bits`, `decimals`, `packing`, `protowire`, `histogram_buckets` and
     `histogram_adding`; borrowers import from no other, so that a change recompiles few modules.
+    A helper can't be called from Python; its undecorated function is ``py_func``.
     """
-    return numba.njit(nogil=True, error_model="numpy", inline="never")(py_func)
+    return _declare_device(py_func, _DeviceCompiler)
+
+
+def polished_device(py_func: Callable[..., Any]) -> Any:
+    """As `device`, optimised before it is linked: for helpers of chains that a bench finds slower.
+
+    It takes compile time, so it needs a bench.
+    """
+    return _declare_device(py_func, _PolishedDeviceCompiler)
+
+
+def _declare_device(py_func: Callable[..., Any], pipeline: type[CompilerBase]) -> Any:
+    return numba.njit(
+        nogil=True, error_model="numpy", inline="never",
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=pipeline,
+    )(py_func)  # fmt: skip
+
+
+class _DeviceLibrary(JITCodeLibrary):
+    """LLVM code of a helper that waits to be linked into kernels.
+
+    It is neither optimised nor made machine code by itself: both happen in each kernel that links
+    it, and doing it here too took half of all compile time.
+    """
+
+    is_polished = False
+
+    def _optimize_final_module(self) -> None:
+        if self.is_polished:
+            super()._optimize_final_module()
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _DeviceLowering(NativeLowering):
+    """Numba's lowering, into a `_DeviceLibrary`."""
+
+    _name = "device_lowering"
+    is_polished = False
+
+    def run_pass(self, state: Any) -> bool:
+        """Lower one helper and make it known to its callers."""
+        state.library = _DeviceLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.is_polished = self.is_polished
+        state.library.enable_object_caching()
+        state.flags.no_compile = True
+        super().run_pass(state)
+        state.library.finalize()
+        # Numba finds a compiled function by its entry point, a builtin of C. There is none, so this
+        # is one of its own that does nothing but differ from all others.
+        entry_point = object().__format__
+        lowered = state["cr"]
+        state.targetctx.insert_user_function(entry_point, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=entry_point)
+        return True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _PolishedDeviceLowering(_DeviceLowering):
+    _name = "polished_device_lowering"
+    is_polished = True
+
+
+class _DeviceCompiler(CompilerBase):
+    """Numba's pipeline with the lowering of helpers."""
+
+    lowering: type[_DeviceLowering] = _DeviceLowering
+
+    def define_pipelines(self) -> list[Any]:
+        """The one pipeline."""
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.passes = [
+            (self.lowering if made is NativeLowering else made, text)
+            for made, text in pipeline.passes
+        ]
+        pipeline.finalize()
+        return [pipeline]
+
+
+class _PolishedDeviceCompiler(_DeviceCompiler):
+    lowering = _PolishedDeviceLowering
 
 
 def import_all_kernels() -> list[Kernel]:
@@ -272,6 +367,45 @@ def import_all_kernels() -> list[Kernel]:
 def missing_kernels() -> Iterator[Kernel]:
     """Kernels whose machine code is not in the cache (a guess by file name, no compilation)."""
     for made in import_all_kernels():
-        module, function = made.name.split(".")
-        if not any(module_cache_dir(module).glob(f"{module}.{function}-*.nbi")):
+        if not any(_code_files(made)):
             yield made
+
+
+def _code_files(made: Kernel) -> Iterator[Path]:
+    module, function = made.name.split(".")
+    return module_cache_dir(module).glob(f"{module}.{function}-*.nbi")
+
+
+_COMPLETE = "complete-"
+
+
+def _completeness_mark() -> Path:
+    """A file that lists the machine code of all kernels as their sources are now."""
+    digest = hashlib.blake2b(digest_size=12)
+    for path in sorted(_PACKAGE.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return cache_dir() / f"{_COMPLETE}{digest.hexdigest()}"
+
+
+def is_complete() -> bool:
+    """Whether `mark_complete` was called for these sources and no file has gone since.
+
+    Answers in a few milliseconds, without importing a kernel.
+    """
+    try:
+        files = _completeness_mark().read_text().splitlines()
+    except OSError:
+        return False
+    return all((cache_dir() / file).exists() for file in files)
+
+
+def mark_complete() -> None:
+    """Note that no kernel is missing, for `is_complete` at the next start."""
+    mark = _completeness_mark()
+    files = [file for made in import_all_kernels() for file in _code_files(made)]
+    # A folder that can't be written is an image's: its code was marked when it was made.
+    with contextlib.suppress(OSError):
+        for old in cache_dir().glob(f"{_COMPLETE}*"):
+            old.unlink()
+        mark.write_text("".join(f"{file.relative_to(cache_dir())}\n" for file in files))

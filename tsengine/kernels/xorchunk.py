@@ -19,6 +19,7 @@ from tsengine.kernels.jit import (
     device,
     i64,
     kernel,
+    polished_device,
 )
 
 CHUNK_SIZE_MAX = 2 + 10 + 8
@@ -45,7 +46,7 @@ _NO_WINDOW = 255
 _LEADING_MAX = 31
 
 
-@device
+@polished_device
 def _put_bits(out, bit, value, width):
     """Write the low `width` bits of a uint64 behind `bit` bits; the rest of `out` is zeros."""
     while width > 0:
@@ -58,7 +59,7 @@ def _put_bits(out, bit, value, width):
     return bit
 
 
-@device
+@polished_device
 def _put_xor(out, bit, x, leading, width):
     """Write the difference `x` of a float; returns the bits written and the window from now on.
 
@@ -77,7 +78,7 @@ def _put_xor(out, bit, x, leading, width):
     return _put_bits(out, bit, x >> np.uint64(64 - leading - width), width), leading, width
 
 
-@device
+@polished_device
 def _put_change(out, bit, change):
     """Write a second difference of timestamps."""
     if change == 0:
@@ -91,7 +92,7 @@ def _put_change(out, bit, change):
     return _put_bits(out, _put_bits(out, bit, np.uint64(15), 4), np.uint64(change), 64)
 
 
-@device
+@polished_device
 def _encode_floats(t_ms, words, start, end, out, at):
     """One chunk of samples ``start:end``; returns where it ends."""
     out[at], out[at + 1] = (end - start) >> 8, (end - start) & 255
@@ -128,7 +129,7 @@ def encode_xor_chunks(t_ms, words, starts, ends, out, bounds):
     return at
 
 
-@device
+@polished_device
 def _put_varbit(out, bit, value, is_signed):
     """Write a number behind ones that say how wide it is."""
     if value == 0:
@@ -298,7 +299,7 @@ def _put_bound(out, bit, bound):
     return _put_bits(out, bit + 1, f64_bits(bound), 64)
 
 
-@device
+@polished_device
 def _put_word(out, bit, word, slot, is_first, words, leading, width):
     """Write one number of a histogram; ``words, leading, width`` are what was written before."""
     if is_first:

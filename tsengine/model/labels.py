@@ -29,6 +29,9 @@ class LabelDictionary(Protocol):
     def text(self, symbol: int) -> str:
         """Text of a symbol."""
 
+    def texts(self, symbols: npt.NDArray[np.integer]) -> list[str]:
+        """Texts of many symbols, in order."""
+
     def find_symbol(self, text: str) -> int:
         """Id of a symbol, NO_ID if there is none."""
 

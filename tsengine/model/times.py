@@ -56,6 +56,14 @@ def duration_to_ms(duration: DurationLike) -> int:
     return _number_to_ms(duration, "duration")
 
 
+def text_of_ms(t_ms: int) -> str:
+    """A time for humans, in UTC."""
+    try:
+        return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{t_ms} ms"
+
+
 def _number_to_ms(number: Any, what: str) -> int:
     if isinstance(number, (int, np.integer)):
         ms = int(number)

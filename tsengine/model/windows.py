@@ -33,8 +33,9 @@ class Column(IntEnum):
     H_COUNT, H_FIRST_T, H_LAST_T
         The same of the histograms.
     H_SUM, H_FIRST, H_LAST, H_RESETS
-        Handles of a table of histograms, or NaN where there is none: the sum of all, the first, the
-        last, and the sum of those before a counter reset.
+        Handles of a table of histograms, or NaN where there is none: the sum of all (none if
+        exponential meet custom buckets), the first, the last, and the sum of those before a counter
+        reset.
 
     """
 
@@ -59,6 +60,7 @@ class Column(IntEnum):
 
 FLOAT_COLUMNS = frozenset(column for column in Column if column < Column.H_COUNT)
 HISTOGRAM_COLUMNS = frozenset(Column) - FLOAT_COLUMNS
+HANDLE_COLUMNS = frozenset({Column.H_SUM, Column.H_FIRST, Column.H_LAST, Column.H_RESETS})
 TIME_COLUMNS = frozenset({Column.FIRST_T, Column.LAST_T, Column.H_FIRST_T, Column.H_LAST_T})
 
 

@@ -31,6 +31,8 @@ ResultType = Literal["vector", "matrix", "scalar", "string"]
 class QueryStats:
     """What a query cost. Times in seconds; peaks are what was held at once.
 
+    `tiers` names what was read, sorted: ``raw`` for samples, and tiers like ``5m`` for windows.
+
     The counts by step, and the steps, are i64[T], None unless asked for; see `query.sample_counts`.
     """
 
@@ -41,6 +43,7 @@ class QueryStats:
     n_samples_peak: int = 0
     memory_peak_bytes: int = 0
     memory_estimated_bytes: int = 0
+    tiers: tuple[str, ...] = ()
     steps_ms: npt.NDArray[np.int64] | None = None
     samples_total_per_step: npt.NDArray[np.int64] | None = None
     samples_read_per_step: npt.NDArray[np.int64] | None = None
@@ -70,6 +73,8 @@ class QueryResult:
         The table of the handles in `values` or `samples`; None if they hold none.
     warnings, infos
         All that were collected.
+    plan, choices
+        How it was made; `choices` are `QueryContext.choices`.
 
     """
 
@@ -86,6 +91,7 @@ class QueryResult:
     infos: list[str] = field(default_factory=list)
     stats: QueryStats = field(default_factory=QueryStats)
     plan: p.Plan | None = None
+    choices: dict[int, str] = field(default_factory=dict)
     _labels: list[dict[str, str]] | None = None
 
     @property

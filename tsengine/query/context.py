@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -67,6 +67,7 @@ class Limits:
         self._bytes_reserved = 0
         self.n_peak = 0
         self.n_read = 0
+        self.tiers_read: set[str] = set()
         self.bytes_peak = 0
         self.bytes_estimated = 0
 
@@ -200,6 +201,11 @@ class Limits:
         with self._lock:
             self.n_read += n_samples
 
+    def note_tiers(self, names: Iterable[str]) -> None:
+        """Remember what was read, for the query's statistics: ``raw``, ``5m``, ..."""
+        with self._lock:
+            self.tiers_read.update(names)
+
 
 @dataclass(slots=True)
 class QueryContext:
@@ -223,6 +229,8 @@ class QueryContext:
     memo, shared_keys
         Work that several parts of the query share, and which parts that are; the same in all
         contexts of a query.
+    choices
+        What selectors read, in words, by the identities of their plans; where there are tiers.
 
     """
 
@@ -248,6 +256,7 @@ class QueryContext:
     counts: SampleCounts | None = None
     memo: dict[Any, Any] = field(default_factory=dict)
     shared_keys: frozenset[Hashable] = field(default_factory=frozenset)
+    choices: dict[int, str] = field(default_factory=dict)
 
     @property
     def n_steps(self) -> int:

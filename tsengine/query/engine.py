@@ -55,6 +55,8 @@ class Engine:
         Lookback, features, limits, number of threads.
     pool
         Threads for slices of queries; None makes an own pool, ended by `close`.
+    memory_left
+        Bytes that all else leaves to queries at a moment; None for no such bound.
 
     """
 
@@ -64,6 +66,7 @@ class Engine:
         options: Options | None = None,
         *,
         pool: ThreadPoolExecutor | None = None,
+        memory_left: Callable[[], int] | None = None,
     ) -> None:
         self._source = source
         self._options = options or Options()
@@ -75,9 +78,13 @@ class Engine:
                 self._n_threads - 1, thread_name_prefix="tsengine-query"
             )
         self._pool = pool
-        options = self._options
-        self._query_memory, total = memory_shares(options.query_memory, options.query_memory_total)
-        self.memory = MemoryPool(total)
+        self._query_memory, total = _shares(self._options)
+        self.memory = MemoryPool(total, memory_left)
+
+    def reconfigure(self, options: Options) -> None:
+        """Evaluate by other options from now on; queries under way keep theirs."""
+        self._options = options
+        self._query_memory, self.memory.size_max = _shares(options)
 
     def close(self) -> None:
         """End the engine's own threads."""
@@ -172,7 +179,15 @@ class Engine:
 
     def explain(self, expr: str, start_ms: int, end_ms: int, step_ms: int) -> str:
         """The plan of a query as text; `step_ms` is 0 for an instant query."""
-        return explain(self._plan(expr, _Grid(start_ms, end_ms, step_ms)))
+        grid = _Grid(start_ms, end_ms, step_ms)
+        limits = self._limits(None, None, None)
+        limits.check_steps(grid.n_steps)
+        plan = self._plan(expr, grid)
+        ctx = self._context(expr, grid, plan, limits, None)
+        if ctx.view.tier_widths_ms:
+            # What selectors read is chosen when their series are looked up.
+            estimate(plan, ctx)
+        return explain(plan, ctx.choices)
 
     def _plan(self, text: str, grid: _Grid) -> p.Plan:
         depth = min(self._options.max_depth, DEPTH_MAX)
@@ -244,11 +259,12 @@ class Engine:
             n_samples_peak=limits.n_peak,
             memory_peak_bytes=limits.bytes_peak,
             memory_estimated_bytes=limits.bytes_estimated,
+            tiers=tuple(sorted(limits.tiers_read)),
             steps_ms=None if ctx.counts is None else ctx.counts.steps_ms,
             samples_total_per_step=None if ctx.counts is None else ctx.counts.total,
             samples_read_per_step=None if ctx.counts is None else ctx.counts.read,
         )
-        result.plan = plan
+        result.plan, result.choices = plan, ctx.choices
         spare = 0 if watch is None else result.n_samples * watch.text_bytes_per_sample
         limits.keep(result.size_bytes, spare)
         return result
@@ -279,6 +295,10 @@ class Engine:
             features=options.features,
             shared_keys=shared_keys(plan),
         )
+
+
+def _shares(options: Options) -> tuple[int, int]:
+    return memory_shares(options.query_memory, options.query_memory_total, options.memory)
 
 
 def _with_text(needs: Estimate, watch: QueryWatch | None) -> int:

@@ -17,13 +17,11 @@ from tsengine.promql import ast
 from tsengine.query import plan as p
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import group_rows
+from tsengine.query.operators.filling import SeriesSet, bytes_held, n_samples_of, slices_of
 from tsengine.query.operators.rollup import keeps_name
 from tsengine.query.operators.select import (
-    SeriesSet,
     find_range_series,
-    n_samples_of,
     select_series,
-    slices_of,
     window_ends,
 )
 from tsengine.query.operators.subquery import grid
@@ -107,6 +105,7 @@ class _Estimator:
         place = (key, ctx.start_ms, ctx.end_ms, ctx.n_steps)
         known = self._shared.get(place)
         if known is not None:
+            _choose_again(plan, ctx)
             return Cost(known.rows, known.held, known.held)
         # What is made for several uses stays to the end, beside what each of them counts.
         cost = self._shared[place] = self._cost(plan, ctx)
@@ -161,7 +160,7 @@ class _Estimator:
             self._note(held, inner.rows, ctx)
             result = Cost(inner.rows, held, max(inner.peak, inner.held + held))
         else:
-            result = self._read(find_range_series(ctx, plan.source), ctx)
+            result = self._read(find_range_series(ctx, plan.source, plan.node), ctx)
         if plan.node.name not in _ONE_ROW:
             return result
         return Cost(1, _matrix_bytes(1, ctx), result.peak)
@@ -203,6 +202,14 @@ class _Estimator:
             self.reason = f"{n_rows} series at {steps}"
 
 
+def _choose_again(plan: p.Plan, ctx: QueryContext) -> None:
+    """Note for a part that reads the same as another one what its selector reads."""
+    if isinstance(plan, p.SlicedAggregatePlan):
+        plan = plan.operand
+    if isinstance(plan, p.SelectPlan | p.RollupPlan):
+        _operand_series(plan, ctx)
+
+
 def _operand_series(
     operand: p.SelectPlan | p.RollupPlan, ctx: QueryContext
 ) -> tuple[SeriesSet, bool]:
@@ -210,7 +217,7 @@ def _operand_series(
     if isinstance(operand, p.SelectPlan):
         return select_series(operand, ctx), False
     assert isinstance(operand.source, p.MatrixPlan), "subqueries are not aggregated in slices"
-    return find_range_series(ctx, operand.source), not keeps_name(operand.node)
+    return find_range_series(ctx, operand.source, operand.node), not keeps_name(operand.node)
 
 
 def _count_groups(
@@ -226,8 +233,8 @@ def _frames_bytes(series: SeriesSet, ctx: QueryContext) -> int:
     """Samples of the slices that are read at the same time."""
     if len(series.refs) == 0:
         return 0
-    n_samples, n_slices = n_samples_of(ctx, series), len(slices_of(ctx, series))
-    return min(ctx.n_threads, n_slices) * -(-n_samples // n_slices) * BYTES_PER_SAMPLE
+    n_bytes, n_slices = bytes_held(ctx, series), len(slices_of(ctx, series))
+    return min(ctx.n_threads, n_slices) * -(-n_bytes // n_slices)
 
 
 def _matrix_bytes(n_rows: int, ctx: QueryContext) -> int:

@@ -176,7 +176,7 @@ def _evaluate_sliced(plan: p.SlicedAggregatePlan, ctx: QueryContext) -> StepMatr
         return result
     if isinstance(operand, p.SelectPlan):
         series = select_series(operand, ctx)
-        notes = no_notes(series.labels, operand.node.span)
+        notes = no_notes(series.labels, operand.node.span, series.inexact_text(ctx))
         return aggregate_series(ctx, plan.node, series, select_function(operand), notes)
     assert isinstance(operand.source, p.MatrixPlan), "subqueries are not aggregated in slices"
     params = [_scalar(param, ctx) for param in operand.params]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tsengine.model.matchers import METRIC_NAME, Matcher, MatchOp
 from tsengine.promql import ast
 from tsengine.query import plan as p
 
 
-def explain(plan: p.Plan) -> str:
-    """The whole tree, ready to print."""
+def explain(plan: p.Plan, choices: Mapping[int, str] | None = None) -> str:
+    """The whole tree, ready to print; `choices`: see `QueryContext.choices`."""
+    choices = choices or {}
     lines: list[str] = []
     pending = [(plan, 0)]
     while pending:
         part, depth = pending.pop()
-        lines.append("  " * depth + _describe(part))
+        choice = choices.get(id(part))
+        read = "" if choice is None else f" from {choice}"
+        lines.append("  " * depth + _describe(part) + read)
         pending.extend((child, depth + 1) for child in reversed(p.children(part)))
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
 `table: Histograms` holds operands, `rows: i64[R]` number them; results are new tables (which may
 share the table of custom bounds) or columns. Row numbers out of range raise IndexError, lengths
 that don't fit ValueError. Everything here is pure: any thread.
-Sums are in `histogram_sums`, comparisons in `histogram_pairs`, bounds and spans in
+Sums are in `model.histogram_sums`, comparisons in `model.histogram_pairs`, bounds and spans in
 `histogram_layout`; all of them can be imported from here.
 Semantics: Prometheus 3.14, `model/histogram/float_histogram.go` and `promql/quantile.go`.
 """
@@ -17,6 +17,14 @@ import numpy.typing as npt
 
 from tsengine.kernels import histogram_trim, histogram_values
 from tsengine.kernels.histogram_buckets import columns_of
+from tsengine.model.histogram_pairs import (
+    check_length,
+    checked_rows,
+    derive_hints,
+    equal,
+    is_reset,
+)
+from tsengine.model.histogram_sums import Combined, Increase, average, combine, increase, subtract
 from tsengine.model.histograms import HINT_GAUGE, Histograms
 from tsengine.model.ragged import offsets_of
 from tsengine.query.histogram_layout import (
@@ -28,14 +36,6 @@ from tsengine.query.histogram_layout import (
     spans_of,
     zero_bounds,
 )
-from tsengine.query.histogram_pairs import (
-    check_length,
-    checked_rows,
-    derive_hints,
-    equal,
-    is_reset,
-)
-from tsengine.query.histogram_sums import Combined, Increase, average, combine, increase, subtract
 
 __all__ = [
     "BucketSpans",

@@ -86,6 +86,18 @@ class LabelSpace:
         """Label value of a pair."""
         return self._text(self._symbols_of(pair)[1])
 
+    def texts_of(self, pairs: _U32) -> tuple[list[str], list[str]]:
+        """Names and values of many pairs; a fraction of the time of asking one by one."""
+        if len(pairs) and int(pairs.max()) >= OVERLAY:
+            ids = pairs.tolist()
+            return [self.name_of(pair) for pair in ids], [self.value_of(pair) for pair in ids]
+        names, codes = np.unique(self._base_names[pairs], return_inverse=True)
+        texts = self._dictionary.texts(names)
+        return (
+            [texts[code] for code in codes.tolist()],
+            self._dictionary.texts(self._base_values[pairs]),
+        )
+
     def _symbols_of(self, pair: int) -> tuple[int, int]:
         pair = int(pair)
         if pair >= OVERLAY:

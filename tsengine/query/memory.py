@@ -7,9 +7,12 @@ for somebody who waits.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
+
+from tsengine.model.machine import machine_memory
+
+__all__ = ["MemoryPool", "machine_memory", "memory_shares", "size_text"]
 
 _MIB = 1024 * 1024
 _POOL_SHARE = 2
@@ -17,7 +20,6 @@ _QUERY_SHARE = 4
 _QUERY_SIZE_MIN = 64 * _MIB
 _WAIT_S = 0.05
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class MemoryPool:
@@ -25,15 +27,25 @@ class MemoryPool:
 
     Parameters
     ----------
-    size
-        Bytes there are.
+    size_max
+        Bytes there are at most.
+    left
+        Says how many bytes others leave at this moment; None if there are no others.
 
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size_max: int, left: Callable[[], int] | None = None) -> None:
+        self.size_max = size_max
+        self._left = left
         self._used = 0
         self._changed = threading.Condition()
+
+    @property
+    def size(self) -> int:
+        """Bytes there are now, those that are held included."""
+        if self._left is None:
+            return self.size_max
+        return min(self.size_max, self._left())
 
     @property
     def used(self) -> int:
@@ -69,30 +81,18 @@ class MemoryPool:
         return True
 
 
-def memory_shares(query_memory: int, query_memory_total: int) -> tuple[int, int]:
-    """Bytes of one query and of all, where 0 means a share of the machine's memory.
+def memory_shares(query_memory: int, query_memory_total: int, budget: int = 0) -> tuple[int, int]:
+    """Bytes of one query and of all at most, where 0 means a share of the budget.
 
-    All queries may hold half of the memory, one of them a quarter of that: a few large ones go
-    side by side, and small ones find room beside them.
+    The budget is that of the whole database, by default half of the machine's memory. All queries
+    may hold what recent samples and series leave of it, one of them a quarter of the whole: a few
+    large ones go side by side, and small ones find room beside them.
     """
-    total = query_memory_total or max(machine_memory() // _POOL_SHARE, query_memory)
+    budget = budget or machine_memory() // _POOL_SHARE
+    total = query_memory_total or max(budget, query_memory)
     if query_memory:
         return min(query_memory, total), total
     return min(max(total // _QUERY_SHARE, _QUERY_SIZE_MIN), total), total
-
-
-def machine_memory() -> int:
-    """Bytes of memory this process may use: the machine's, or less if its cgroup has a limit."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in _CGROUP_FILES:
-        try:
-            with open(path, encoding="ascii") as file:
-                text = file.read().strip()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if text.isdecimal():
-            size = min(size, int(text))
-    return size
 
 
 def size_text(n_bytes: int) -> str:

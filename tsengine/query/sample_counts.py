@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.model.frame import FrameBatch
+from tsengine.model.windows import WindowBatch
 
 _I64 = npt.NDArray[np.int64]
 _BOOL = npt.NDArray[np.bool_]
@@ -34,6 +35,13 @@ class SampleCounts:
         self.read = np.zeros(len(steps_ms), np.int64)
         self._lock = threading.Lock()
 
+    def at_steps(self, steps: slice) -> SampleCounts:
+        """The counts of some of the steps: what is added there is added here."""
+        part = SampleCounts(self.steps_ms[steps])
+        part.total, part.read = self.total[steps], self.read[steps]
+        part._lock = self._lock
+        return part
+
     def add(self, total: _I64, read: _I64) -> None:
         """Add to all steps: i64[T] each."""
         with self._lock:
@@ -46,14 +54,19 @@ class SampleCounts:
         self.add(counts, counts)
 
     def add_windows(
-        self, batch: FrameBatch, lefts_ms: _I64, ends_ms: _I64, *, is_stored: bool = True
+        self,
+        batch: FrameBatch | WindowBatch,
+        lefts_ms: _I64,
+        ends_ms: _I64,
+        *,
+        is_stored: bool = True,
     ) -> None:
         """A range selector's samples in the windows (left, end] of all steps.
 
         Parameters
         ----------
         batch
-            What was read.
+            What was read; a window of a tier counts as a sample at its end.
         lefts_ms, ends_ms
             i64[T] each, ascending.
         is_stored
@@ -63,12 +76,13 @@ class SampleCounts:
         sizes = np.diff(batch.axis_offsets)
         n_rows = np.bincount(batch.row_axis, minlength=len(sizes))
         weights = np.repeat(n_rows, sizes)
-        total = _in_windows(batch.t_ms, weights, lefts_ms, ends_ms)
+        t_ms = batch.t_ms if isinstance(batch, FrameBatch) else batch.end_ms
+        total = _in_windows(t_ms, weights, lefts_ms, ends_ms)
         read = np.zeros_like(total)
         if is_stored:
             new_ms = lefts_ms.copy()
             np.maximum(lefts_ms[1:], ends_ms[:-1], out=new_ms[1:])
-            read = _in_windows(batch.t_ms, weights, new_ms, ends_ms)
+            read = _in_windows(t_ms, weights, new_ms, ends_ms)
         self.add(total, read)
 
     def add_at(self, step: int, n_total: int, n_read: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelDictionary, LabelRows
 from tsengine.model.matchers import Matcher
+from tsengine.model.windows import Column, WindowBatch
 
 
 class SampleView(Protocol):
@@ -43,7 +44,41 @@ class SampleView(Protocol):
     def read(
         self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, *, drop_stale: bool
     ) -> FrameBatch:
-        """Samples with mint <= t <= maxt. With `drop_stale` markers are left out."""
+        """Samples with mint <= t <= maxt. With `drop_stale` markers are left out.
+
+        Where samples are gone, those that windows of the finest tier left end with, at their times.
+        """
+
+    @property
+    def tier_widths_ms(self) -> tuple[int, ...]:
+        """Widths of the tiers that hold or cover anything, ascending."""
+
+    def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
+        """Windows of a width, or samples for 0, are complete after this time; None: all are."""
+
+    def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
+        """Whether a tier of this or a finer width serves any of the closed range."""
+
+    def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
+        """What `read_windows`, or `read` for 0, takes of the range from: ``raw``, ``5m``, ..."""
+
+    def read_windows(
+        self,
+        refs: npt.NDArray[np.uint32],
+        width_ms: int,
+        mint: int,
+        maxt: int,
+        columns: Collection[Column],
+    ) -> WindowBatch:
+        """Windows whose ends are in mint <= end <= maxt; mint - 1 and maxt multiples of the width.
+
+        From tiers of this width where they are up to date, else from finer ones, else from samples.
+        """
+
+    def count_windows(
+        self, refs: npt.NDArray[np.uint32], width_ms: int, mint: int, maxt: int
+    ) -> int:
+        """Upper bound of what `read_windows` looks at: windows, and samples it makes them of."""
 
     def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
         """Whether a sample that `read` would return may be a histogram; never falsely False."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from tsengine.model.batch import SampleBatch
 from tsengine.model.exemplars import ExemplarBatch
+from tsengine.model.times import text_of_ms
 from tsengine.storage.catalog import Reject
 
 N_REJECTS_MAX = 100
@@ -19,10 +19,34 @@ N_REJECTS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Closed range of accepted timestamps in ms; None is no limit."""
+    """Closed range of accepted timestamps in ms; None is no limit.
+
+    If ``floors_of`` is there, ``mint`` is what is accepted of every series, and it tells the first
+    time that is accepted of each of some refs: i64[N].
+    """
 
     mint: int | None
     maxt: int | None
+    floors_of: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.int64]] | None = None
+
+    def floors(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """First accepted time of each series: i64[N]."""
+        assert self.mint is not None, "asked where it is"
+        if self.floors_of is None:
+            return np.full(len(refs), self.mint, np.int64)
+        return self.floors_of(refs)
+
+    def too_old(
+        self, refs: npt.NDArray[np.uint32], t_ms: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Which samples are before the floor of their series: bool[N]."""
+        if self.mint is None:
+            return np.zeros(len(t_ms), np.bool_)
+        old = t_ms < self.mint
+        if self.floors_of is not None and old.any():
+            rows = np.flatnonzero(old)
+            old[rows] = t_ms[rows] < self.floors_of(refs[rows])
+        return old
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +76,7 @@ def split_by_time(
     if len(batch) == 0:
         return TimeSplit(batch, None, (), ())
     none = np.zeros(0, bool)
-    old = batch.t_ms < limits.mint if limits.mint is not None else none
+    old = limits.too_old(batch.refs, batch.t_ms)
     new = batch.t_ms > limits.maxt if limits.maxt is not None else none
     if not old.any() and not new.any():
         return TimeSplit(batch, None, (), ())
@@ -61,11 +85,11 @@ def split_by_time(
     too_new: tuple[Reject, ...] = ()
     if limits.mint is not None and old.any():
         keep &= ~old
-        reason = f"older than the retention, which begins at {_text(limits.mint)}"
-        too_old = _rejects(batch, old, f"sample {{}} is {reason}", describe)
+        reason = "sample {} is older than the retention, which begins at {}"
+        too_old = _rejects(batch, old, reason, describe, limits.floors)
     if limits.maxt is not None and new.any():
         keep &= ~new
-        reason = f"too far in the future; the limit is now {_text(limits.maxt)}"
+        reason = f"too far in the future; the limit is now {text_of_ms(limits.maxt)}"
         too_new = _rejects(batch, new, f"sample {{}} is {reason}", describe)
     kept = np.flatnonzero(keep)
     return TimeSplit(batch.take(kept), kept, too_old, too_new)
@@ -79,9 +103,7 @@ def split_exemplars(
     """Exemplars inside the limits (None: there are none), and the refused ones by series."""
     if batch is None:
         return None, ()
-    refused = np.zeros(len(batch), bool)
-    if limits.mint is not None:
-        refused |= batch.t_ms < limits.mint
+    refused = limits.too_old(batch.refs, batch.t_ms)
     if limits.maxt is not None:
         refused |= batch.t_ms > limits.maxt
     if not refused.any():
@@ -92,25 +114,24 @@ def split_exemplars(
     return (batch.take(kept) if len(kept) else None), rejects
 
 
-def _text(t_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(t_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return f"{t_ms} ms"
-
-
 def _rejects(
     batch: SampleBatch | ExemplarBatch,
     refused: npt.NDArray[np.bool_],
     reason: str,
     describe: Callable[[npt.NDArray[np.uint32]], list[str]],
+    limit_of: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.int64]] | None = None,
 ) -> tuple[Reject, ...]:
+    """Refused samples by series; ``reason`` has places for the time and the series' limit."""
     refs, first, counts = np.unique(batch.refs[refused], return_index=True, return_counts=True)
     times = batch.t_ms[refused][first]
     shown = min(len(refs), N_REJECTS_MAX)
+    limits = times[:shown] if limit_of is None else limit_of(refs[:shown])
+    rows = zip(
+        describe(refs[:shown]), times.tolist(), limits.tolist(), counts.tolist(), strict=False
+    )
     named = [
-        Reject(series=name, reason=reason.format(_text(int(t))), n_samples=int(n))
-        for name, t, n in zip(describe(refs[:shown]), times[:shown], counts[:shown], strict=True)
+        Reject(series=name, reason=reason.format(text_of_ms(t), text_of_ms(limit)), n_samples=n)
+        for name, t, limit, n in rows
     ]
     if shown < len(refs):
         rest = int(counts[shown:].sum())

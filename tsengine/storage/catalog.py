@@ -29,11 +29,15 @@ from tsengine.model.exemplars import ExemplarBatch
 from tsengine.model.metadata import METRIC_TYPES, MetadataEntry, family_name
 from tsengine.options import LabelLimits
 from tsengine.storage import catalog_payload, rejects
+from tsengine.storage.array_bytes import array_bytes
 from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.index import PostingsBuilder
 from tsengine.storage.interning import NONE, HashKeys, Interner, metric_symbols
 from tsengine.storage.label_sets import LabelSets, label_sets_of_mappings, with_type_and_unit
-from tsengine.storage.memo import SenderMemo
+from tsengine.storage.matching import RegexCache
+from tsengine.storage.memo import MemoEntries, SenderMemo
+from tsengine.storage.ref_map import NO_HOLES
+from tsengine.storage.refused_refs import RefusedRefs
 from tsengine.storage.rejects import Reject
 from tsengine.storage.remote_write import RemoteWriteScanner, Rows
 
@@ -53,6 +57,7 @@ class ScanResult:
     ``batch`` holds the samples of all series that were not refused: first ``n_floats`` float
     samples, then histograms, both in the body's order; so a histogram wins over a float of the
     same series and time. New series have refs ``first_new_ref <= ref < first_new_ref + n_new``.
+    ``n_shed`` counts the refused ones that are new and over a limit of series or memory.
     ``metadata`` holds only what differs from what was last said about a metric.
     """
 
@@ -63,6 +68,7 @@ class ScanResult:
     n_new: int
     rejected: tuple[Reject, ...]
     metadata: tuple[MetadataEntry, ...]
+    n_shed: int
 
 
 class Catalog:
@@ -91,21 +97,36 @@ class Catalog:
         type_and_unit_labels: bool = False,
     ) -> None:
         assert len(secret) == 32, "the manifest keeps 32 bytes"
+        self._secret = secret
         self._limits = limits
         self._max_series = min(max_series, NONE - 1)
+        self.memory_max_series = NONE
+        """Series that there is memory for; set by whoever counts it. Lane only."""
         self._type_and_unit_labels = type_and_unit_labels
         self._keys = HashKeys.derive(secret)
         self._interner = Interner(self._keys)
+        self._ref_map = NO_HOLES
+        self._used: npt.NDArray[np.bool_] | None = None
+        self._refused: RefusedRefs | None = None
         self._memo = SenderMemo(MEMO_SIZE_BYTES_MAX)
         self._scanner = RemoteWriteScanner(self._keys.spans)
         self._postings = PostingsBuilder()
         self._metadata: dict[str, MetadataEntry] = {}
-        self._view = CatalogView.of(self._interner.state(), self._keys, self._postings, {})
+        self._view = self._new_view({})
+
+    @property
+    def n_series(self) -> int:
+        """Number of series, published or not."""
+        return self._interner.n_series
 
     @property
     def next_ref(self) -> int:
-        """The ref of the next new series; the number of series, published or not."""
-        return self._interner.n_series
+        """The ref of the next new series."""
+        return self._ref_map.next_ref(self.n_series)
+
+    def has(self, refs: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Which refs, of any numbers, are there, published or not: bool[N]."""
+        return self._ref_map.has(refs, self.n_series)
 
     def view(self) -> CatalogView:
         """The published series. Any thread."""
@@ -113,10 +134,13 @@ class Catalog:
 
     def publish(self) -> None:
         """Make all series so far visible to `view`; called when they are durable."""
-        if self.next_ref != self._view.n_series:
-            state = self._interner.state()
-            self._postings.advance(state)
-            self._view = CatalogView.of(state, self._keys, self._postings, self._view.regex_cache)
+        if self.next_ref != self._view.next_ref:
+            self._postings.advance(self._interner.state())
+            self._view = self._new_view(self._view.regex_cache)
+
+    def _new_view(self, regex_cache: RegexCache) -> CatalogView:
+        state = self._interner.state()
+        return CatalogView.of(state, self._ref_map, self._keys, self._postings, regex_cache)
 
     def scan_remote_write(
         self, body: bytes | memoryview, *, version: int, sender: str = ""
@@ -142,7 +166,7 @@ class Catalog:
         try:
             rows = self._scanner.scan(body, version)
             listed = rows.listed_metadata()
-            refs, refused, metadata = self._resolve(rows)
+            refs, refused, metadata, n_shed = self._resolve(rows)
         except MalformedRequest as error:
             if not sender:
                 raise
@@ -156,6 +180,7 @@ class Catalog:
             self.next_ref - first_new_ref,
             refused,
             (*self._news(listed), *metadata),
+            n_shed,
         )
 
     def series_refs(
@@ -176,24 +201,27 @@ class Catalog:
             row = int(np.flatnonzero(statuses)[0])
             reason = rejects.label_reason(int(statuses[row]), self._limits)
             raise InvalidLabels(f"{given.text(row)}: {reason}")
-        room = self._max_series - first_new_ref
+        room = self._room
         if len(canonical) > room:
             known = canonical.intern(self._interner, insert=False)
             rows = np.flatnonzero(known == NONE).tolist()
             unknown = {frozenset(label_sets[row].items()) for row in rows}
             if len(unknown) > room:
+                if self.memory_max_series < self._max_series:
+                    raise AppendLimitExceeded(f"there is no memory for {len(unknown)} new series")
                 raise AppendLimitExceeded(
                     f"{len(unknown)} new series would exceed the limit of {self._max_series}"
                 )
-        refs = canonical.intern(self._interner, insert=True)
+        refs = self._ref_map.refs_of(canonical.intern(self._interner, insert=True))
+        self.note_used(refs)
         return refs, first_new_ref, self.next_ref - first_new_ref
 
     def encode_series(self, first_ref: int, n: int) -> bytes:
         """Series ``first_ref <= ref < first_ref + n``, self-contained (docs/format/catalog.md)."""
-        return catalog_payload.encode(self._interner.state(), first_ref, n)
+        return catalog_payload.encode(self._interner.state(), self._ref_map, first_ref, n)
 
     def decode_series(self, payload: bytes | memoryview) -> None:
-        """Take over what `encode_series` made; series already there must be the same.
+        """Take a payload's series over; those already there must be the same.
 
         Raises
         ------
@@ -201,7 +229,78 @@ class Catalog:
             The payload breaks the format, leaves a gap, or contradicts a known series.
 
         """
-        catalog_payload.decode(self._interner, payload)
+        self._ref_map = catalog_payload.decode(self._interner, self._ref_map, payload)
+
+    def series_bytes(self) -> int:
+        """Memory of all series. Any thread."""
+        view = self._view
+        return array_bytes(self._interner, self._postings, view.refs, view.regex_cache)
+
+    def sender_bytes(self) -> int:
+        """Memory of what is known of senders' bytes, and of the scan. Any thread."""
+        return array_bytes(self._memo, self._scanner)
+
+    def watch_use(self) -> None:
+        """From now on remember which of the refs there are now were found or used."""
+        self._used = np.zeros(self.next_ref, np.bool_)
+
+    def end_watch(self, guard: RefusedRefs | None) -> None:
+        """Remember no longer what is used; what ``guard`` refused is taken again."""
+        self._used = None
+        if self._refused is guard:
+            self._refused = None
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """By ref: what was found or used since `watch_use`. Not to be written."""
+        assert self._used is not None, "after watch_use"
+        return self._used
+
+    def note_used(self, refs: npt.NDArray[np.uint32]) -> None:
+        """Samples of these series come in; raises Overloaded if they are refused for the moment."""
+        if self._refused is not None:
+            self._refused.check(refs)
+        if self._used is not None:
+            self._used[refs[refs < len(self._used)]] = True
+
+    def refuse(self, refused: RefusedRefs | None) -> None:
+        """Take no samples of some series until it is known whether they were dropped."""
+        self._refused = refused
+
+    def memo_entries(self) -> MemoEntries:
+        """A copy of what is known of the senders' bytes."""
+        return self._memo.entries()
+
+    def empty_copy(self) -> Catalog:
+        """A catalog of the same keys and limits without series."""
+        return Catalog(
+            secret=self._secret,
+            limits=self._limits,
+            max_series=self._max_series,
+            type_and_unit_labels=self._type_and_unit_labels,
+        )
+
+    def catch_up(self, view: CatalogView) -> None:
+        """Take over the published series of another catalog that this one does not reach."""
+        n = view.next_ref - self.next_ref
+        if n:
+            self.decode_series(catalog_payload.encode(view.state, view.refs, self.next_ref, n))
+
+    def recall(self, entries: MemoEntries) -> None:
+        """Know the senders' bytes of those series of a copy that are there."""
+        found = entries.take(self.has(entries.refs))
+        self._memo.insert(found.hashes, found.refs)
+
+    def replace_by(self, other: Catalog) -> None:
+        """Have the published series of another catalog and no more; `other` is used up.
+
+        Refs that both have must be of the same series.
+        """
+        assert other.next_ref == self.next_ref, "refs are not given out twice"
+        self._interner, self._ref_map = other._interner, other._ref_map
+        self._postings, self._memo = other._postings, other._memo
+        self._used = self._refused = None
+        self._view = other.view()
 
     def bridge_gap(self, payload: bytes | memoryview) -> range:
         """Make stand-ins for series that are missing before those of `payload`; returns their refs.
@@ -222,15 +321,16 @@ class Catalog:
 
     def _resolve(
         self, rows: Rows
-    ) -> tuple[npt.NDArray[np.uint32], tuple[Reject, ...], tuple[MetadataEntry, ...]]:
-        """Refs u32[n] of all rows, NONE where nothing is stored; refusals; news about metrics.
+    ) -> tuple[npt.NDArray[np.uint32], tuple[Reject, ...], tuple[MetadataEntry, ...], int]:
+        """Refs u32[n] of all rows, NONE where nothing is stored; refusals; news; how many are shed.
 
         Labels of everything not found in the memo are parsed before the first insert, so that a
         malformed body leaves nothing behind.
         """
         refs, misses = self._memo.find(rows.hashes, rows.n)
+        self.note_used(refs)
         if rows.is_plain and not len(misses):
-            return refs, (), ()
+            return refs, (), (), 0
         n_stored = rows.sample_counts()
         refused_rows = _NO_ROWS
         if rows.nested is not None:
@@ -242,7 +342,7 @@ class Catalog:
         is_asked[refused_rows] = True
         asked = np.flatnonzero(is_asked)
         if not len(asked):
-            return refs, (), ()
+            return refs, (), (), 0
         given = rows.label_sets(asked)
         columns = rows.metadata_columns(asked) if self._type_and_unit_labels else None
         if columns is not None:
@@ -253,34 +353,43 @@ class Catalog:
             self._limits
         )
         found = self._insert_within_limit(canonical)
+        self.note_used(found)
         refs[missed] = found
         self._memo.insert(rows.hashes.reshape(-1, 2)[missed].ravel(), found)
         reasons = rejects.of_row_statuses(rows.statuses)
-        broken[(broken == kernels.LABELS_OK) & (found == NONE)] = rejects.SERIES_LIMIT
+        is_shed = (broken == kernels.LABELS_OK) & (found == NONE)
+        has_memory = self._max_series <= self.memory_max_series
+        broken[is_shed] = rejects.SERIES_LIMIT if has_memory else rejects.MEMORY_LIMIT
         reasons[missed] = broken
         refused = rejects.describe(
             rows, asked, given, reasons, limits=self._limits, max_series=self._max_series
         )
         stored = found != NONE
-        return refs, refused, self._series_metadata(rows, missed[stored], found[stored])
+        news = self._series_metadata(rows, missed[stored], found[stored])
+        return refs, refused, news, int(is_shed.sum())
 
     def _insert_within_limit(self, label_sets: LabelSets) -> npt.NDArray[np.uint32]:
         """Refs u32[R] of checked rows; NONE for empty rows and what the limit keeps out.
 
         Near the limit series are looked up before any of their symbols is kept.
         """
-        if len(label_sets) <= self._max_series - self.next_ref:
-            return label_sets.intern(self._interner, insert=True)
+        if len(label_sets) <= self._room:
+            return self._ref_map.refs_of(label_sets.intern(self._interner, insert=True))
         refs = label_sets.intern(self._interner, insert=False)
         sizes = np.diff(label_sets.row_ends, prepend=0)
         for _ in range(_LIMIT_ROUNDS_MAX):
-            room = self._max_series - self.next_ref
-            unknown = np.flatnonzero((refs == NONE) & (sizes > 0))[: max(room, 0)]
+            unknown = np.flatnonzero((refs == NONE) & (sizes > 0))[: max(self._room, 0)]
             if not len(unknown):
                 break
             label_sets.take(unknown).intern(self._interner, insert=True)
             refs = label_sets.intern(self._interner, insert=False)
-        return refs
+        return self._ref_map.refs_of(refs)
+
+    @property
+    def _room(self) -> int:
+        """New series that may come in."""
+        most = min(self._max_series, self.memory_max_series)
+        return min(most - self.n_series, NONE - 1 - self.next_ref)
 
     def _series_metadata(
         self, rows: Rows, which: npt.NDArray[np.int64], refs: npt.NDArray[np.uint32]
@@ -298,7 +407,8 @@ class Catalog:
         if not given.any():
             return ()
         state = self._interner.state()
-        metrics = metric_symbols(state, refs[given], self._keys)
+        series = self._ref_map.rows_of(refs[given], state.n_series).astype(np.uint32)
+        metrics = metric_symbols(state, series, self._keys)
         combined = np.stack((metrics, types[given] - 1, helps[given], units[given]))
         combined = combined[:, np.lexsort(combined)]
         first = np.ones(combined.shape[1], np.bool_)

@@ -1,7 +1,8 @@
 """Series as bytes: the payload of the log's series record and of a catalog segment.
 
 Format: docs/format/catalog.md. Every payload is self-contained: it carries the texts and pairs its
-series use, numbered from 0 inside it, so it can be read without any other payload.
+series use, numbered from 0 inside it, so it can be read without any other payload. Version 1 is of
+series with consecutive refs, version 2 of what is left of a run of refs.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import CorruptionError
+from tsengine.kernels.postings import gather_rows
 from tsengine.model.matchers import METRIC_NAME
 from tsengine.storage.interning import NONE, InternedState, Interner
+from tsengine.storage.ref_map import RefMap
 
-VERSION = 1
+DENSE_VERSION = 1
+SPARSE_VERSION = 2
 _HEADER = struct.Struct("<BxxxIIIIIQ")
+_SPAN = struct.Struct("<I")
 _COUNT_MAX = NONE - 1
 
 
@@ -26,10 +31,13 @@ class _Content:
     """A payload's arrays, ids local to it.
 
     Shapes: ``text: u8[.]``, ``text_ends: i64[K]``, ``pair_names, pair_values: u32[P]``,
-    ``row_ends: i64[S]``, ``pairs: u32[E]``.
+    ``row_ends: i64[S]``, ``pairs: u32[E]``. The series have ``refs: i64[S]``, ascending; there are
+    no others from ``first_ref`` up to ``next_ref``.
     """
 
     first_ref: int
+    next_ref: int
+    refs: npt.NDArray[np.int64]
     text: npt.NDArray[np.uint8]
     text_ends: npt.NDArray[np.int64]
     pair_names: npt.NDArray[np.uint32]
@@ -38,11 +46,45 @@ class _Content:
     pairs: npt.NDArray[np.uint32]
 
 
-def encode(state: InternedState, first_ref: int, n: int) -> bytes:
-    """Payload of series ``first_ref <= ref < first_ref + n``. Any thread."""
-    assert 0 <= first_ref <= first_ref + n <= state.n_series, "only series that exist"
-    offsets = state.row_offsets[first_ref : first_ref + n + 1]
-    global_pairs = state.row_pairs[offsets[0] : offsets[-1]]
+def encode(state: InternedState, refs: RefMap, first_ref: int, n: int) -> bytes:
+    """Payload of series ``first_ref <= ref < first_ref + n``, all of them there. Any thread."""
+    first_row = first_ref - refs.next_ref(0)
+    assert n == 0 or first_row >= len(refs.sparse), "only refs that have no holes among them"
+    assert 0 <= n <= state.n_series - first_row, "only series that exist"
+    offsets = state.row_offsets[first_row : first_row + n + 1]
+    pairs = state.row_pairs[offsets[0] : offsets[-1]]
+    return b"".join(_encoded(state, DENSE_VERSION, first_ref, b"", np.diff(offsets), pairs))
+
+
+def encode_sparse(
+    state: InternedState, refs: RefMap, kept: npt.NDArray[np.uint32], next_ref: int
+) -> bytes:
+    """Payload that says: below ``next_ref`` there are the series ``kept`` (ascending), no others.
+
+    Any thread.
+    """
+    rows = refs.rows_of(kept, state.n_series)
+    assert (rows >= 0).all(), "only series that exist"
+    starts = state.row_offsets[rows]
+    offsets = np.empty(len(rows) + 1, np.int64)
+    pairs = np.empty(int((state.row_offsets[rows + 1] - starts).sum()), np.uint32)
+    gather_rows(rows.astype(np.uint32), state.row_offsets, state.row_pairs, offsets, pairs)
+    gaps = kept.copy()
+    gaps[1:] -= kept[:-1]
+    pieces = _encoded(state, SPARSE_VERSION, 0, _SPAN.pack(next_ref), np.diff(offsets), pairs)
+    pieces.insert(-1, _packed(gaps))
+    return b"".join(pieces)
+
+
+def _encoded(
+    state: InternedState,
+    version: int,
+    first_ref: int,
+    span: bytes,
+    counts: npt.NDArray[np.int64],
+    global_pairs: npt.NDArray[np.uint32],
+) -> list[bytes]:
+    """Header, columns, texts of series with so many labels each and these pairs."""
     used_pairs, pairs = _numbered(global_pairs, state.n_pairs)
     names, values = state.pair_names[used_pairs], state.pair_values[used_pairs]
     used_symbols, both = _numbered(np.concatenate((names, values)), state.n_symbols)
@@ -51,16 +93,17 @@ def encode(state: InternedState, first_ref: int, n: int) -> bytes:
     sizes = ends - starts
     text = _gathered_text(state, starts, sizes)
     header = _HEADER.pack(
-        VERSION, first_ref, n, len(used_symbols), len(used_pairs), len(pairs), len(text)
+        version, first_ref, len(counts), len(used_symbols), len(used_pairs), len(pairs), len(text)
     )
-    columns = (sizes, both[: len(names)], both[len(names) :], np.diff(offsets), pairs)
-    return b"".join((header, *(_packed(column) for column in columns), text))
+    columns = (sizes, both[: len(names)], both[len(names) :], counts, pairs)
+    return [header, span, *(_packed(column) for column in columns), text]
 
 
-def decode(interner: Interner, payload: bytes | memoryview) -> None:
+def decode(interner: Interner, refs: RefMap, payload: bytes | memoryview) -> RefMap:
     """Take the payload's series over; those already there must be the same.
 
-    Nothing is taken over from a payload that breaks the format.
+    ``refs`` are those of the interner's rows; returns them with the new ones. Nothing is taken over
+    from a payload that breaks the format.
 
     Raises
     ------
@@ -69,21 +112,23 @@ def decode(interner: Interner, payload: bytes | memoryview) -> None:
     """
     content = _unpack(payload)
     _check(content)
-    n = len(content.row_ends)
-    n_known = interner.n_series
-    if content.first_ref > n_known:
-        raise CorruptionError(f"series {n_known} to {content.first_ref - 1} are missing")
-    expected = np.arange(content.first_ref, content.first_ref + n, dtype=np.int64)
+    n_rows = interner.n_series
+    next_ref = refs.next_ref(n_rows)
+    if content.first_ref > next_ref:
+        raise CorruptionError(f"series {next_ref} to {content.first_ref - 1} are missing")
+    expected = refs.rows_of(content.refs, n_rows)
+    is_new = expected < 0
+    if (content.refs[is_new] < next_ref).any():
+        raise CorruptionError("a series has the ref of one that was dropped")
     # What is known must be known by the same refs before anything new is taken over.
     found = _intern(interner, content, insert=False).astype(np.int64)
-    known = expected < n_known
-    if (found[known] != expected[known]).any() or (found[~known] != NONE).any():
+    if (found[~is_new] != expected[~is_new]).any() or (found[is_new] != NONE).any():
         raise CorruptionError("a series contradicts the one known by its ref")
-    if known.all():
-        return
-    refs = _intern(interner, content, insert=True)
-    if (refs != expected).any():
-        raise CorruptionError("a series occurs twice")
+    if is_new.any():
+        expected[is_new] = n_rows + np.arange(np.count_nonzero(is_new))
+        if (_intern(interner, content, insert=True) != expected).any():
+            raise CorruptionError("a series occurs twice")
+    return refs.extended(n_rows, content.refs[is_new], max(next_ref, content.next_ref))
 
 
 def first_ref_of(payload: bytes | memoryview) -> int:
@@ -149,11 +194,19 @@ def _unpack(payload: bytes | memoryview) -> _Content:
     version, first_ref, n_series, n_symbols, n_pairs, n_entries, n_text = _HEADER.unpack_from(
         payload
     )
-    if version != VERSION:
+    if version not in (DENSE_VERSION, SPARSE_VERSION):
         raise CorruptionError(f"series payload version {version} is not known", offset=0)
-    columns = []
     pos = _HEADER.size
-    for count in (n_symbols, n_pairs, n_pairs, n_series, n_entries):
+    lengths = [n_symbols, n_pairs, n_pairs, n_series, n_entries]
+    next_ref = first_ref + n_series
+    if version == SPARSE_VERSION:
+        if len(data) < pos + _SPAN.size:
+            raise CorruptionError("a series payload is cut short", offset=len(data))
+        (next_ref,) = _SPAN.unpack_from(payload, pos)
+        pos += _SPAN.size
+        lengths.append(n_series)
+    columns = []
+    for count in lengths:
         width = int(data[pos]) if pos < len(data) else 0
         if not 1 <= width <= 4 or len(data) - pos - 1 < width * count:
             raise CorruptionError("a column does not fit into the series payload", offset=pos)
@@ -162,16 +215,32 @@ def _unpack(payload: bytes | memoryview) -> _Content:
         column[:, :width] = planes.T
         columns.append(column.view("<u4").reshape(count))
         pos += 1 + width * count
-    sizes, names, values, counts, pairs = columns
+    sizes, names, values, counts, pairs = columns[:5]
+    refs = first_ref + np.arange(n_series, dtype=np.int64)
+    if version == SPARSE_VERSION:
+        refs = _refs_of_gaps(columns[5], first_ref, next_ref)
     text_ends = np.cumsum(sizes, dtype=np.int64)
     row_ends = np.cumsum(counts, dtype=np.int64)
     if len(data) - pos != n_text or n_text != (int(text_ends[-1]) if n_symbols else 0):
         raise CorruptionError("texts do not fill the series payload", offset=pos)
     if n_entries != (int(row_ends[-1]) if n_series else 0):
         raise CorruptionError("label counts do not add up", offset=pos)
-    if first_ref + n_series > _COUNT_MAX:
+    if next_ref > _COUNT_MAX:
         raise CorruptionError("series refs are out of range", offset=0)
-    return _Content(first_ref, data[pos:], text_ends, names, values, row_ends, pairs)
+    return _Content(
+        first_ref, next_ref, refs, data[pos:], text_ends, names, values, row_ends, pairs
+    )
+
+
+def _refs_of_gaps(
+    gaps: npt.NDArray[np.uint32], first_ref: int, next_ref: int
+) -> npt.NDArray[np.int64]:
+    """Refs i64[S] from the distance of each to the one before it, the first's to ``first_ref``."""
+    refs = first_ref + np.cumsum(gaps, dtype=np.int64)
+    ends = int(refs[-1]) if len(refs) else first_ref - 1
+    if (gaps[1:] == 0).any() or ends >= next_ref:
+        raise CorruptionError("series refs do not ascend", offset=0)
+    return refs
 
 
 def _check(content: _Content) -> None:

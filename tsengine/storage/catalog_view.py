@@ -14,16 +14,18 @@ from tsengine.model.matchers import METRIC_NAME, Matcher
 from tsengine.storage import matching
 from tsengine.storage.index import Postings, PostingsBuilder
 from tsengine.storage.interning import HashKeys, InternedState, find_pair, find_symbol
+from tsengine.storage.ref_map import RefMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CatalogView:
     """The series published at one moment. Implements `tsengine.model.labels.LabelDictionary`.
 
-    ``refs`` arguments are u32 arrays of refs below ``n_series``.
+    ``refs`` arguments are u32 arrays of refs that are there; `matching` works on rows of the state.
     """
 
     state: InternedState
+    refs: RefMap
     keys: HashKeys
     series_of_pairs: Postings
     pairs_of_names: Postings
@@ -33,18 +35,32 @@ class CatalogView:
     def of(
         cls,
         state: InternedState,
+        refs: RefMap,
         keys: HashKeys,
         postings: PostingsBuilder,
         regex_cache: matching.RegexCache,
     ) -> CatalogView:
         """View of a state whose rows the builder has been advanced to."""
-        series_of_pairs = postings.series_of_pairs(state)
-        return cls(state, keys, series_of_pairs, postings.pairs_of_names(state), regex_cache)
+        of_pairs, of_names = postings.series_of_pairs(state), postings.pairs_of_names(state)
+        return cls(state, refs, keys, of_pairs, of_names, regex_cache)
 
     @property
     def n_series(self) -> int:
-        """Number of series; refs are below it."""
+        """Number of series."""
         return self.state.n_series
+
+    @property
+    def next_ref(self) -> int:
+        """Refs are below it."""
+        return self.refs.next_ref(self.n_series)
+
+    def all_refs(self) -> npt.NDArray[np.uint32]:
+        """Every series: u32[S] ascending."""
+        return self.refs.refs_of(np.arange(self.n_series, dtype=np.uint32))
+
+    def has(self, refs: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Which refs, of any numbers, are there: bool[N]."""
+        return self.refs.has(refs, self.n_series)
 
     @property
     def n_symbols(self) -> int:
@@ -103,34 +119,36 @@ class CatalogView:
         `check` is called between matchers and may raise to give up. Raises QueryError for an
         invalid regular expression.
         """
-        return matching.find_series(self, matchers, check)
+        return self.refs.refs_of(matching.find_series(self, matchers, check))
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
         """Label sets of series, sorted by name bytewise; arrays are the caller's."""
-        refs = self._checked(refs)
-        starts = self.state.row_offsets[refs]
-        n_entries = int((self.state.row_offsets[refs.astype(np.int64) + 1] - starts).sum())
-        offsets = np.empty(len(refs) + 1, np.int64)
+        rows = self._rows(refs)
+        starts = self.state.row_offsets[rows]
+        n_entries = int((self.state.row_offsets[rows.astype(np.int64) + 1] - starts).sum())
+        offsets = np.empty(len(rows) + 1, np.int64)
         pairs = np.empty(n_entries, np.uint32)
-        kernels.gather_rows(refs, self.state.row_offsets, self.state.row_pairs, offsets, pairs)
+        kernels.gather_rows(rows, self.state.row_offsets, self.state.row_pairs, offsets, pairs)
         return LabelRows(offsets, pairs)
 
     def pair_column(self, refs: npt.NDArray[np.uint32], name: str) -> npt.NDArray[np.int64]:
-        """Pair id of one label of each series, -1 where it is absent: i64[S]."""
+        """Pair id of one label of each series, -1 where label or series is absent: i64[S]."""
         symbol = self.find_symbol(name)
-        if symbol == NO_ID:
-            return np.full(len(refs), NO_ID, np.int64)
-        return self.pair_column_of_symbol(refs, symbol)
+        rows = self.refs.rows_of(refs, self.n_series)
+        is_there = rows >= 0
+        column = np.full(len(refs), NO_ID, np.int64)
+        if symbol != NO_ID:
+            known = rows[is_there].astype(np.uint32)
+            column[is_there] = self.pair_column_of_symbol(known, symbol)
+        return column
 
     def pair_column_of_symbol(
-        self, refs: npt.NDArray[np.uint32], name: int
+        self, rows: npt.NDArray[np.uint32], name: int
     ) -> npt.NDArray[np.int64]:
-        """As `pair_column`, for the symbol of a label name."""
+        """As `pair_column`, for rows of the state and the symbol of a label name."""
         state = self.state
-        out = np.empty(len(refs), np.int64)
-        kernels.find_in_rows(
-            self._checked(refs), state.row_offsets, state.row_pairs, state.pair_names, name, out
-        )
+        out = np.empty(len(rows), np.int64)
+        kernels.find_in_rows(rows, state.row_offsets, state.row_pairs, state.pair_names, name, out)
         return out
 
     def label_names(self, refs: npt.NDArray[np.uint32] | None) -> list[str]:
@@ -151,7 +169,7 @@ class CatalogView:
         if refs is None:
             pairs = self.pairs_of_names.rows(symbol).astype(np.int64)
         else:
-            column = self.pair_column_of_symbol(refs, symbol)
+            column = self.pair_column_of_symbol(self._rows(refs), symbol)
             used = np.zeros(self.n_pairs, np.bool_)
             used[column[column >= 0]] = True
             pairs = np.flatnonzero(used)
@@ -196,12 +214,17 @@ class CatalogView:
         used[self.labels(refs).pairs] = True
         return np.flatnonzero(used)
 
-    def _checked(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        """The refs as a contiguous array, all below n_series: kernels rely on it."""
+    def _rows(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Rows of refs, contiguous and all below n_series: kernels rely on it."""
         refs = np.ascontiguousarray(refs, np.uint32)
-        if len(refs) and int(refs.max()) >= self.n_series:
-            raise IndexError(f"series ref {int(refs.max())} is not below {self.n_series}")
-        return refs
+        if self.refs.is_identity:
+            if len(refs) and int(refs.max()) >= self.n_series:
+                raise IndexError(f"series ref {int(refs.max())} is not below {self.n_series}")
+            return refs
+        rows = self.refs.rows_of(refs, self.n_series)
+        if (rows < 0).any():
+            raise IndexError(f"series ref {int(refs[rows < 0][0])} is not there")
+        return rows.astype(np.uint32)
 
 
 def _largest(counts: npt.NDArray[np.number], limit: int) -> npt.NDArray[np.int64]:

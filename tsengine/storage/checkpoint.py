@@ -1,8 +1,8 @@
 """Makes frozen heads durable as parts and commits every change of the manifest.
 
-The order is the promise (design: flush order): catalog segment, metadata, part, all fsynced; then
-the manifest by one rename; only then the log is trimmed. A crash in between leaves files that no
-manifest names; the next start removes them.
+The order is the promise (design: flush order): catalog segment, metadata, tombstones, exemplars,
+part, all fsynced; then the manifest by one rename; only then the log is trimmed. A crash in between
+leaves files that no manifest names; the next start removes them.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import StorageError, TsengineError
+from tsengine.errors import TsengineError
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.catalog_file import write_catalog_segment
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import HeadView
-from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry
+from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry, TombstoneEntry
+from tsengine.storage.mask import Mask
 from tsengine.storage.metadata_store import write_metadata
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import write_part
+from tsengine.storage.spans import without_hidden
 from tsengine.storage.state import FrozenHead
+from tsengine.storage.tombstones import Tombstone, write_tombstone
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -46,6 +50,7 @@ class Checkpointer:
         self._manifest = current
         self._replaced_exemplars: list[str] = []
         self._commit_lock = threading.Lock()
+        self.n_commits = 0
 
     @property
     def manifest(self) -> Manifest:
@@ -80,6 +85,7 @@ class Checkpointer:
                     self.discard(new_paths)
                 raise
             self._manifest = changed
+            self.n_commits += 1
 
     def _may_hold(self, changed: Manifest) -> bool:
         """Whether a failed swap may have put the manifest in place."""
@@ -119,6 +125,7 @@ class Checkpointer:
         try:
             segment = self._write_catalog(frozen, written)
             metadata_file = self._write_metadata(written)
+            saved = self._write_tombstones(frozen, written)
             exemplar_files = self._write_exemplars(frozen, written)
             entry = self._write_head(frozen, written)
             part = None
@@ -135,6 +142,7 @@ class Checkpointer:
                 catalog_segments=segments,
                 metadata_file=metadata_file or current.metadata_file,
                 exemplar_files=exemplar_files,
+                tombstones=_with_entries(current.tombstones, saved),
                 wal_floor=frozen.wal_floor,
                 next_ref=max(current.next_ref, frozen.next_ref),
                 next_seq=max(current.next_seq, frozen.next_seq),
@@ -142,9 +150,9 @@ class Checkpointer:
 
         previous = self._manifest.exemplar_files
         self.commit(change, written)
-        database.exemplars.commit(frozen.exemplar_mark, exemplar_files)
+        database.exemplars.commit(frozen.exemplar_mark, exemplar_files, saved)
         self._drop_exemplar_files(set(previous) - set(exemplar_files))
-        database.change_state(lambda state: state.with_flushed(frozen, part))
+        database.change_state(lambda state: state.with_flushed(frozen, part, saved))
 
     def _write_catalog(self, frozen: FrozenHead, written: list[str]) -> str | None:
         first = self._manifest.next_ref
@@ -170,6 +178,17 @@ class Checkpointer:
         write_metadata(self._fs, path, store.entries())
         self._fs.sync_dir(os.path.dirname(path))
         return name
+
+    def _write_tombstones(self, frozen: FrozenHead, written: list[str]) -> list[Tombstone]:
+        """Give files to the tombstones whose records go with the log; before exemplars get one."""
+        saved: list[Tombstone] = []
+        for tombstone in self._database.state.tombstones:
+            if tombstone.entry is None and tombstone.seq <= frozen.tombstone_seq:
+                name = filenames.tombstone_name(self.new_file_number())
+                written.append(filenames.tombstone_path(self._directory, name))
+                entry = write_tombstone(self._fs, self._directory, name, tombstone)
+                saved.append(replace(tombstone, entry=entry))
+        return saved
 
     def _write_exemplars(self, frozen: FrozenHead, written: list[str]) -> tuple[ExemplarEntry, ...]:
         """Files of all exemplars below the mark: those that stay, and a new one if need be."""
@@ -199,14 +218,15 @@ class Checkpointer:
         head = frozen.head
         if head.n_samples == 0:
             return None
-        catalog = self._database.state.catalog
+        state = self._database.state
+        catalog = state.catalog
         name = filenames.part_name(self.new_file_number())
         written.append(filenames.part_dir(self._directory, name))
         return write_part(
             self._fs,
             os.path.join(self._directory, filenames.PARTS_DIR),
             name,
-            chunks_of_head(head.view()),
+            chunks_of_head(head.view(), self._database.mask(state)),
             targets=lambda refs: targets_of(catalog, refs),
             seq_min=head.seq_min,
             seq_max=head.seq_max,
@@ -214,15 +234,29 @@ class Checkpointer:
         )
 
 
-def chunks_of_head(view: HeadView) -> Iterator[SeriesColumns]:
-    """A head's samples in pieces of series, so that a flush needs little memory beside the head."""
+def chunks_of_head(view: HeadView, mask: Mask | None = None) -> Iterator[SeriesColumns]:
+    """A head's samples in pieces of series, so that a flush needs little memory beside the head.
+
+    What a mask hides is left out.
+    """
     refs = view.refs()
     n_chunks = max(
         1, -(-view.n_samples // _CHUNK_SAMPLES), -(-view.histogram_bytes // _CHUNK_HISTOGRAM_BYTES)
     )
     for piece in np.array_split(refs, min(n_chunks, max(1, len(refs)))):
         if len(piece):
-            yield view.collect(piece, view.mint, view.maxt, with_starts=True)
+            columns = view.collect(piece, view.mint, view.maxt, with_starts=True)
+            spans = None
+            if mask is not None:
+                spans = mask.spans(columns.refs, view.seq_max, view.mint, view.maxt)
+            yield columns if spans is None else without_hidden(columns, spans)
+
+
+def _with_entries(
+    known: Sequence[TombstoneEntry], saved: Sequence[Tombstone]
+) -> tuple[TombstoneEntry, ...]:
+    added = [tombstone.entry for tombstone in saved if tombstone.entry is not None]
+    return tuple(sorted((*known, *added), key=lambda entry: entry.seq))
 
 
 def targets_of(catalog: CatalogView, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -234,10 +268,3 @@ def targets_of(catalog: CatalogView, refs: npt.NDArray[np.uint32]) -> npt.NDArra
     instance = catalog.pair_column(refs, "instance").astype(np.int64)
     target = ((job + 1) << 32) + instance + 1
     return np.where(target == 0, -1, target)
-
-
-def check_space(fs: FileSystem, directory: str, needed: int) -> None:
-    """Raise StorageError if a merge would not fit on the disk."""
-    free = fs.free_bytes(directory)
-    if free < needed:
-        raise StorageError(f"a merge needs {needed} bytes free, the disk has {free}")

@@ -20,6 +20,7 @@ from tsengine.storage.compaction_plan import PARTITION_MS, partition_range
 from tsengine.storage.filesystem import FileSystem, remove_tree
 from tsengine.storage.head_read import sorted_unique
 from tsengine.storage.manifest import PartEntry
+from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import Progress, Targets, write_part
 from tsengine.storage.pieces import expand_ranges
@@ -49,11 +50,13 @@ def merge_parts(
     progress: Progress | None = None,
     cancel: Cancel | None = None,
     partition_ms: int = PARTITION_MS,
+    mask: Mask | None = None,
 ) -> list[PartEntry]:
     """Write the samples of ``readers`` (ascending sequence) as one part per partition.
 
     ``directory`` is the folder of parts, ``next_name`` gives names that were never used. Samples
-    before ``cut_before_ms`` are left out. ``progress`` is told the samples written so far.
+    before ``cut_before_ms`` and those that ``mask`` hides are left out. ``progress`` is told the
+    samples written so far.
     Returns entries in the order of time; none for partitions that nothing is left of.
 
     Raises Closed when ``cancel`` is set, CorruptionError for damaged inputs, OSError as the file
@@ -75,7 +78,7 @@ def merge_parts(
                 fs,
                 directory,
                 names[-1],
-                _chunks(sources, mint, maxt, cancel),
+                _chunks(sources, mint, maxt, cancel, mask),
                 targets=targets,
                 seq_min=min(source.entry.seq_min for source in sources),
                 seq_max=max(source.entry.seq_max for source in sources),
@@ -105,7 +108,11 @@ def _partitions_of(readers: Sequence[PartReader], partition_ms: int) -> list[int
 
 
 def _chunks(
-    sources: Sequence[PartReader], mint: int, maxt: int, cancel: Cancel | None
+    sources: Sequence[PartReader],
+    mint: int,
+    maxt: int,
+    cancel: Cancel | None,
+    mask: Mask | None,
 ) -> Iterator[SeriesColumns]:
     """The merged samples of a closed range, some series at a time."""
     tables = [source.series_samples(mint, maxt) for source in sources]
@@ -118,7 +125,7 @@ def _chunks(
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         if cancel is not None and cancel.is_set():
             raise Closed("the merge was given up because the database closes")
-        yield read_columns(sources, [], refs[start:end], mint, maxt, with_start=True)
+        yield read_columns(sources, [], refs[start:end], mint, maxt, with_start=True, mask=mask)
 
 
 def _shifted(progress: Progress, n_before: int) -> Progress:

@@ -3,7 +3,8 @@
 Flushes write level 0, parts of any time span. A merge of level-0 parts splits them by partition (a
 UTC day, left-open and right-closed); merges of higher levels stay inside one partition. Eight
 parts of a level make one of the next, so a sample is rewritten about once per factor of eight.
-A partition that no new data is expected for is made one part as soon as that is cheap.
+A partition that no new data is expected for is made one part as soon as that is cheap; while a part
+that is still to be split touches it (a backfill under way) new data are expected.
 
 Two parts that overlap in time are ordered by their sequences: the later wins where times are equal.
 So a merge may not jump over a part that lies between its inputs in sequence and overlaps them.
@@ -53,18 +54,22 @@ def plan_compaction(
     """
     ordered = sorted(parts, key=lambda part: (part.seq_min, part.mint))
     spanning = [part for part in ordered if _is_unsplit(part, partition_ms)]
-    merges = []
-    if len(spanning) >= fan_in:
-        merges.append(_merge(spanning[:fan_in], ordered))
+    # More than one, so that a part that can't be read does not hold up all later ones.
+    merges = [
+        _merge(spanning[first : first + fan_in], ordered)
+        for first in range(0, len(spanning) - fan_in + 1, fan_in)
+    ]
     by_partition: dict[int, list[PartEntry]] = {}
     for part in ordered:
         if not _is_unsplit(part, partition_ms):
             by_partition.setdefault(partition_of(part.mint, partition_ms), []).append(part)
     newest = max((partition_of(part.maxt, partition_ms) for part in ordered), default=0)
+    awaited = [_touched(part, partition_ms) for part in spanning]
     for partition, members in sorted(by_partition.items(), reverse=True):
         run = _full_level(members, fan_in)
         # The day before the newest one still receives what was late by minutes.
-        if run is None and partition < newest - 1 and _is_settling_cheap(members):
+        is_closed = partition < newest - 1 and not any(partition in days for days in awaited)
+        if run is None and is_closed and _is_settling_cheap(members):
             run = members
         if run is not None:
             merges.append(_merge(run, ordered))
@@ -84,11 +89,37 @@ def plan_full_merge(parts: Sequence[PartEntry], *, partition_ms: int = PARTITION
     return merges
 
 
+def plan_urgent_compaction(
+    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS
+) -> list[Merge]:
+    """Merges that leave the fewest parts for the bytes they rewrite, whatever the levels are.
+
+    For when there are too many parts. Each makes one part of all that a partition has.
+    """
+    ordered = sorted(parts, key=lambda part: (part.seq_min, part.mint))
+    by_partition: dict[int, list[PartEntry]] = {}
+    for part in ordered:
+        if not _is_spanning(part, partition_ms):
+            by_partition.setdefault(partition_of(part.mint, partition_ms), []).append(part)
+    crowded = [members for members in by_partition.values() if len(members) > 1]
+    crowded.sort(key=lambda members: sum(p.size_bytes for p in members) / (len(members) - 1))
+    merges = [_merge(members, ordered) for members in crowded]
+    return [merge for merge in merges if merge is not None]
+
+
 def _is_unsplit(part: PartEntry, partition_ms: int) -> bool:
     """Whether the part has not been through a splitting merge."""
-    return part.level == 0 or (
-        partition_of(part.mint, partition_ms) != partition_of(part.maxt, partition_ms)
-    )
+    return part.level == 0 or _is_spanning(part, partition_ms)
+
+
+def _is_spanning(part: PartEntry, partition_ms: int) -> bool:
+    return partition_of(part.mint, partition_ms) != partition_of(part.maxt, partition_ms)
+
+
+def _touched(part: PartEntry, partition_ms: int) -> range:
+    """Partitions that a part may have samples in."""
+    first, last = partition_of(part.mint, partition_ms), partition_of(part.maxt, partition_ms)
+    return range(first, last + 1)
 
 
 def _full_level(members: Sequence[PartEntry], fan_in: int) -> list[PartEntry] | None:

@@ -87,7 +87,7 @@ class ComponentWriter:
     def finish(self, *, seq_min: int, seq_max: int, level: int) -> I64Array:
         """Sync everything; the numbers of the part's section COMPONENT_FILES."""
         self._encoder.sync()
-        index = self._encoder.finish(seq_min=seq_min, seq_max=seq_max, level=level)
+        index = self._encoder.finish(seq_min=seq_min, seq_max=seq_max, level=level, sections={})
         table = encode_table(
             ComponentTable(
                 np.concatenate(self._refs),

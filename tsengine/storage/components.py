@@ -69,6 +69,11 @@ class Components:
             raise CorruptionError("the components are not those of the table", path=path)
         return cls(directory, blocks, table)
 
+    @property
+    def remote_bytes(self) -> int:
+        """Bytes that are in an object store."""
+        return self._blocks.remote_bytes
+
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""
         self._blocks.close()

@@ -1,8 +1,10 @@
 """Exemplars of a database: recent ones in memory, older ones in files, with their own retention.
 
 The log writer adds batches. A freeze of the head takes a *mark*; its flush writes all batches below
-the mark to one file, and files are joined when they are many, expired exemplars left out. Readers
-take one immutable `ExemplarView`. The manifest names the live files (docs/format/exemplars.md).
+the mark to one file, and files are joined when they are many, expired exemplars left out. A delete
+takes its exemplars out of memory at once; in files they are hidden, until the next flush joins
+these files. Readers take one immutable `ExemplarView`. The manifest names the live files
+(docs/format/exemplars.md).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tsengine.storage.exemplar_records import decode_exemplars, encode_exemplars
 from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.manifest import ExemplarEntry
 from tsengine.storage.sealed_file import read_sealed, write_sealed
+from tsengine.storage.tombstones import Tombstone
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,12 +38,16 @@ U32Array = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class ExemplarView:
-    """What was stored at one moment: files by their entries, then batches, oldest first."""
+    """What was stored at one moment: files by their entries, then batches, oldest first.
+
+    ``deletes`` hide exemplars of files that are older than them.
+    """
 
     directory: str
     fs: FileSystem
     files: tuple[ExemplarEntry, ...]
     recent: tuple[ExemplarBatch, ...]
+    deletes: tuple[Tombstone, ...] = ()
 
     def find(self, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:
         """Exemplars with mint <= t <= maxt of the series ``refs`` (ascending).
@@ -50,7 +57,7 @@ class ExemplarView:
         """
         try:
             batches = [
-                read_exemplars(self.fs, self.directory, entry)
+                _kept(read_exemplars(self.fs, self.directory, entry), _hiding(self.deletes, entry))
                 for entry in self.files
                 if entry.mint <= maxt and entry.maxt >= mint
             ]
@@ -70,15 +77,18 @@ class ExemplarStore:
         files: Sequence[ExemplarEntry],
         *,
         n_recent_max: int,
+        deletes: Sequence[Tombstone] = (),
     ) -> None:
         self._fs = fs
         self._directory = directory
-        self._n_recent_max = n_recent_max
+        self.n_recent_max = n_recent_max
         self._lock = threading.Lock()
         self._files = tuple(files)
         self._recent: tuple[ExemplarBatch, ...] = ()
         self._n_recent = 0
         self._first = 0
+        self._deletes: tuple[Tombstone, ...] = ()
+        self._keep_deletes(deletes)
 
     def add(self, batch: ExemplarBatch) -> None:
         """Take a batch over; of too many unflushed ones the oldest go."""
@@ -87,10 +97,22 @@ class ExemplarStore:
         with self._lock:
             recent = [*self._recent, batch]
             self._n_recent += len(batch)
-            while self._n_recent > self._n_recent_max and len(recent) > 1:
+            while self._n_recent > self.n_recent_max and len(recent) > 1:
                 self._n_recent -= len(recent.pop(0))
                 self._first += 1
             self._recent = tuple(recent)
+
+    def delete(self, tombstone: Tombstone) -> None:
+        """Take out what a delete hides of everything that was added so far."""
+        with self._lock:
+            self._recent = tuple(_kept(batch, [tombstone]) for batch in self._recent)
+            self._n_recent = sum(len(batch) for batch in self._recent)
+            self._keep_deletes((*self._deletes, tombstone))
+
+    def is_hidden_by(self, tombstone: Tombstone) -> bool:
+        """Whether a live file may have exemplars that a tombstone hides."""
+        with self._lock:
+            return any(_hiding([tombstone], entry) for entry in self._files)
 
     def mark(self) -> int:
         """A number that tells what was added so far from what will be."""
@@ -100,13 +122,33 @@ class ExemplarStore:
     def view(self) -> ExemplarView:
         """What is stored now."""
         with self._lock:
-            return ExemplarView(self._directory, self._fs, self._files, self._recent)
+            return ExemplarView(self._directory, self._fs, self._files, self._recent, self._deletes)
+
+    def refs(self, floor_ms: int | None) -> list[U32Array]:
+        """Series of everything stored, files before ``floor_ms`` left out; may repeat.
+
+        What a damaged file held can't be read any more and does not count. Raises OSError.
+        """
+        view = self.view()
+        files = [e for e in view.files if floor_ms is None or e.maxt >= floor_ms]
+        found = [batch.refs for batch in view.recent]
+        for entry in files:
+            try:
+                found.append(read_exemplars(self._fs, self._directory, entry).refs)
+            except (CorruptionError, UnsupportedFormat) as error:
+                _LOG.error("exemplars keep no series: %s", error)
+        return found
 
     @property
     def n_exemplars(self) -> int:
         """Stored exemplars, repeated ones counted each time."""
         with self._lock:
             return self._n_recent + sum(entry.n for entry in self._files)
+
+    @property
+    def n_recent(self) -> int:
+        """Exemplars in memory."""
+        return self._n_recent
 
     @property
     def has_unsaved(self) -> bool:
@@ -119,18 +161,24 @@ class ExemplarStore:
     ) -> tuple[ExemplarEntry | None, tuple[ExemplarEntry, ...]]:
         """Write the batches below a mark to a file, joined with all others if these are many.
 
+        Files in which deletes hide exemplars are joined with it in any case.
+
         Exemplars before ``floor_ms`` and all but the newest ``n_max`` are left out. Returns the
         new file (None: nothing to write) and the files that stay beside it. Raises OSError.
         """
         with self._lock:
             # In one step: the writer of the log may drop the oldest at any time.
             batches = list(self._recent[: max(0, mark - self._first)])
-            files = self._files
+            files, deletes = self._files, self._deletes
         kept = [e for e in files if floor_ms is None or e.maxt >= floor_ms]
         n_in_all = sum(len(b) for b in batches) + sum(e.n for e in kept)
         if len(kept) >= FILES_MAX or n_in_all > n_max:
-            read, kept = self._read_whole(kept)
-            batches = read + batches
+            joining = kept
+        else:
+            joining = [entry for entry in kept if _hiding(deletes, entry)]
+        read, damaged = self._read_whole(joining, deletes)
+        kept = damaged + [entry for entry in kept if entry not in joining]
+        batches = read + batches
         joined = join_batches(batches)
         rows = np.arange(len(joined))
         if floor_ms is not None:
@@ -147,24 +195,40 @@ class ExemplarStore:
         t_ms = joined.t_ms
         return ExemplarEntry(name, int(t_ms.min()), int(t_ms.max()), len(joined), size), tuple(kept)
 
-    def commit(self, mark: int, files: Sequence[ExemplarEntry]) -> None:
-        """The manifest names ``files`` now, which hold everything below the mark."""
+    def commit(
+        self, mark: int, files: Sequence[ExemplarEntry], saved: Sequence[Tombstone] = ()
+    ) -> None:
+        """The manifest names ``files`` now, which hold everything below the mark.
+
+        Tombstones ``saved`` have files now, older ones than a new file of exemplars.
+        """
         with self._lock:
             n_written = max(0, mark - self._first)
             self._n_recent -= sum(len(batch) for batch in self._recent[:n_written])
             self._recent = self._recent[n_written:]
             self._first += n_written
             self._files = tuple(files)
+            numbered = {tombstone.seq: tombstone for tombstone in saved}
+            self._keep_deletes([numbered.get(t.seq, t) for t in self._deletes])
+
+    def _keep_deletes(self, deletes: Sequence[Tombstone]) -> None:
+        """Keep those that hide something of a file, or of one that is being written."""
+        self._deletes = tuple(
+            t
+            for t in deletes
+            if t.entry is None or any(_hiding([t], entry) for entry in self._files)
+        )
 
     def _read_whole(
-        self, entries: Sequence[ExemplarEntry]
+        self, entries: Sequence[ExemplarEntry], deletes: Sequence[Tombstone]
     ) -> tuple[list[ExemplarBatch], list[ExemplarEntry]]:
         """Contents of files, and those that can't be read: they stay, and hold up no flush."""
         read: list[ExemplarBatch] = []
         damaged: list[ExemplarEntry] = []
         for entry in entries:
             try:
-                read.append(read_exemplars(self._fs, self._directory, entry))
+                batch = read_exemplars(self._fs, self._directory, entry)
+                read.append(_kept(batch, _hiding(deletes, entry)))
             except (CorruptionError, UnsupportedFormat, OSError) as error:
                 _LOG.error("exemplars are not joined: %s", error)
                 damaged.append(entry)
@@ -182,6 +246,31 @@ def read_exemplars(fs: FileSystem, directory: str, entry: ExemplarEntry) -> Exem
     if len(batch) != entry.n:
         raise CorruptionError(f"{len(batch)} exemplars instead of {entry.n}", path=path)
     return batch
+
+
+def _hiding(deletes: Sequence[Tombstone], entry: ExemplarEntry) -> list[Tombstone]:
+    """Those that may hide something of a file: they touch it, and are newer.
+
+    A tombstone with a file is newer than files of lower numbers; one that only the log has is newer
+    than all, since the flush that writes exemplars of later records writes its file too.
+    """
+    file_number = filenames.parse_exemplar_name(entry.name)
+    assert file_number is not None, "manifests name files of ours"
+    return [
+        tombstone
+        for tombstone in deletes
+        if tombstone.touches(entry.mint, entry.maxt)
+        and (tombstone.file_number is None or tombstone.file_number > file_number)
+    ]
+
+
+def _kept(batch: ExemplarBatch, deletes: Sequence[Tombstone]) -> ExemplarBatch:
+    """A batch without what deletes hide."""
+    is_hidden = np.zeros(len(batch), np.bool_)
+    for tombstone in deletes:
+        inside = (batch.t_ms >= tombstone.mint) & (batch.t_ms <= tombstone.maxt)
+        is_hidden |= inside & np.isin(batch.refs, tombstone.refs)
+    return batch.take(np.flatnonzero(~is_hidden)) if is_hidden.any() else batch
 
 
 def _matching(batch: ExemplarBatch, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:

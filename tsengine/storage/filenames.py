@@ -3,6 +3,8 @@
     manifest            what is live (docs/format/manifest.md)
     manifest.tmp        the next manifest while it is written
     lock                held by the one writer
+    ballast             given up when the disk is full, so that a flush has room
+    probe.tmp           written and removed to see if the disk takes writes again
     wal/0000000001.wal  segments of the log (docs/format/wal.md)
     parts/0000000002/   one part: immutable, a folder
     catalog/0000000003.cat
@@ -10,6 +12,9 @@
     exemplars/0000000005.ex
     tiers/0000000006/   windows of samples: a part as those above
     tombstones/0000000007.tomb
+    snapshots/NAME/     databases made of hard links; NAME.0123abcd.tmp while they are built
+    quarantine/         damaged files that `check` has put aside
+    cold-cache/         blocks of files in an object store, whose stubs end in `.cold`
 
 Numbers have ten digits, are never reused, and come from the manifest's next_file_number; those of
 log segments are counted by the log. A name may end in `.damaged`: kept for a human, never read.
@@ -23,6 +28,8 @@ import re
 MANIFEST = "manifest"
 MANIFEST_TMP = "manifest.tmp"
 LOCK = "lock"
+BALLAST = "ballast"
+PROBE = "probe.tmp"
 WAL_DIR = "wal"
 PARTS_DIR = "parts"
 CATALOG_DIR = "catalog"
@@ -30,6 +37,11 @@ METADATA_DIR = "metadata"
 EXEMPLARS_DIR = "exemplars"
 TIERS_DIR = "tiers"
 TOMBSTONES_DIR = "tombstones"
+SNAPSHOTS_DIR = "snapshots"
+QUARANTINE_DIR = "quarantine"
+COLD_CACHE_DIR = "cold-cache"
+RESTORING = "restoring"
+"""Stands in a directory that a restore has not finished; it can't be opened."""
 DIRS = (WAL_DIR, PARTS_DIR, CATALOG_DIR, METADATA_DIR)
 """Folders that every database has; the others are made when there is something for them."""
 
@@ -40,8 +52,10 @@ EXEMPLARS_SUFFIX = ".ex"
 TOMBSTONES_SUFFIX = ".tomb"
 TMP_SUFFIX = ".tmp"
 DAMAGED_SUFFIX = ".damaged"
+STUB_SUFFIX = ".cold"
 
 _NUMBER = re.compile(r"[0-9]{10,20}")
+_UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")
 
 
 def manifest_path(directory: str) -> str:
@@ -57,6 +71,16 @@ def manifest_tmp_path(directory: str) -> str:
 def lock_path(directory: str) -> str:
     """The file whose lock makes a process the writer."""
     return os.path.join(directory, LOCK)
+
+
+def ballast_path(directory: str) -> str:
+    """What is given up when the disk is full."""
+    return os.path.join(directory, BALLAST)
+
+
+def probe_path(directory: str) -> str:
+    """What is written to see if the disk takes writes again."""
+    return os.path.join(directory, PROBE)
 
 
 def wal_dir(directory: str) -> str:
@@ -142,6 +166,46 @@ def tombstone_name(number: int) -> str:
 def tombstone_path(directory: str, name: str) -> str:
     """The tombstone ``name``."""
     return os.path.join(directory, TOMBSTONES_DIR, name)
+
+
+def snapshots_dir(directory: str) -> str:
+    """Folder of the snapshots that are kept inside a database's own directory."""
+    return os.path.join(directory, SNAPSHOTS_DIR)
+
+
+def unfinished_snapshot(path: str, unique: str) -> str:
+    """Where the snapshot ``path`` is built; ``unique`` has 8 hexadecimal digits."""
+    return f"{path}.{unique}{TMP_SUFFIX}"
+
+
+def is_unfinished_snapshot(name: str) -> bool:
+    """Whether a name in the snapshots' folder was made by `unfinished_snapshot`."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def quarantine_dir(directory: str) -> str:
+    """Folder of damaged files that were put aside."""
+    return os.path.join(directory, QUARANTINE_DIR)
+
+
+def cold_cache_dir(directory: str) -> str:
+    """Folder of blocks that were read from an object store."""
+    return os.path.join(directory, COLD_CACHE_DIR)
+
+
+def stub_path(path: str) -> str:
+    """Says where the file ``path`` is, when it is in an object store."""
+    return path + STUB_SUFFIX
+
+
+def is_stub(path: str) -> bool:
+    """Whether a path was made by `stub_path`."""
+    return path.endswith(STUB_SUFFIX)
+
+
+def restoring_path(directory: str) -> str:
+    """Says that a restore into the directory is not finished."""
+    return os.path.join(directory, RESTORING)
 
 
 def damaged_path(path: str) -> str:

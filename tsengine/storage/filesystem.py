@@ -15,7 +15,17 @@ from typing import Protocol
 
 from tsengine.errors import Full, StorageError
 
-_FULL_OR_FAILING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
+_ALLOCATE_PIECE = 1 << 20
+NO_SPACE, READ_ONLY, IO_ERROR = "no_space", "read_only", "io_error"
+DISK_FAILURES = (NO_SPACE, READ_ONLY, IO_ERROR)
+"""Why a disk takes no writes."""
+_FAILURE_OF_ERRNO = {
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: NO_SPACE,
+    errno.EFBIG: NO_SPACE,
+    errno.EROFS: READ_ONLY,
+    errno.EIO: IO_ERROR,
+}
 
 
 class AppendFile(Protocol):
@@ -75,6 +85,10 @@ class FileSystem(Protocol):
         """Make or replace a file's content and fsync it; not atomic, the name is not synced."""
         ...
 
+    def allocate(self, path: str, size: int) -> None:
+        """Make or replace a file of so many bytes that has its place on the disk; not synced."""
+        ...
+
     def rename(self, source: str, target: str) -> None:
         """Move a file or folder atomically, replacing a file; durable after `sync_dir`."""
         ...
@@ -116,10 +130,15 @@ class FileSystem(Protocol):
         ...
 
 
+def disk_failure(error: OSError) -> str | None:
+    """One of `DISK_FAILURES`; None for an error that is not the disk's."""
+    return None if error.errno is None else _FAILURE_OF_ERRNO.get(error.errno)
+
+
 def storage_error(error: OSError, doing: str) -> StorageError:
     """Our error for one of the system: Full for a full or failing disk, else StorageError."""
     text = f"{doing}: {error.strerror or error}"
-    if error.errno in _FULL_OR_FAILING:
+    if disk_failure(error) is not None:
         return Full(text)
     return StorageError(text)
 
@@ -233,6 +252,19 @@ class LocalFileSystem:
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
+
+    def allocate(self, path: str, size: int) -> None:
+        """See `FileSystem.allocate`."""
+        fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, size)
+                return
+            piece = memoryview(bytes(min(size, _ALLOCATE_PIECE)))
+            while size > 0:
+                size -= os.write(fd, piece[:size])
+        finally:
+            os.close(fd)
 
     def rename(self, source: str, target: str) -> None:
         """See `FileSystem.rename`."""

@@ -22,6 +22,7 @@ from tsengine.model.histograms import (
     without_handles,
 )
 from tsengine.storage.head_read import HeadPieces, HeadView
+from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.pieces import I64Array, Pieces, U32Array, U64Array, expand_ranges
 
@@ -204,22 +205,33 @@ def find(
     refs: U32Array,
     mint: int,
     maxt: int,
+    mask: Mask | None = None,
 ) -> Found:
-    """Pieces of the series ``refs`` (ascending) that have samples in the closed range."""
+    """Pieces of the series ``refs`` (ascending) that have samples in the closed range.
+
+    What a mask hides is not among them.
+    """
+    hidden = None if mask is None else mask.touching(refs, mint, maxt)
     assert (refs[1:] > refs[:-1]).all(), "refs ascend; rows are found by binary search"
     owners: list[PartReader | HeadView] = []
     sources: list[Pieces] = []
     has_histogram: list[BoolArray] = []
     for part in parts:
         if part.entry.mint <= maxt and part.entry.maxt >= mint:
-            pieces = part.pieces(refs, mint, maxt)
+            windows = None if hidden is None else hidden.windows(part.entry.seq_max)
+            if windows is not None:
+                windows = [w for w in windows if w.touches(part.entry.mint, part.entry.maxt)]
+                if not windows:
+                    continue
+            pieces = part.pieces(refs, mint, maxt, windows)
             if len(pieces.rows):
                 owners.append(part)
                 sources.append(pieces)
                 has_histogram.append(pieces.has_histogram)
     for head in heads:
         if head.mint <= maxt and head.maxt >= mint:
-            recent = HeadPieces(head, refs, mint, maxt)
+            spans = None if hidden is None else hidden.spans(head.seq_max)
+            recent = HeadPieces(head, refs, mint, maxt, spans)
             if len(recent.rows):
                 owners.append(head)
                 sources.append(recent)

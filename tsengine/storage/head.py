@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import handles, is_handle, rows_of
 from tsengine.storage.head_histograms import HeadHistograms
-from tsengine.storage.head_read import HeadView, RefCache, Run, sort_run
+from tsengine.storage.head_read import DAY_MS, HeadView, RefCache, Run, sort_run
 
 __all__ = ["RUN_ROWS_MAX", "Head", "HeadView"]
 
@@ -41,6 +41,7 @@ class _Published:
     maxt: int
     seq_min: int
     seq_max: int
+    days: frozenset[int]
 
 
 class Head:
@@ -54,7 +55,7 @@ class Head:
         self._cache = RefCache()
         self._frozen = False
         self._open = _OpenRun()
-        self._publish(_Published((), HeadHistograms(), 0, 0, _I64_MAX, _I64_MIN, 0, 0))
+        self._publish(_Published((), HeadHistograms(), 0, 0, _I64_MAX, _I64_MIN, 0, 0, frozenset()))
 
     def append(self, batch: SampleBatch, seq: int) -> None:
         """Add a batch's rows; they are visible to views taken afterwards.
@@ -96,6 +97,7 @@ class Head:
                 max(state.maxt, int(batch.t_ms.max())),
                 state.seq_min if state.n_samples else seq,
                 seq,
+                state.days | _days_of(batch.t_ms),
             )
         )
 
@@ -120,6 +122,7 @@ class Head:
                 state.maxt,
                 state.seq_min,
                 state.seq_max,
+                state.days,
             )
         )
 
@@ -180,6 +183,8 @@ class Head:
             mint=state.mint,
             maxt=state.maxt,
             n_samples=state.n_samples,
+            seq_max=state.seq_max,
+            days=state.days,
             histograms=state.histograms,
             cache=self._cache,
         )
@@ -219,6 +224,12 @@ class _OpenRun:
         start_ms = None if self.start_ms is None else self.start_ms[:n]
         run = sort_run(self.refs[:n], self.t_ms[:n], self.bits[:n], start_ms)
         return run.with_histogram_refs()
+
+
+def _days_of(t_ms: npt.NDArray[np.int64]) -> frozenset[int]:
+    """UTC days of some times, left-open and right-closed; at least one time."""
+    days = (np.maximum(t_ms, _I64_MIN + 1) - 1) // DAY_MS
+    return frozenset(days[np.flatnonzero(np.diff(days, prepend=days[0] - 1))].tolist())
 
 
 def _renumbered(batch: SampleBatch, first_row: int) -> SampleBatch:

@@ -6,7 +6,7 @@ two threads at once, with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,9 @@ from tsengine.storage.pieces import (
     offsets_of,
     settle,
 )
+from tsengine.storage.spans import Span, spans_of, without_hidden
 
+DAY_MS = 86_400_000
 _FILTER_BITS = 16
 _NUMBER_BYTES = 12
 """Memory of a number of a histogram: key and count of a bucket."""
@@ -145,7 +147,7 @@ class HeadView:
 
     __slots__ = (
         "_bits", "_cache", "_histograms", "_refs", "_refs_union", "_sealed", "_start_ms", "_t_ms",
-        "maxt", "mint", "n_samples",
+        "days", "maxt", "mint", "n_samples", "seq_max",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +161,8 @@ class HeadView:
         mint: int,
         maxt: int,
         n_samples: int,
+        seq_max: int,
+        days: frozenset[int],
         histograms: HeadHistograms,
         cache: RefCache,
     ) -> None:
@@ -173,6 +177,19 @@ class HeadView:
         self.mint = mint
         self.maxt = maxt
         self.n_samples = n_samples
+        self.seq_max = seq_max
+        self.days = days
+
+    def touched_spans(self) -> list[tuple[int, int]]:
+        """Closed ranges of time, ascending, outside of which it has no samples; whole days."""
+        spans: list[tuple[int, int]] = []
+        for day in sorted(self.days):
+            first, last = day * DAY_MS + 1, (day + 1) * DAY_MS
+            if spans and spans[-1][1] == first - 1:
+                spans[-1] = (spans[-1][0], last)
+            else:
+                spans.append((first, last))
+        return [(max(first, self.mint), min(last, self.maxt)) for first, last in spans]
 
     def refs(self) -> U32Array:
         """Series with samples: ``u32[S]`` ascending, shared, not to be written."""
@@ -358,8 +375,17 @@ class HeadPieces:
         "_columns", "_view", "first_t", "keys", "last_t", "may_be_stale", "rows", "sizes"
     )  # fmt: skip
 
-    def __init__(self, view: HeadView, refs: U32Array, mint: int, maxt: int) -> None:
+    def __init__(
+        self,
+        view: HeadView,
+        refs: U32Array,
+        mint: int,
+        maxt: int,
+        hidden: Sequence[Span] | None = None,
+    ) -> None:
         columns = view.collect_bits(refs, mint, maxt)
+        if hidden is not None:
+            columns = without_hidden(columns, spans_of(columns.refs, refs, hidden))
         self._view = view
         self._columns = columns
         starts, ends = columns.offsets[:-1], columns.offsets[1:]

@@ -242,6 +242,8 @@ def create(fs: FileSystem, directory: str) -> Manifest:
         fs.mkdir(directory)
         if fs.exists(filenames.manifest_path(directory)):
             raise StorageError(f"{directory} has a manifest already")
+        if fs.exists(filenames.restoring_path(directory)):
+            raise StorageError(f"a restore into {directory} was not finished; run it again")
         for folder in filenames.DIRS:
             path = os.path.join(directory, folder)
             fs.mkdir(path)
@@ -309,6 +311,9 @@ def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
             segment = filenames.parse_wal_name(name)
             if segment is not None and segment < manifest.wal_floor:
                 found.append(filenames.wal_path(directory, segment))
+        for name in _names(fs, filenames.snapshots_dir(directory)):
+            if filenames.is_unfinished_snapshot(name):
+                found.append(os.path.join(filenames.snapshots_dir(directory), name))
         if fs.exists(filenames.manifest_tmp_path(directory)):
             found.append(filenames.manifest_tmp_path(directory))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Matchers to series refs.
+"""Matchers to series, told by their rows in the catalog's state.
 
 A matcher becomes a `PairCondition`: a set of pairs of its label, which a series must have one of
 or must have none of. An absent label has the empty value; stored values are never empty. So a
@@ -76,7 +76,7 @@ class Matchable(Protocol):
         ...
 
     def pair_column_of_symbol(
-        self, refs: npt.NDArray[np.uint32], name: int
+        self, rows: npt.NDArray[np.uint32], name: int
     ) -> npt.NDArray[np.int64]:
         """Each series' pair of one label, -1 where absent."""
         ...
@@ -92,12 +92,15 @@ class PairCondition:
 
 
 def find_series(
-    view: Matchable, matchers: Sequence[Matcher], check: Callable[[], None] | None = None
+    view: Matchable,
+    matchers: Sequence[Matcher],
+    check: Callable[[], None] | None = None,
+    among: npt.NDArray[np.uint32] | None = None,
 ) -> npt.NDArray[np.uint32]:
-    """Refs of the view's series that fulfil all matchers, ascending: u32[S].
+    """Rows of the view's series that fulfil all matchers, ascending: u32[S].
 
-    `check` is called between matchers and may raise to give up. Raises QueryError for an invalid
-    regular expression.
+    `check` is called between matchers and may raise to give up. Only rows ``among`` those given
+    (ascending) are looked at. Raises QueryError for an invalid regular expression.
     """
     # All are compiled before the first is answered: an invalid one must not hide behind an
     # empty result.
@@ -114,7 +117,9 @@ def find_series(
         conditions.append(condition)
     costs = {id(condition): _cost(view, condition) for condition in conditions}
     conditions.sort(key=lambda condition: (condition.negated, costs[id(condition)]))
-    if not conditions or conditions[0].negated:
+    if among is not None:
+        found = among
+    elif not conditions or conditions[0].negated:
         found = np.arange(view.state.n_series, dtype=np.uint32)
     else:
         found = _series_with(view, conditions.pop(0).pairs)
@@ -123,6 +128,12 @@ def find_series(
             break
         found = found[_fulfilled(view, condition, found, costs[id(condition)])]
     return found
+
+
+def check_matchers(matchers: Sequence[Matcher]) -> None:
+    """Raise QueryError for an invalid regular expression."""
+    for matcher in matchers:
+        _pattern(matcher)
 
 
 def _pattern(matcher: Matcher) -> Pattern:
@@ -215,15 +226,15 @@ def _series_with(view: Matchable, pairs: npt.NDArray[np.uint32]) -> npt.NDArray[
 
 
 def _fulfilled(
-    view: Matchable, condition: PairCondition, refs: npt.NDArray[np.uint32], cost: int
+    view: Matchable, condition: PairCondition, rows: npt.NDArray[np.uint32], cost: int
 ) -> npt.NDArray[np.bool_]:
-    """Which of the refs fulfil a condition: bool[S]."""
-    if cost + view.state.n_series // 64 < _ROW_TEST_COST * len(refs):
+    """Which of the rows fulfil a condition: bool[S]."""
+    if cost + view.state.n_series // 64 < _ROW_TEST_COST * len(rows):
         marks = np.zeros(view.state.n_series, np.bool_)
         view.series_of_pairs.mark(condition.pairs, marks, True)
-        has_one = marks[refs]
+        has_one = marks[rows]
     else:
-        column = view.pair_column_of_symbol(refs, condition.name)
+        column = view.pair_column_of_symbol(rows, condition.name)
         wanted = np.zeros(view.state.n_pairs + 1, np.bool_)
         wanted[condition.pairs] = True
         # An absent label is -1: the last cell, which stays False.

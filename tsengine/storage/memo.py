@@ -7,6 +7,8 @@ resolved here without a look at a single label. Writer lane only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,18 @@ from tsengine.kernels import catalog as kernels
 
 _SLOT_BYTES = 20
 _N_SLOTS_MIN = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoEntries:
+    """Fingerprints u64[2n] and their refs u32[n]."""
+
+    hashes: npt.NDArray[np.uint64]
+    refs: npt.NDArray[np.uint32]
+
+    def take(self, kept: npt.NDArray[np.bool_]) -> MemoEntries:
+        """Some of the entries: bool[n]."""
+        return MemoEntries(self.hashes.reshape(-1, 2)[kept].ravel(), self.refs[kept])
 
 
 class SenderMemo:
@@ -57,6 +71,12 @@ class SenderMemo:
         while 2 * (self._n_taken + n) > self.n_slots and self.n_slots < self._n_slots_max:
             self._grow()
         self._n_taken += kernels.memo_insert(hashes, refs, n, self._keys, self._refs)
+
+    def entries(self) -> MemoEntries:
+        """A copy of everything that is known."""
+        kept = self._refs != 0
+        found = MemoEntries(self._keys, self._refs).take(kept)
+        return MemoEntries(found.hashes, found.refs - np.uint32(1))
 
     def _allocate(self, n_slots: int) -> None:
         self._keys = np.zeros(2 * n_slots, np.uint64)

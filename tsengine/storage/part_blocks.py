@@ -6,7 +6,7 @@ Thread-safe; nothing changes after opening.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import google_crc32c
 import numpy as np
@@ -14,11 +14,13 @@ import numpy as np
 from tsengine.errors import CorruptionError
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage import part_format
+from tsengine.storage.cold import ColdFile
 from tsengine.storage.filesystem import FileSystem, ReadFile
 from tsengine.storage.part_format import PartHeader, SectionEntry
 from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
 from tsengine.storage.part_select import HistogramsOf, PartPieces, count_samples
 from tsengine.storage.pieces import U32Array, offsets_of
+from tsengine.storage.spans import Span
 
 _VERIFY_BYTES = 4 * 1024 * 1024
 
@@ -73,6 +75,11 @@ class PartBlocks:
             raise
         return cls(directory, header, index, axes, values)
 
+    @property
+    def remote_bytes(self) -> int:
+        """Bytes that are in an object store."""
+        return sum(f.size for f in (self._axes, self._values) if isinstance(f, ColdFile))
+
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""
         self._axes.close()
@@ -84,11 +91,13 @@ class PartBlocks:
         mint: int,
         maxt: int,
         histograms: HistogramsOf | None = None,
+        windows: Sequence[Span] | None = None,
     ) -> PartPieces:
         """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
         return PartPieces(
-            self.index, self._axes, self._values, self._directory, refs, mint, maxt, histograms
-        )
+            self.index, self._axes, self._values, self._directory, refs, mint, maxt, histograms,
+            windows,
+        )  # fmt: skip
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
         """Samples of the series in a closed time range, a close guess if many axes are cut by it.

@@ -7,6 +7,7 @@ chunks that the caller hands in, plus the index's columns.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import google_crc32c
@@ -23,6 +24,7 @@ from tsengine.storage.axis_layout import Layout, lay_out
 from tsengine.storage.filesystem import AppendFile, FileSystem
 from tsengine.storage.head_read import copy_plain
 from tsengine.storage.part_format import VECTOR_ROWS, PartHeader, Section
+from tsengine.storage.part_index import REQUIRED_SECTIONS
 from tsengine.storage.part_stats import columns_of_stats
 from tsengine.storage.pieces import (
     I64Array,
@@ -119,7 +121,9 @@ class _KnownAxes:
 class PartEncoder:
     """A folder under way: its payload files and the columns of its index."""
 
-    def __init__(self, fs: FileSystem, path: str, ladder_ms: tuple[int, ...]) -> None:
+    def __init__(
+        self, fs: FileSystem, path: str, ladder_ms: tuple[int, ...], *, with_statistics: bool = True
+    ) -> None:
         fs.mkdir(path)
         self._fs = fs
         self._path = path
@@ -130,7 +134,10 @@ class PartEncoder:
         self._values = _PayloadFile(
             fs, os.path.join(path, part_format.VALUES_FILE), part_format.VALUES_MAGIC
         )
-        self._columns: dict[int, list[npt.NDArray[np.integer]]] = {}
+        self._with_statistics = with_statistics
+        self._columns: dict[int, list[npt.NDArray[np.integer]]] = {
+            section: [] for section in REQUIRED_SECTIONS
+        }
         self._known = _KnownAxes()
         self._n_axes = self._n_patterns = 0
         self._last_ref = -1
@@ -175,12 +182,9 @@ class PartEncoder:
         self._values.sync()
 
     def finish(
-        self, *, seq_min: int, seq_max: int, level: int, component_files: I64Array | None = None
+        self, *, seq_min: int, seq_max: int, level: int, sections: Mapping[int, I64Array]
     ) -> WrittenIndex:
-        """Write and sync the index; `sync` was called.
-
-        ``component_files`` are the numbers of the section COMPONENT_FILES, if there is to be one.
-        """
+        """Write and sync the index with these further ``sections``; `sync` was called."""
         header = PartHeader(
             level=level,
             mint=self._mint,
@@ -195,12 +199,10 @@ class PartEncoder:
             values_crc=self._values.crc,
         )
         columns = {
-            number: np.concatenate(pieces).astype(np.int64)
+            number: np.concatenate(pieces or [np.empty(0, np.int64)]).astype(np.int64)
             for number, pieces in self._columns.items()
         }
-        if component_files is not None:
-            columns[Section.COMPONENT_FILES] = component_files
-        index = part_format.encode_index(header, columns)
+        index = part_format.encode_index(header, {**columns, **sections})
         self._fs.write_file(os.path.join(self._path, part_format.INDEX_FILE), index)
         return WrittenIndex(header, len(index), google_crc32c.value(index))
 
@@ -263,8 +265,9 @@ class PartEncoder:
             flags |= np.where(has_histogram, part_format.FLAG_HISTOGRAM, 0)
         self._put(Section.BLOCK_FLAGS, flags)
         self._put(Section.PAYLOAD_SIZE, np.diff(encoded.offsets))
-        for section, column in columns_of_stats(encoded.stats, np.diff(offsets)).items():
-            self._put(section, column)
+        if self._with_statistics:
+            for section, column in columns_of_stats(encoded.stats, np.diff(offsets)).items():
+                self._put(section, column)
 
 
 def _distinct_blocks(

@@ -57,7 +57,10 @@ _SECTION_ITEMS_MAX = 1 << 32
 
 
 class Section(IntEnum):
-    """Columns of the index. 0 is reserved; a reader skips numbers it does not know."""
+    """Columns of the index. 0 is reserved; a reader skips numbers it does not know.
+
+    Those up to RUN_LENGTH are in every part; statistics are read only when asked for.
+    """
 
     REFS = 1
     SERIES_BLOCKS = 2
@@ -76,6 +79,10 @@ class Section(IntEnum):
     RUN_SKIP = 15
     RUN_LENGTH = 16
     COMPONENT_FILES = 17
+    TIER = 18
+    TIER_REFS = 19
+    TIER_COLUMNS = 20
+    TIER_SPARSE = 21
     STAT_MISSING = 32
     STAT_FLAGS = 33
     STAT_FIRST = 34
@@ -87,12 +94,15 @@ class Section(IntEnum):
 
 
 DELTA_SECTIONS = frozenset(
-    {Section.REFS, Section.BLOCK_AXIS, Section.BLOCK_PATTERN, Section.AXIS_MINT}
+    {
+        Section.REFS,
+        Section.BLOCK_AXIS,
+        Section.BLOCK_PATTERN,
+        Section.AXIS_MINT,
+        Section.TIER_REFS,
+    }
 )
 """Columns stored as differences of neighbours."""
-
-FIRST_STATISTIC = 32
-"""Sections from here on are statistics, read only when asked for."""
 
 _DELTA, _ZSTD = 1, 2
 

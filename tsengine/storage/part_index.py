@@ -15,7 +15,6 @@ from tsengine.errors import CorruptionError
 from tsengine.storage.part_format import (
     BLOCK_ROWS_MAX,
     FILE_HEADER_SIZE,
-    FIRST_STATISTIC,
     PartHeader,
     Section,
 )
@@ -55,9 +54,7 @@ _TABLES = (
 )
 """Columns of one table have one length."""
 
-REQUIRED_SECTIONS = frozenset(section for section in Section if section < FIRST_STATISTIC) - {
-    Section.COMPONENT_FILES
-}
+REQUIRED_SECTIONS = frozenset(section for section in Section if section < Section.COMPONENT_FILES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ the statistics, which are loaded when first asked for.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,9 +24,10 @@ from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_blocks import PartBlocks
 from tsengine.storage.part_format import PartHeader, Section
 from tsengine.storage.part_index import PartIndex
-from tsengine.storage.part_select import PartPieces
+from tsengine.storage.part_select import PartPieces, blocks_of
 from tsengine.storage.part_stats import STATISTICS, stats_of_columns
 from tsengine.storage.pieces import I64Array, U32Array
+from tsengine.storage.spans import Span
 
 _N_COMPONENT_NUMBERS = 4
 
@@ -93,6 +95,12 @@ class PartReader:
             self.components.close()
 
     @property
+    def remote_bytes(self) -> int:
+        """Bytes of the part that are in an object store."""
+        own = self._blocks.remote_bytes
+        return own if self.components is None else own + self.components.remote_bytes
+
+    @property
     def header(self) -> PartHeader:
         """What the index says about the whole part."""
         return self._blocks.header
@@ -128,12 +136,25 @@ class PartReader:
             self._stats = stats_of_columns(columns, sizes)
         return self._stats
 
-    def pieces(self, refs: U32Array | None, mint: int, maxt: int) -> PartPieces:
-        """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
+    def pieces(
+        self,
+        refs: U32Array | None,
+        mint: int,
+        maxt: int,
+        windows: Sequence[Span] | None = None,
+    ) -> PartPieces:
+        """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range.
+
+        ``windows`` are what a mask leaves of it.
+        """
         components = self.components
         return self._blocks.pieces(
-            refs, mint, maxt, None if components is None else components.histograms_of
+            refs, mint, maxt, None if components is None else components.histograms_of, windows
         )
+
+    def rows_near(self, refs: U32Array, mint: int, maxt: int) -> I64Array:
+        """Which of the series ``refs`` (ascending) have blocks on axes that touch the range."""
+        return np.unique(blocks_of(self.index, refs, mint, maxt)[0])
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
         """Samples of the series in a closed time range, a close guess if many axes are cut by it.

@@ -7,7 +7,7 @@ they are asked for, straight to their place. No Python runs per series or block.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from tsengine.storage.filesystem import ReadFile, storage_error
 from tsengine.storage.part_format import AXES_FILE, FLAG_HISTOGRAM, FLAG_STALE, VALUES_FILE
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
+from tsengine.storage.spans import Span
 
 GAP_BYTES_MAX = 32 * 1024
 """Payloads closer than this are read together: copying the gap costs less than another call."""
@@ -34,7 +35,8 @@ HistogramsOf = Callable[[U32Array, I64Array], Histograms]
 class PartPieces:
     """Blocks of one part clipped to a closed time range; see `pieces.Pieces`.
 
-    Made by `PartReader.pieces`, which says where histograms come from. Raises CorruptionError when
+    Made by `PartReader.pieces`, which says where histograms come from. With ``windows`` (inside the
+    range; see `mask.Hidden.windows`) rows are clipped to these instead. Raises CorruptionError when
     an axis or a value is damaged.
     """
 
@@ -53,6 +55,7 @@ class PartPieces:
         mint: int,
         maxt: int,
         histograms: HistogramsOf | None = None,
+        windows: Sequence[Span] | None = None,
     ) -> None:
         self._index = index
         self._histograms = histograms
@@ -64,14 +67,14 @@ class PartPieces:
         )
         starts += index.block_first_row[blocks]
         patterns = index.block_pattern[blocks].astype(np.int64)
-        lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
-        self.n_samples = int(
-            clip_blocks(
-                self._axis_t, starts, index.block_size[blocks].astype(np.int64), patterns,
-                index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
-                lo, hi, first_t, last_t,
+        if windows is None:
+            lo, hi, first_t, last_t = self._clip(blocks, starts, patterns, mint, maxt)
+        else:
+            which, lo, hi, first_t, last_t = self._clip_to(rows, blocks, starts, patterns, windows)
+            rows, blocks, axis, starts, patterns = (
+                column[which] for column in (rows, blocks, axis, starts, patterns)
             )
-        )  # fmt: skip
+        self.n_samples = int((hi - lo).sum())
         if len(blocks) and int((hi - lo).min()) == 0:
             kept = np.flatnonzero(hi > lo)
             rows, blocks, axis, starts, patterns = (
@@ -92,6 +95,41 @@ class PartPieces:
         self.keys[:, 0] = axis
         self.keys[:, 1] = (patterns << 16) | index.block_first_row[blocks]
         self.keys[:, 2] = (lo << 16) | self.sizes
+
+    def _clip(
+        self, blocks: I64Array, starts: I64Array, patterns: I64Array, mint: int, maxt: int
+    ) -> tuple[I64Array, I64Array, I64Array, I64Array]:
+        """``lo, hi, first_t, last_t`` of blocks in a closed range; see `clip_blocks`."""
+        index = self._index
+        lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
+        clip_blocks(
+            self._axis_t, starts, index.block_size[blocks].astype(np.int64), patterns,
+            index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
+            lo, hi, first_t, last_t,
+        )  # fmt: skip
+        return lo, hi, first_t, last_t
+
+    def _clip_to(
+        self,
+        rows: I64Array,
+        blocks: I64Array,
+        starts: I64Array,
+        patterns: I64Array,
+        windows: Sequence[Span],
+    ) -> tuple[I64Array, I64Array, I64Array, I64Array, I64Array]:
+        """As `_clip`, once for each window of a row; the first column says which block it is of."""
+        found = [tuple(np.empty(0, np.int64) for _ in range(5))]
+        for wanted, mint, maxt in windows:
+            low = np.searchsorted(rows, wanted)
+            which = expand_ranges(low, np.searchsorted(rows, wanted, side="right") - low)
+            clipped = self._clip(blocks[which], starts[which], patterns[which], mint, maxt)
+            kept = np.flatnonzero(clipped[1] > clipped[0])
+            found.append((which[kept], *(column[kept] for column in clipped)))
+        which, lo, hi, first_t, last_t = (
+            np.concatenate(column) for column in zip(*found, strict=True)
+        )
+        order = np.lexsort((lo, which))
+        return which[order], lo[order], hi[order], first_t[order], last_t[order]
 
     def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
         """See `pieces.Pieces.copy_times`."""

@@ -7,7 +7,7 @@ makes the part live: the manifest does. A failed write leaves a folder that no m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,11 +20,12 @@ from tsengine.storage.component_writer import ComponentWriter
 from tsengine.storage.filesystem import FileSystem
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_encoder import PartEncoder, WrittenIndex
-from tsengine.storage.part_format import LADDER_MS
+from tsengine.storage.part_format import LADDER_MS, Section
 from tsengine.storage.pieces import I64Array, U32Array, U64Array
 
 Targets = Callable[[U32Array], I64Array]
 Progress = Callable[[int], None]
+Sections = Callable[[], Mapping[int, I64Array]]
 
 
 def write_part(
@@ -39,27 +40,31 @@ def write_part(
     level: int,
     progress: Progress | None = None,
     ladder_ms: tuple[int, ...] = LADDER_MS,
+    sections: Sections | None = None,
 ) -> PartEntry | None:
     """Write the part ``name`` into the folder of parts and fsync it.
 
     ``directory`` exists; the part is a folder in it. Refs ascend over all ``chunks``, and every
     series has samples. ``targets`` maps refs to a number that series of one scrape target share,
     -1 where there is none. ``progress`` is called after each chunk with the number of samples
-    written so far. ``ladder_ms`` are the rungs at which axes are cut.
+    written so far. ``ladder_ms`` are the rungs at which axes are cut. ``sections`` gives further
+    sections of the index when all is written; such a part is no part of samples and has no
+    statistics.
 
     Histograms and start timestamps of the chunks go to the part's components; without any the
     part has none.
 
-    Returns None, and makes no folder, if the chunks hold no samples. Raises OSError as the file
-    system does; the folder then holds rubbish that nobody reads.
+    Returns None, and makes no folder, if the chunks hold no samples and there are no ``sections``.
+    Raises OSError as the file system does; the folder then holds rubbish that nobody reads.
     """
-    writer: _PartWriter | None = None
+    path = os.path.join(directory, name)
+    writer = None if sections is None else _PartWriter(fs, path, ladder_ms, sections)
     try:
         for chunk in chunks:
             if len(chunk.t_ms) == 0:
                 continue
             if writer is None:
-                writer = _PartWriter(fs, os.path.join(directory, name), ladder_ms)
+                writer = _PartWriter(fs, path, ladder_ms, None)
             writer.add(chunk, targets(chunk.refs))
             if progress is not None:
                 progress(writer.n_samples)
@@ -86,11 +91,14 @@ def write_part(
 class _PartWriter:
     """A part under way: samples, and components once a chunk has some."""
 
-    def __init__(self, fs: FileSystem, path: str, ladder_ms: tuple[int, ...]) -> None:
+    def __init__(
+        self, fs: FileSystem, path: str, ladder_ms: tuple[int, ...], sections: Sections | None
+    ) -> None:
         self._fs = fs
         self._path = path
         self._ladder_ms = ladder_ms
-        self._samples = PartEncoder(fs, path, ladder_ms)
+        self._sections = sections
+        self._samples = PartEncoder(fs, path, ladder_ms, with_statistics=sections is None)
         self._components: ComponentWriter | None = None
 
     @property
@@ -116,11 +124,13 @@ class _PartWriter:
     def finish(self, *, seq_min: int, seq_max: int, level: int) -> WrittenIndex:
         """Sync everything; the part's index, which vouches for all other files, comes last."""
         self._samples.sync()
-        files = None
+        sections = {} if self._sections is None else dict(self._sections())
         if self._components is not None:
-            files = self._components.finish(seq_min=seq_min, seq_max=seq_max, level=level)
+            sections[Section.COMPONENT_FILES] = self._components.finish(
+                seq_min=seq_min, seq_max=seq_max, level=level
+            )
         index = self._samples.finish(
-            seq_min=seq_min, seq_max=seq_max, level=level, component_files=files
+            seq_min=seq_min, seq_max=seq_max, level=level, sections=sections
         )
         self._fs.sync_dir(self._path)
         return index

@@ -20,9 +20,10 @@ from tsengine.storage.exemplars import ExemplarStore
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import Manifest
-from tsengine.storage.metadata_store import MetadataStore, read_metadata
-from tsengine.storage.part_reader import PartReader
-from tsengine.storage.state import State
+from tsengine.storage.metadata_store import MetadataStore
+from tsengine.storage.sealed_opening import SealedFiles
+from tsengine.storage.state import FrozenHead, State
+from tsengine.storage.tombstones import Tombstone, decode_tombstone, read_tombstone
 from tsengine.storage.wal_histograms import decode_histograms
 from tsengine.storage.wal_reader import ReplayReport, keep_damaged, replay
 
@@ -46,6 +47,11 @@ class RecoveryReport:
         Samples and exemplars in the log whose series were lost with a damaged piece.
     n_lost_series
         Series whose labels were lost so; samples that came later are kept under a stand-in's name.
+    unreadable
+        ``(file, offset or None, reason)``: sealed files that are left out until they can be read,
+        are put aside (`check --quarantine`) or are restored.
+    has_lost_parts
+        Whether there are parts among them, of samples or of tiers.
 
     """
 
@@ -54,15 +60,25 @@ class RecoveryReport:
     n_lost_series: int = 0
     damage: list[tuple[str, int, str]] = field(default_factory=list)
     torn_tails: list[tuple[str, int, int]] = field(default_factory=list)
+    unreadable: list[tuple[str, int | None, str]] = field(default_factory=list)
+    has_lost_parts: bool = False
+
+    @property
+    def n_damaged_files(self) -> int:
+        """Damaged places of the log, and sealed files that are left out."""
+        return len(self.damage) + len(self.unreadable)
 
     @property
     def is_lossy(self) -> bool:
-        """Whether acknowledged data may be lost."""
+        """Whether acknowledged data of the log may be lost."""
         return bool(self.damage or self.n_orphan_samples or self.n_lost_series)
 
     def lines(self) -> list[str]:
         """Everything that is damaged or lost, as readable lines."""
         lines = [f"{path}: damaged at byte {at}: {reason}" for path, at, reason in self.damage]
+        for path, offset, reason in self.unreadable:
+            at = "" if offset is None else f" at byte {offset}"
+            lines.append(f"{path}: damaged{at}, left out: {reason}")
         if self.n_orphan_samples:
             lines.append(f"{self.n_orphan_samples} samples lost with their damaged series records")
         if self.n_lost_series:
@@ -95,23 +111,25 @@ def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool
     StorageError
         Read-only and nothing there, or the directory can't be read.
     CorruptionError
-        The manifest, a catalog segment or a part is damaged.
+        The manifest, a catalog segment or a tombstone is damaged.
     UnsupportedFormat
         Something was written by a newer version.
 
     """
     for _ in range(_READ_TRIES - 1 if read_only else 0):
         try:
-            return _recover(fs, directory, options, read_only=True)
+            return _recover(fs, directory, options, read_only=True, missing_is_damage=False)
         except FileNotFoundError:
             continue  # the writer replaced a file meanwhile; its new manifest names the new one
     try:
-        return _recover(fs, directory, options, read_only=read_only)
+        return _recover(fs, directory, options, read_only=read_only, missing_is_damage=True)
     except OSError as error:
         raise storage_error(error, f"opening {directory}") from error
 
 
-def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool) -> Recovered:
+def _recover(
+    fs: FileSystem, directory: str, options: Options, *, read_only: bool, missing_is_damage: bool
+) -> Recovered:
     current = _load_or_create(fs, directory, read_only=read_only)
     if not read_only:
         _remove_orphans(fs, directory, current)
@@ -123,29 +141,34 @@ def _recover(fs: FileSystem, directory: str, options: Options, *, read_only: boo
     )
     for name in current.catalog_segments:
         catalog.decode_series(read_catalog_segment(fs, filenames.catalog_path(directory, name)))
-    metadata = MetadataStore()
-    if current.metadata_file is not None:
-        path = filenames.metadata_path(directory, current.metadata_file)
-        metadata.update(read_metadata(fs, path))
-        metadata.is_dirty = False
-    parts = tuple(
-        PartReader.open(fs, filenames.part_dir(directory, entry.name), entry)
-        for entry in sorted(current.parts, key=lambda entry: (entry.seq_min, entry.mint))
-    )
-    head = Head()
+    sealed = SealedFiles(fs, directory, missing_is_damage=missing_is_damage)
+    metadata = sealed.metadata(current)
+    parts = sealed.parts(current)
+    tiers = sealed.tiers(current)
+    tombstones = [read_tombstone(fs, directory, entry) for entry in current.tombstones]
+    heads = ReplayedHeads(Head(), [], tombstones)
     exemplars = ExemplarStore(
-        fs, directory, current.exemplar_files, n_recent_max=options.exemplars_max
-    )
+        fs, directory, current.exemplar_files, n_recent_max=options.exemplars_max,
+        deletes=tombstones,
+    )  # fmt: skip
     log = replay_log(
-        fs, directory, current, catalog, metadata=metadata, head=head, exemplars=exemplars,
+        fs, directory, current, catalog, metadata=metadata, heads=heads, exemplars=exemplars,
         read_only=read_only,
     )  # fmt: skip
+    if not missing_is_damage and manifest.load(fs, directory).wal_floor != current.wal_floor:
+        raise FileNotFoundError("the writer trimmed the log meanwhile")
     for path, offset, reason in log.report.damage:
         _LOG.error("%s: damaged at byte %d: %s", path, offset, reason)
         if not read_only:
             keep_damaged(fs, path)
+    log.report.unreadable = sealed.unreadable
+    log.report.has_lost_parts = len(parts) + len(tiers) < len(current.parts) + len(current.tiers)
+    for path, at, reason in sealed.unreadable:
+        _LOG.error("%s: damaged at byte %s, left out: %s", path, at, reason)
     catalog.publish()
-    state = State(catalog.view(), parts, (), head)
+    state = State(
+        catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers
+    )
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
     return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)
 
@@ -180,11 +203,11 @@ def replay_log(
     catalog: Catalog,
     *,
     metadata: MetadataStore | None = None,
-    head: Head | None = None,
+    heads: ReplayedHeads | None = None,
     exemplars: ExemplarStore | None = None,
     read_only: bool = True,
 ) -> ReplayedLog:
-    """Apply the log from the manifest's floor on to catalog, metadata, head and exemplars.
+    """Apply the log from the manifest's floor on to catalog, metadata, heads and exemplars.
 
     Damage is put into the report and passed over: what stands before and behind it is taken.
     """
@@ -208,22 +231,48 @@ def replay_log(
                     metadata.update(MetadataEntry(*texts) for texts in entries)
             elif record.type == wal_records.EXEMPLARS:
                 found = decode_exemplars(record.payload)
-                rows = np.flatnonzero(found.refs < catalog.next_ref)
+                rows = np.flatnonzero(catalog.has(found.refs))
                 report.n_orphan_samples += len(found) - len(rows)
                 if exemplars is not None and len(rows):
                     exemplars.add(found.take(rows))
             elif record.type in (wal_records.FLOATS, wal_records.HISTOGRAMS):
                 batch = _decode_samples(record.type, record.payload)
-                known = _known_samples(batch, catalog.next_ref)
+                known = _known_samples(batch, catalog)
                 report.n_orphan_samples += len(batch) - len(known)
                 report.n_replayed_samples += len(known)
-                if head is not None and len(known):
-                    head.append(known, record.seq)
+                if heads is not None and len(known):
+                    heads.head.append(known, record.seq)
+            elif record.type == wal_records.TOMBSTONE:
+                tombstone = decode_tombstone(record.payload, record.seq)
+                if heads is not None and exemplars is not None:
+                    heads.delete(tombstone, record.segment, catalog.next_ref, exemplars)
         except CorruptionError as error:
             report.damage.append((path, record.offset, error.reason))
     report.damage += records.report.damage
     report.torn_tails += records.report.torn_tails
     return ReplayedLog(records.report, report)
+
+
+@dataclass(slots=True)
+class ReplayedHeads:
+    """What a replay makes: heads as they were before, frozen by deletes, and tombstones."""
+
+    head: Head
+    frozen: list[FrozenHead]
+    tombstones: list[Tombstone]
+
+    def delete(
+        self, tombstone: Tombstone, segment: int, next_ref: int, exemplars: ExemplarStore
+    ) -> None:
+        """Freeze the head, as the log was cut before each tombstone, and take that in."""
+        if self.head.n_samples:
+            self.head.freeze()
+            seq = max((known.seq for known in self.tombstones), default=-1)
+            frozen = FrozenHead(self.head, segment, next_ref, tombstone.seq, exemplars.mark(), seq)
+            self.frozen.append(frozen)
+            self.head = Head()
+        exemplars.delete(tombstone)
+        self.tombstones.append(tombstone)
 
 
 def _decode_samples(record_type: int, payload: bytes) -> SampleBatch:
@@ -236,8 +285,7 @@ def _decode_samples(record_type: int, payload: bytes) -> SampleBatch:
     return batch
 
 
-def _known_samples(batch: SampleBatch, next_ref: int) -> SampleBatch:
+def _known_samples(batch: SampleBatch, catalog: Catalog) -> SampleBatch:
     """Samples whose series survived; others would be given to a series of the wrong name."""
-    if len(batch) == 0 or int(batch.refs.max()) < next_ref:
-        return batch
-    return batch.take(np.flatnonzero(batch.refs < np.uint32(next_ref)))
+    known = catalog.has(batch.refs)
+    return batch if known.all() else batch.take(np.flatnonzero(known))

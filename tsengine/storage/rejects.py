@@ -19,6 +19,7 @@ REJECTS_NAMED_MAX = 1000
 
 # Reasons: 0 none, then the statuses of `check_labels`, then these.
 SERIES_LIMIT = 100
+MEMORY_LIMIT = 101
 _ROW_STATUS = 200
 _HISTOGRAM_STATUS = 300
 _EXEMPLAR_STATUS = 400
@@ -149,6 +150,8 @@ def label_reason(status: int, limits: LabelLimits) -> str:
 def _reason(reason: int, limits: LabelLimits, max_series: int) -> str:
     if reason == SERIES_LIMIT:
         return f"the limit of {max_series} series is reached"
+    if reason == MEMORY_LIMIT:
+        return "there is no memory for new series"
     if reason < _ROW_STATUS:
         return label_reason(reason, limits)
     if reason < _HISTOGRAM_STATUS:

@@ -1,15 +1,290 @@
-"""Which parts are past the retention. Pure; the wall clock decides, never the data."""
+"""What is past its retention: floors, and what is to go. Pure; the clock decides, not the data.
+
+Times before a floor are gone: reads do not see them at once, files lose them later. Samples have a
+floor by their series: that of the first rule that matches it, else that of all (`retention`). Tiers
+have floors of their own; of series with a rule they keep nothing longer than the rule does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tsengine.storage.manifest import PartEntry
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.storage.manifest import PartEntry, TierEntry
+from tsengine.storage.mask import ALL_SEQUENCES, Mask
+from tsengine.storage.part_reader import PartReader
+from tsengine.storage.retention_rules import NO_RULE, RuleGroups
+from tsengine.storage.tier_map import TierMap, touched_spans
+from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tombstones import Tombstone
+
+DAY_MS = 86_400_000
+MIN_MS = -(2**63)
+"""The floor of what is kept for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFloors:
+    """Floors of samples at one moment; MIN_MS for none.
+
+    Parameters
+    ----------
+    common_ms
+        Of series without a rule.
+    groups
+        The rules of the series; None if there are no rules.
+    by_rule
+        Of the series of each rule.
+
+    """
+
+    common_ms: int
+    groups: RuleGroups | None
+    by_rule: tuple[int, ...]
+
+    @property
+    def lowest_ms(self) -> int:
+        """Of no series samples before it are kept."""
+        return min([self.common_ms, *(floor for _, floor in self._of_rules())])
+
+    @property
+    def highest_ms(self) -> int:
+        """Of every series samples from it on are kept; rules count though they match nothing."""
+        return max([self.common_ms, *self.by_rule])
+
+    @property
+    def longer_refs(self) -> npt.NDArray[np.uint32]:
+        """Series of which more is kept than of those without a rule: u32[S] ascending."""
+        if self.groups is None:
+            return _NO_REFS
+        longer = [k for k, floor in enumerate(self.by_rule) if floor < self.common_ms]
+        return self.groups.refs_of_any(tuple(longer))
+
+    def of_refs(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Floor of each series: i64[N]."""
+        floors = np.array([*self.by_rule, self.common_ms], np.int64)
+        if self.groups is None:
+            return np.full(len(refs), self.common_ms, np.int64)
+        return floors[self.groups.of_refs(refs)]
+
+    def mask(self, deletes: Sequence[Tombstone]) -> Mask | None:
+        """What deletes and floors hide, but for that of samples before the lowest floor."""
+        rules = [_tombstone(refs, floor) for refs, floor in self._of_rules() if floor > MIN_MS]
+        common = []
+        if self.groups is not None and self.common_ms > self.lowest_ms:
+            common = [_tombstone(self.groups.refs(NO_RULE), self.common_ms)]
+        if not (deletes or rules or common):
+            return None
+        return Mask([*deletes, *rules], of_samples=common)
+
+    def of_tiers(self) -> SampleFloors:
+        """What rules alone say: of windows and exemplars, which have floors of their own."""
+        return replace(self, common_ms=MIN_MS)
+
+    def of_rule(self, number: int) -> int:
+        """Floor of the series of a rule, or of NO_RULE."""
+        return self.common_ms if number == NO_RULE else self.by_rule[number]
+
+    def _of_rules(self) -> list[tuple[npt.NDArray[np.uint32], int]]:
+        """Series and floor of each rule that is the rule of any."""
+        if self.groups is None:
+            return []
+        pairs = [(self.groups.refs(k), floor) for k, floor in enumerate(self.by_rule)]
+        return [(refs, floor) for refs, floor in pairs if len(refs)]
+
+
+_NO_REFS = np.empty(0, np.uint32)
+
+
+def none_for_ever(floor_ms: int) -> int | None:
+    """A floor as views have it."""
+    return None if floor_ms == MIN_MS else floor_ms
+
+
+@dataclass(frozen=True, slots=True)
+class PartShare:
+    """What of a part the series of a rule, or of NO_RULE, have; samples as `series_samples`."""
+
+    rule: int
+    n_series: int
+    n_samples: int
+
+
+def shares_of(part: PartReader, groups: RuleGroups | None) -> tuple[PartShare, ...]:
+    """A part by the rules of its series; reads nothing but its index."""
+    if groups is None:
+        return (PartShare(NO_RULE, len(part.refs), part.entry.n_samples),)
+    refs, counts = part.series_samples(part.entry.mint, part.entry.maxt)
+    of_series = groups.of_refs(refs)
+    return tuple(
+        PartShare(
+            number,
+            int(np.count_nonzero(of_series == number)),
+            int(counts[of_series == number].sum()),
+        )
+        for number in np.unique(of_series).tolist()
+    )
+
+
+def tier_shares_of(tier: TierReader, groups: RuleGroups | None) -> tuple[PartShare, ...]:
+    """A part of a tier by the rules of its series, each as many windows as any other."""
+    entry = tier.entry
+    if groups is None or entry.n_samples == 0:
+        return (PartShare(NO_RULE, len(tier.refs), entry.n_samples),)
+    numbers, counts = np.unique(groups.of_refs(tier.refs), return_counts=True)
+    return tuple(
+        PartShare(number, n_series, n_series * entry.n_samples // len(tier.refs))
+        for number, n_series in zip(numbers.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def _tombstone(refs: npt.NDArray[np.uint32], floor_ms: int) -> Tombstone:
+    return Tombstone(ALL_SEQUENCES, MIN_MS, floor_ms - 1, refs)
+
+
+def erase_floor(
+    floor_ms: int,
+    parts: Sequence[PartReader],
+    tier_map: TierMap,
+    tier_floors_ms: Mapping[int, int],
+) -> int:
+    """Samples before it, at most ``floor_ms``, may be erased: all tiers that keep longer have them.
+
+    ``tier_floors_ms`` are those of the tiers that are configured, by width.
+    """
+    old = [part for part in parts if part.entry.mint < floor_ms]
+    if not old:
+        return floor_ms
+    spans = np.concatenate([touched_spans(part) for part in old])
+    low = int(spans[:, 0].min())
+    for width_ms, tier_floor_ms in tier_floors_ms.items():
+        own_first = -(-(tier_floor_ms - 1) // width_ms) * width_ms + 1
+        first = max(_window_start(low, width_ms), own_first)
+        last = _window_start(floor_ms - 1, width_ms) + width_ms - 1
+        missing = tier_map.missing(width_ms, first, last) if first <= last else []
+        for mint, maxt in missing:
+            if ((spans[:, 0] <= maxt) & (spans[:, 1] >= mint)).any():
+                # A whole window, or it could never be built.
+                floor_ms = min(floor_ms, mint)
+                break
+    return floor_ms
+
+
+def _window_start(t_ms: int, width_ms: int) -> int:
+    return (t_ms - 1) // width_ms * width_ms + 1
 
 
 def expired_parts(parts: Sequence[PartEntry], floor_ms: int) -> list[PartEntry]:
-    """Parts all of whose samples lie before ``floor_ms`` (which itself is kept).
-
-    Parts that reach over the floor stay; reads clip them and a merge cuts them.
-    """
+    """Parts all of whose samples lie before ``floor_ms`` (which itself is kept)."""
     return [part for part in parts if part.maxt < floor_ms]
+
+
+def is_expired(entry: PartEntry, shares: Sequence[PartShare], floors: SampleFloors) -> bool:
+    """Whether all samples of a part are before the floors of their series."""
+    return all(entry.maxt < floors.of_rule(share.rule) for share in shares)
+
+
+def expired_tiers(tiers: Sequence[TierEntry], floors_ms: Mapping[int, int]) -> list[TierEntry]:
+    """Parts of tiers all of whose windows begin before the floor of their tier."""
+    return [
+        tier
+        for tier in tiers
+        if tier.width_ms in floors_ms
+        and tier.cover_max - tier.width_ms + 1 < floors_ms[tier.width_ms]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Files to be given up for others to stay below a limit of bytes."""
+
+    parts: tuple[PartEntry, ...]
+    tiers: tuple[TierEntry, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it frees."""
+        return sum(entry.size_bytes for entry in self.entries)
+
+    @property
+    def entries(self) -> list[PartEntry | TierEntry]:
+        """All of them."""
+        entries: list[PartEntry | TierEntry] = [*self.parts]
+        return entries + list(self.tiers)
+
+
+def plan_size_removal(
+    parts: Sequence[PartEntry], tiers: Sequence[TierEntry], *, size_bytes: int, limit_bytes: int
+) -> Removal:
+    """The oldest parts of samples and tiers, by their last time, so that few enough bytes stay.
+
+    ``size_bytes`` is the size of everything. The newest part of samples never goes.
+    """
+    newest = max(parts, key=lambda part: (part.maxt, part.seq_max), default=None)
+    oldest: list[PartEntry | TierEntry] = [part for part in parts if part is not newest]
+    oldest += tiers
+    oldest.sort(key=lambda entry: entry.maxt if entry.n_samples else MIN_MS)
+    gone: list[PartEntry | TierEntry] = []
+    for entry in oldest:
+        if size_bytes <= limit_bytes:
+            break
+        gone.append(entry)
+        size_bytes -= entry.size_bytes
+    return Removal(
+        tuple(entry for entry in gone if isinstance(entry, PartEntry)),
+        tuple(entry for entry in gone if isinstance(entry, TierEntry)),
+    )
+
+
+RULES_SHARE = 4
+"""A part that rules are about is written anew when 1/4 of it is past its retention ..."""
+COMMON_SHARE = 2
+"""... and others when half of it is."""
+
+
+PATIENCE_MS = 7 * DAY_MS
+"""Series of which everything has been past their retention for so long go, however few."""
+
+
+def is_worth_rewriting(entry: PartEntry, shares: Sequence[PartShare], floors: SampleFloors) -> bool:
+    """Whether so much of a part is past its retention that it should be written anew.
+
+    Samples are guessed to be spread evenly over the part. Series of which everything is going to
+    be past it within a day are waited for; so what remains of a guess is one part a day, for which
+    there are no more guesses.
+    """
+    gone = [_share_before(entry, floors.of_rule(share.rule)) for share in shares]
+    return _is_much(shares, gone) or _is_long_ago(entry.maxt, shares, floors)
+
+
+def is_tier_worth_rewriting(
+    entry: TierEntry, shares: Sequence[PartShare], floors: SampleFloors
+) -> bool:
+    """Likewise for a part of a tier; only series of which all windows are hidden count."""
+    gone = [float(entry.maxt < floors.of_rule(share.rule)) for share in shares]
+    return _is_much(shares, gone) or _is_long_ago(entry.maxt, shares, floors)
+
+
+def _is_much(shares: Sequence[PartShare], gone: Sequence[float]) -> bool:
+    has_rules = any(share.rule != NO_RULE for share in shares)
+    wanted = sum(share.n_samples for share in shares)
+    n_gone = sum(share.n_samples * part for share, part in zip(shares, gone, strict=True))
+    return 0 < wanted <= n_gone * (RULES_SHARE if has_rules else COMMON_SHARE)
+
+
+def _is_long_ago(maxt: int, shares: Sequence[PartShare], floors: SampleFloors) -> bool:
+    return any(
+        share.n_samples > 0 and maxt < floors.of_rule(share.rule) - PATIENCE_MS for share in shares
+    )
+
+
+def _share_before(entry: PartEntry, floor_ms: int) -> float:
+    """About what part of some samples is before a floor, 0 if the rest follows within a day."""
+    if entry.maxt < floor_ms:
+        return 1.0
+    if entry.mint >= floor_ms or entry.maxt - floor_ms < DAY_MS:
+        return 0.0
+    return (floor_ms - entry.mint) / (entry.maxt - entry.mint + 1)

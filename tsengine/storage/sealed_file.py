@@ -31,8 +31,12 @@ def write_sealed(fs: FileSystem, path: str, payload: bytes, *, magic: bytes, ver
     return len(data)
 
 
-def read_sealed(fs: FileSystem, path: str, *, magic: bytes, version: int, what: str) -> bytes:
+def read_sealed(
+    fs: FileSystem, path: str, *, magic: bytes, version: int, what: str, oldest: int | None = None
+) -> bytes:
     """The payload, checksums verified; ``what`` names the kind of file in errors.
+
+    Versions from ``oldest`` (None: ``version`` alone) up to ``version`` are accepted.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def read_sealed(fs: FileSystem, path: str, *, magic: bytes, version: int, what: 
     if google_crc32c.value(data[: _HEADER.size]) != crc:
         raise CorruptionError("the header's checksum is wrong", path=path, offset=_HEADER.size)
     _, found_version, body_crc, body_size, payload_size = _HEADER.unpack_from(data)
-    if found_version != version:
+    if not (version if oldest is None else oldest) <= found_version <= version:
         raise UnsupportedFormat(f"{path}: version {found_version} of {what} is not known")
     body = data[size:]
     if len(body) != body_size or google_crc32c.value(body) != body_crc:

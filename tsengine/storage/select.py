@@ -20,7 +20,14 @@ from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.histograms import is_handle
 from tsengine.storage.found import BoolArray, Found, find
-from tsengine.storage.head_read import HeadView, copy_plain, sorted_unique
+from tsengine.storage.head_read import (
+    HeadPieces,
+    HeadView,
+    copy_plain,
+    is_among,
+    sorted_unique,
+)
+from tsengine.storage.mask import Hidden, Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.pieces import (
     I64Array,
@@ -31,6 +38,7 @@ from tsengine.storage.pieces import (
     offsets_of,
     settle,
 )
+from tsengine.storage.spans import Span
 
 
 def read_frames(
@@ -41,16 +49,18 @@ def read_frames(
     maxt: int,
     *,
     drop_stale: bool,
+    mask: Mask | None = None,
 ) -> FrameBatch:
     """Samples with mint <= t <= maxt of the series ``refs`` (u32[S], ascending) as frames.
 
     ``parts`` and ``heads`` come in ascending sequence, all heads after all parts: of samples of one
     series with equal times the one of the later source is taken. With ``drop_stale`` staleness
-    markers are left out (after they have replaced what they replace). The arrays are the caller's.
+    markers are left out (after they have replaced what they replace). What ``mask`` hides is as if
+    it had never been stored. The arrays are the caller's.
     Raises CorruptionError if a payload that is needed is damaged.
     """
     refs = np.ascontiguousarray(refs, np.uint32)
-    found = find(parts, heads, refs, mint, maxt)
+    found = find(parts, heads, refs, mint, maxt, mask)
     is_merged = found.overlapping_rows(len(refs))
     direct = _decode_direct(found, ~is_merged)
     if drop_stale and found.may_be_stale.any():
@@ -71,6 +81,7 @@ def read_columns(
     maxt: int,
     *,
     with_start: bool = False,
+    mask: Mask | None = None,
 ) -> SeriesColumns:
     """Samples with mint <= t <= maxt of the series ``refs``, those without any left out.
 
@@ -78,7 +89,7 @@ def read_columns(
     ``with_start``: that of the sample that is taken, known or not. Raises CorruptionError.
     """
     refs = np.ascontiguousarray(refs, np.uint32)
-    found = find(parts, heads, refs, mint, maxt)
+    found = find(parts, heads, refs, mint, maxt, mask)
     every = np.ones(len(refs), np.bool_)
     start_ms = None
     if with_start and found.has_starts:
@@ -108,6 +119,8 @@ def read_start_times(
     refs: U32Array,
     mint: int,
     maxt: int,
+    *,
+    mask: Mask | None = None,
 ) -> SeriesColumns:
     """Start timestamps of the samples that `read_columns` gives and that have one.
 
@@ -122,7 +135,7 @@ def read_start_times(
         none = np.empty(0, np.int64)
         return SeriesColumns(refs[:0], np.zeros(1, np.int64), none, none.view(np.uint64))
     refs = sorted_unique(np.concatenate(having))
-    found = find(parts, heads, refs, mint, maxt)
+    found = find(parts, heads, refs, mint, maxt, mask)
     pieces, row_offsets, positions, t_ms = _arrivals(found)
     start_ms = found.starts(pieces, t_ms, positions)
     offsets, t_ms, bits = settle(row_offsets, t_ms, start_ms.view(np.uint64), drop_stale=False)
@@ -130,6 +143,34 @@ def read_start_times(
     sizes = np.diff(offsets_of(is_known)[offsets])
     kept = np.flatnonzero(sizes)
     return SeriesColumns(refs[kept], offsets_of(sizes[kept]), t_ms[is_known], bits[is_known])
+
+
+def visible_rows(
+    parts: Sequence[PartReader],
+    heads: Sequence[HeadView],
+    refs: U32Array,
+    mint: int,
+    maxt: int,
+    hidden: Hidden,
+) -> I64Array:
+    """Which of the series ``refs`` (ascending) have samples in the range that are not hidden.
+
+    Ascending rows. Parts are judged by their headers: some rows may be too many, none is missing.
+    """
+    is_visible = np.zeros(len(refs), np.bool_)
+    for part in parts:
+        windows = hidden.windows(part.entry.seq_max)
+        if windows is None:
+            windows = [Span(np.arange(len(refs)), mint, maxt)]
+        for rows, lo, hi in (w for w in windows if w.touches(part.entry.mint, part.entry.maxt)):
+            is_visible[rows[part.rows_near(refs[rows], lo, hi)]] = True
+    for head in heads:
+        spans = hidden.spans(head.seq_max)
+        if spans is None:
+            is_visible |= is_among(refs, head.refs())
+        else:
+            is_visible[HeadPieces(head, refs, mint, maxt, spans).rows] = True
+    return np.flatnonzero(is_visible)
 
 
 def count_samples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,21 @@ from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.labels import LabelRows
 from tsengine.model.matchers import Matcher
+from tsengine.model.times import MAXT, MINT
+from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage import select
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import HeadView
+from tsengine.storage.head_read import is_among
 from tsengine.storage.manifest import PartEntry
+from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.tier_last import SampleRows, rows_of_frames
+from tsengine.storage.tier_map import TierMap
+from tsengine.storage.tier_read import TierReads
+from tsengine.storage.tier_reader import TierReader
+
+_NO_REFS = np.empty(0, np.uint32)
 
 
 class DatabaseView:
@@ -29,10 +39,23 @@ class DatabaseView:
         Oldest first; all newer than the parts.
     floor_ms
         Samples before it are past the retention and not returned; None keeps all.
+    common_floor_ms
+        Likewise of most series, if there are rules for others: windows of tiers stand for samples
+        before it. ``mask`` hides what is before it. None for ``floor_ms``.
+    longer_refs
+        The series of which samples before it are kept: u32[S] ascending.
+    mask
+        What else is not returned; None for nothing.
+    tiers, tier_map
+        Open parts of tiers, and the map made of them, parts and tombstones; None makes one.
+    tier_floors_ms
+        By width: windows that begin before it are past the retention of their tier.
 
     """
 
-    __slots__ = ("_floor_ms", "_heads", "_parts", "catalog")
+    __slots__ = (
+        "_floor_ms", "_heads", "_longer_refs", "_mask", "_parts", "_tiers", "_windows", "catalog",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,11 +63,31 @@ class DatabaseView:
         parts: Sequence[PartReader],
         heads: Sequence[HeadView],
         floor_ms: int | None,
+        mask: Mask | None = None,
+        tiers: Sequence[TierReader] = (),
+        tier_map: TierMap | None = None,
+        tier_floors_ms: Mapping[int, int] | None = None,
+        common_floor_ms: int | None = None,
+        longer_refs: npt.NDArray[np.uint32] = _NO_REFS,
     ) -> None:
         self.catalog = catalog
         self._parts = tuple(parts)
         self._heads = tuple(heads)
         self._floor_ms = floor_ms
+        self._mask = mask
+        self._tiers = tuple(tiers)
+        self._longer_refs = longer_refs
+        if tier_map is None:
+            tier_map = TierMap(self._tiers, self._parts, [] if mask is None else mask.deletes)
+        self._windows = TierReads(
+            self._tiers,
+            tier_map,
+            [span for head in self._heads if head.n_samples for span in head.touched_spans()],
+            self._read_samples,
+            raw_floor_ms=floor_ms if common_floor_ms is None else common_floor_ms,
+            floors_ms=tier_floors_ms or {},
+            mask=None if mask is None else mask.of_tiers,
+        )
 
     @property
     def dictionary(self) -> CatalogView:
@@ -54,12 +97,18 @@ class DatabaseView:
     @property
     def bounds(self) -> tuple[int, int] | None:
         """Closed time range of the stored samples, None when there are none."""
-        mints = [p.entry.mint for p in self._parts] + [h.mint for h in self._heads if h.n_samples]
-        maxts = [p.entry.maxt for p in self._parts] + [h.maxt for h in self._heads if h.n_samples]
-        if not mints:
+        spans = [(p.entry.mint, p.entry.maxt) for p in self._parts]
+        spans += [(h.mint, h.maxt) for h in self._heads if h.n_samples]
+        spans = [(self._clip(mint), maxt) for mint, maxt in spans]
+        spans += [(low, high) for _, low, high in self._windows.old_tiers(MINT, MAXT)]
+        if not spans:
             return None
-        mint = min(mints) if self._floor_ms is None else max(min(mints), self._floor_ms)
-        return mint, max(maxts)
+        return min(mint for mint, _ in spans), max(maxt for _, maxt in spans)
+
+    @property
+    def hides_samples(self) -> bool:
+        """Whether anything at all is hidden; then not every series of the catalog may be shown."""
+        return self._mask is not None
 
     @property
     def entries(self) -> tuple[PartEntry, ...]:
@@ -87,14 +136,24 @@ class DatabaseView:
 
     def all_refs(self) -> npt.NDArray[np.uint32]:
         """Every series: u32[S] ascending."""
-        return np.arange(self.catalog.n_series, dtype=np.uint32)
+        return self.catalog.all_refs()
 
     def live(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> npt.NDArray[np.uint32]:
-        """Those of `refs` that occur in a source which touches the closed range."""
+        """Those of `refs` that occur in a source which touches the closed range.
+
+        Series of which everything there is hidden are left out as far as headers tell.
+        """
+        if len(refs) == 0:
+            return refs
+        alive = self._windows.old_rows(refs, mint, maxt)
         mint = self._clip(mint)
-        if len(refs) == 0 or mint > maxt:
-            return refs[:0]
-        alive = np.zeros(len(refs), bool)
+        if mint > maxt:
+            return refs[alive]
+        hidden = None if self._mask is None else self._mask.touching(refs, mint, maxt)
+        if hidden is not None:
+            parts, heads = self._sources(mint, maxt)
+            alive[select.visible_rows(parts, heads, refs, mint, maxt, hidden)] = True
+            return refs[alive]
         for source_refs in self._refs_of_sources(mint, maxt):
             if len(source_refs) == 0:
                 continue
@@ -111,6 +170,11 @@ class DatabaseView:
 
     def count_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> int:
         """Upper bound of what `read` returns, from block headers."""
+        old = self._windows.old_tiers(mint, maxt)
+        n_windows = sum(tier.count_windows(refs, low, high) for tier, low, high in old)
+        return n_windows + self._count_samples(refs, mint, maxt)
+
+    def _count_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> int:
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         return select.count_samples(parts, heads, refs, mint, maxt)
@@ -118,13 +182,30 @@ class DatabaseView:
     def read(
         self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, *, drop_stale: bool
     ) -> FrameBatch:
-        """Samples of the closed range as frames; rows in the order of `refs`."""
+        """Samples of the closed range as frames; rows in the order of `refs`.
+
+        Where samples are gone, the last of each window of the finest tier stands for them, and a
+        staleness marker at the end of a window that ends with one.
+        """
+        old = self._windows.last_samples(refs, mint, maxt)
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
-        return select.read_frames(parts, heads, refs, mint, maxt, drop_stale=drop_stale)
+        frames = select.read_frames(
+            parts, heads, refs, mint, maxt, drop_stale=drop_stale, mask=self._mask
+        )
+        if old is None:
+            return frames
+        if drop_stale:
+            old = old.without_markers()
+        if len(self._longer_refs):
+            old = old.of(~is_among(refs, self._longer_refs))
+        return SampleRows.joined([old, rows_of_frames(frames)]).frames(len(refs))
 
     def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
         """Whether a sample that `read` returns may be a histogram; never falsely False, cheap."""
+        old = self._windows.old_tiers(mint, maxt)
+        if any(tier.has_histograms(refs) for tier, _, _ in old):
+            return True
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         return any(head.has_histograms_of(refs, mint, maxt) for head in heads) or any(
@@ -138,7 +219,57 @@ class DatabaseView:
         """
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
-        return select.read_start_times(parts, heads, refs, mint, maxt)
+        return select.read_start_times(parts, heads, refs, mint, maxt, mask=self._mask)
+
+    @property
+    def tier_widths_ms(self) -> tuple[int, ...]:
+        """Widths of the tiers that cover anything, ascending."""
+        return self._windows.widths_ms
+
+    def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
+        """Windows of this width (0: samples) are complete for times after it; None: all are."""
+        if len(self._longer_refs) and is_among(refs, self._longer_refs).all():
+            # Of these the samples are there.
+            return None if self._floor_ms is None else self._floor_ms - 1
+        return self._windows.exact_floor_ms(width_ms)
+
+    def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
+        """Whether a clean part of this or a finer tier serves any window of a closed range."""
+        return self._windows.covered(width_ms, mint, maxt)
+
+    def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
+        """Names of what `read_windows` uses in a closed range, or `read` (width 0), finest first.
+
+        They are ``raw`` and widths as "5m" and "1h".
+        """
+        return self._windows.names(width_ms, mint, maxt)
+
+    def read_windows(
+        self,
+        refs: npt.NDArray[np.uint32],
+        width_ms: int,
+        mint: int,
+        maxt: int,
+        columns: Collection[Column],
+    ) -> WindowBatch:
+        """Windows with mint <= end <= maxt; rows in the order of `refs`, which ascend.
+
+        ``mint - 1`` and ``maxt`` are multiples of the width. They come from the tier of this width
+        where it is clean, else from finer tiers, else they are made of samples.
+        """
+        return self._windows.read(refs, width_ms, mint, maxt, columns)
+
+    def count_windows(
+        self, refs: npt.NDArray[np.uint32], width_ms: int, mint: int, maxt: int
+    ) -> int:
+        """Upper bound of what `read_windows` looks at, samples included, from indexes alone."""
+        return self._windows.count(refs, width_ms, mint, maxt, self._count_samples)
+
+    def _read_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> FrameBatch:
+        """Samples that there are, staleness markers included."""
+        mint = self._clip(mint)
+        parts, heads = self._sources(mint, maxt)
+        return select.read_frames(parts, heads, refs, mint, maxt, drop_stale=False, mask=self._mask)
 
     def _clip(self, mint: int) -> int:
         return mint if self._floor_ms is None else max(mint, self._floor_ms)

@@ -1,11 +1,11 @@
 """Payloads of log records: which types there are, float samples, metadata.
 
-Series payloads are the catalog's, those of histograms and exemplars have modules of their own,
-`wal_histograms` and `exemplar_records`. Layouts are in docs/format/wal.md. Encoding is light on
-purpose: the log lives for minutes, and its work is on the path of every acknowledgement. Integers
-are stored as offsets from their minimum or as differences, in the narrowest of 0, 1, 2, 4, 8 bytes,
-all modulo the width of the type, so that no value is out of range; one scrape of 1,000 series costs
-8 bytes a sample and 40 more.
+Series payloads are the catalog's, those of histograms, exemplars and tombstones have modules of
+their own, `wal_histograms`, `exemplar_records` and `tombstones`. Layouts are in docs/format/wal.md.
+Encoding is light on purpose: the log lives for minutes, and its work is on the path of every
+acknowledgement. Integers are stored as offsets from their minimum or as differences, in the
+narrowest of 0, 1, 2, 4, 8 bytes, all modulo the width of the type, so that no value is out of
+range; one scrape of 1,000 series costs 8 bytes a sample and 40 more.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ TYPE_NAMES = {
     METADATA: "metadata",
     TOMBSTONE: "tombstone",
 }
-KNOWN_TYPES = frozenset({SERIES, FLOATS, HISTOGRAMS, EXEMPLARS, METADATA})
-"""What this version reads and writes; the other named ones are reserved."""
+KNOWN_TYPES = frozenset(TYPE_NAMES)
+"""What this version reads and writes."""
 
 FLAG_START_TIMESTAMPS = 1
 _DELTAS = 0x80

@@ -19,10 +19,12 @@ from tsengine.model.matchers import METRIC_NAME, Matcher, MatchOp
 from tsengine.promql.literals import matches, matches_empty
 from tsengine.query.context import QueryContext
 from tsengine.query.operators import gotext
+from tsengine.query.operators.filling import SeriesSet
 from tsengine.query.operators.histogram_cells import histogram_cells
 from tsengine.query.operators.room import require_room
-from tsengine.query.operators.select import Reach, SeriesSet, collect, find_series, latest
+from tsengine.query.operators.select import Reach, collect, find_series, latest
 from tsengine.query.plan import InfoPlan
+from tsengine.query.readings import Aim
 from tsengine.query.stepmatrix import StepMatrix, cost, cost_of_cells, merge_same_labels
 
 _I64 = npt.NDArray[np.int64]
@@ -109,7 +111,7 @@ def _read_infos(
             known[name] = pairs[pairs != NO_ID]
     if not known:
         return no_infos
-    series = find_series(ctx, matchers, plan.shift, Reach(ctx.lookback_ms))
+    series = find_series(ctx, matchers, plan.shift, Reach(ctx.lookback_ms, aim=Aim.NEWEST))
     fits = np.ones(len(series.refs), np.bool_)
     for name, pairs in known.items():
         fits &= np.isin(space.column(series.labels, name), pairs)

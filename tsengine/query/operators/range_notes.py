@@ -35,6 +35,8 @@ IGNORED = 1 << 8
 """Histograms beside the floats that were used."""
 OVERLAP = 1 << 9
 """A sample begins before the one before it."""
+INEXACT = 1 << 10
+"""A result from windows of a tier that is not that of all samples; see `SeriesNotes.inexact`."""
 
 _WARNINGS = {
     MIXED: "encountered a mix of histograms and floats for metric name {name}",
@@ -69,12 +71,13 @@ class SeriesNotes:
     """What was noted about the windows of some series.
 
     ``bits: u16[S]`` are filled by slices; `labels` are the series with their names, `span` is the
-    part of the query they are about.
+    part of the query they are about. `inexact` is the info about results that are not exact.
     """
 
     bits: Notes
     labels: LabelRows
     span: Span
+    inexact: str = ""
 
     def report(self, ctx: QueryContext) -> None:
         """Make annotations of all that was collected."""
@@ -90,8 +93,10 @@ class SeriesNotes:
                     continue
                 for name in dict.fromkeys(metric_names(ctx, self.labels, rows)):
                     add(text.replace("{name}", quote(name)), self.span)
+        if self.inexact and (self.bits & np.uint16(INEXACT)).any():
+            ctx.add_info(self.inexact, self.span)
 
 
-def no_notes(labels: LabelRows, span: Span) -> SeriesNotes:
+def no_notes(labels: LabelRows, span: Span, inexact: str = "") -> SeriesNotes:
     """Notes about series of which nothing is known yet."""
-    return SeriesNotes(np.zeros(len(labels), np.uint16), labels, span)
+    return SeriesNotes(np.zeros(len(labels), np.uint16), labels, span, inexact)

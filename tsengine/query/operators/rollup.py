@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from tsengine.promql.lexer import quote
 from tsengine.query.build import without_parens
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import warn_quantile
+from tsengine.query.operators.filling import SeriesSet
 from tsengine.query.operators.histogram_edges import between_edges
 from tsengine.query.operators.histogram_increase import extrapolating
 from tsengine.query.operators.histogram_rollup import (
@@ -31,7 +32,7 @@ from tsengine.query.operators.histogram_rollup import (
 )
 from tsengine.query.operators.labelfuncs import labels_of_absent
 from tsengine.query.operators.range_notes import SeriesNotes, no_notes
-from tsengine.query.operators.select import SeriesSet, collect, find_range_series
+from tsengine.query.operators.select import collect, find_range_series, range_tier_function
 from tsengine.query.operators.window_function import Special, WindowFunction, WindowKernel
 from tsengine.query.plan import MatrixPlan
 from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, remove_names
@@ -242,14 +243,29 @@ def prepare_rollup(
 ) -> PreparedRollup:
     """Series and kernel of a function of a range selector; everything that may be refused is."""
     steps = parameter_steps(params)
-    series = find_range_series(ctx, source)
+    series = find_range_series(ctx, source, node)
     if len(series.refs):
         present = WindowFunction(_bind(*_SIMPLE["present_over_time"]))
         check_parameters(
             node, steps, lambda: np.asarray(collect(ctx, series, present).present().any(axis=0))
         )
-    notes = no_notes(series.labels, span_of_range(node))
-    return PreparedRollup(node, steps, series, window_function(node, ctx, steps), notes)
+    notes = no_notes(series.labels, span_of_range(node), series.inexact_text(ctx))
+    function = window_function(node, ctx, steps)
+    function = replace(
+        function,
+        of_windows=range_tier_function(ctx, node, source),
+        at_steps=lambda some: _at_steps(function, node, ctx, steps, some),
+    )
+    return PreparedRollup(node, steps, series, function, notes)
+
+
+def _at_steps(
+    function: WindowFunction, node: ast.Call, ctx: QueryContext, params: list[_F64], steps: slice
+) -> WindowFunction:
+    """The function with its parameters at some of the steps."""
+    part = ctx.on_steps(ctx.steps_ms[steps], ctx.step_ms)
+    made = window_function(node, part, [param[steps] for param in params])
+    return replace(made, of_windows=function.of_windows)
 
 
 def span_of_range(node: ast.Call) -> ast.Span:

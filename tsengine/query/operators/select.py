@@ -6,8 +6,6 @@ evaluated slice by slice; a kernel sees one ragged batch of frames at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,15 +20,23 @@ from tsengine.model.matchers import Matcher
 from tsengine.promql import ast
 from tsengine.promql.functions import USE_START_TIMESTAMPS
 from tsengine.query.context import QueryContext
-from tsengine.query.histogram_layout import cost_of
+from tsengine.query.operators.filling import (
+    SeriesSet,
+    fill_slice,
+    n_samples_of,
+    note_tiers,
+    slices_of,
+)
 from tsengine.query.operators.histogram_edges import between_samples
 from tsengine.query.operators.histogram_reading import adopt_values, read_samples
 from tsengine.query.operators.histogram_rollup import passing
 from tsengine.query.operators.range_notes import SeriesNotes, no_notes
+from tsengine.query.operators.tier_function import newest_of_windows, tier_function
 from tsengine.query.operators.window_function import (
     Cells,
     Samples,
     Spans,
+    TierFunction,
     WindowFunction,
     WindowKernel,
     axis_order,
@@ -39,7 +45,8 @@ from tsengine.query.operators.window_function import (
     run_kernel,
 )
 from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
-from tsengine.query.scheduler import plan_slices, run_slices
+from tsengine.query.readings import Aim, Reading, Wanted, choose_readings, describe_readings
+from tsengine.query.scheduler import run_slices
 from tsengine.query.stepmatrix import RangeVector, StepMatrix, cost, cost_of_cells
 
 _F64 = npt.NDArray[np.float64]
@@ -56,7 +63,7 @@ _FAR_MS = 1 << 61
 class Reach:
     """Samples that a selector uses at time T: in (T - range - before, T + after].
 
-    `drop_stale`, `totals_only`: see `SeriesSet`.
+    `aim` says what it looks for among them; `drop_stale`, `totals_only`: see `SeriesSet`.
     """
 
     range_ms: int
@@ -64,30 +71,7 @@ class Reach:
     after_ms: int = 0
     drop_stale: bool = False
     totals_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesSet:
-    """Series that a selector found, and where their samples have to be looked for.
-
-    ``refs: u32[S]``; `mint`, `maxt` closed; ``ends_ms: i64[T]`` right ends of the windows.
-    `drop_stale`: markers are as if they were not there, instead of ending a series. `totals_only`:
-    see `SelectPlan`.
-    """
-
-    refs: npt.NDArray[np.uint32]
-    labels: LabelRows
-    mint: int
-    maxt: int
-    ends_ms: _I64
-    range_ms: int
-    drop_stale: bool
-    totals_only: bool = False
-
-    @property
-    def spans(self) -> Spans:
-        """The windows."""
-        return Spans(self.ends_ms, self.range_ms)
+    aim: Aim = Aim.SAMPLES
 
 
 def window_ends(ctx: QueryContext, shift: Shift) -> _I64:
@@ -112,18 +96,64 @@ def find_series(
         known = (refs, ctx.view.labels(refs))
         ctx.memo[key] = known
     refs, labels = known
+    wanted = Wanted(ends_ms, range_ms, reach.before_ms, reach.aim)
+    readings = _readings(ctx, refs, wanted)
     return SeriesSet(
-        refs, labels, mint, maxt, ends_ms, range_ms, reach.drop_stale, reach.totals_only
-    )
+        refs, labels, mint, maxt, wanted, reach.after_ms, reach.drop_stale, reach.totals_only,
+        readings,
+    )  # fmt: skip
 
 
-def find_range_series(ctx: QueryContext, plan: MatrixPlan) -> SeriesSet:
-    """The series of a range selector; `anchored` and `smoothed` look one lookback further."""
+def _readings(ctx: QueryContext, refs: _Refs, wanted: Wanted) -> tuple[Reading, ...]:
+    # The memo keeps the refs too, so that their identity stays theirs.
+    key = (
+        "readings", id(refs), ctx.start_ms, ctx.end_ms, int(wanted.ends_ms[0]),
+        int(wanted.ends_ms[-1]), ctx.n_steps, wanted.range_ms, wanted.before_ms, wanted.aim,
+    )  # fmt: skip
+    known = ctx.memo.get(key)
+    if known is None:
+        known = ctx.memo[key] = (choose_readings(ctx.view, refs, wanted), refs)
+    readings: tuple[Reading, ...] = known[0]
+    return readings
+
+
+def find_range_series(
+    ctx: QueryContext, plan: MatrixPlan, function: ast.Call | None = None
+) -> SeriesSet:
+    """The series of a range selector; `anchored` and `smoothed` look one lookback further.
+
+    `function` is what its samples are for; None if they are the answer.
+    """
     selector = plan.node.selector
     before_ms = ctx.lookback_ms if selector.anchored or selector.smoothed else 0
     after_ms = ctx.lookback_ms if selector.smoothed else 0
-    reach = Reach(plan.range_ms, before_ms, after_ms, drop_stale=True, totals_only=plan.totals_only)
-    return find_series(ctx, selector.matchers, plan.shift, reach)
+    of_windows = None if function is None else range_tier_function(ctx, function, plan)
+    aim = Aim.SAMPLES if of_windows is None else of_windows.aim
+    reach = Reach(
+        plan.range_ms, before_ms, after_ms, drop_stale=True, totals_only=plan.totals_only, aim=aim
+    )
+    series = find_series(ctx, selector.matchers, plan.shift, reach)
+    _note_choice(ctx, plan, series)
+    return series
+
+
+def _note_choice(ctx: QueryContext, plan: SelectPlan | MatrixPlan, series: SeriesSet) -> None:
+    """Remember what a selector reads, for those who want the plan explained."""
+    if ctx.view.tier_widths_ms:
+        ctx.choices[id(plan)] = describe_readings(series.readings, ctx.steps_ms)
+
+
+_USE_STARTS = frozenset({"rate", "increase"})
+
+
+def range_tier_function(ctx: QueryContext, node: ast.Call, plan: MatrixPlan) -> TierFunction | None:
+    """What a function of a range selector makes of windows; None if it needs samples."""
+    selector = plan.node.selector
+    if selector.anchored or selector.smoothed:
+        return None
+    if node.name in _USE_STARTS and USE_START_TIMESTAMPS in ctx.features:
+        return None
+    return tier_function(node.name)
 
 
 def evaluate_select(plan: SelectPlan, ctx: QueryContext) -> StepMatrix:
@@ -131,15 +161,20 @@ def evaluate_select(plan: SelectPlan, ctx: QueryContext) -> StepMatrix:
     if plan.want_start and USE_START_TIMESTAMPS not in ctx.features:
         return StepMatrix(ctx.space.empty_rows(0), np.empty((0, ctx.n_steps)))
     series = select_series(plan, ctx)
-    return collect(ctx, series, select_function(plan), no_notes(series.labels, plan.node.span))
+    notes = no_notes(series.labels, plan.node.span, series.inexact_text(ctx))
+    return collect(ctx, series, select_function(plan), notes)
 
 
 def select_series(plan: SelectPlan, ctx: QueryContext) -> SeriesSet:
     """The series of an instant selector."""
-    reach = Reach(ctx.lookback_ms, totals_only=plan.totals_only)
+    of_windows = select_function(plan).of_windows
+    aim = Aim.SAMPLES if of_windows is None else of_windows.aim
+    reach = Reach(ctx.lookback_ms, totals_only=plan.totals_only, aim=aim)
     if _is_smoothed(plan):
         reach = replace(reach, after_ms=ctx.lookback_ms, drop_stale=True)
-    return find_series(ctx, plan.node.matchers, plan.shift, reach)
+    series = find_series(ctx, plan.node.matchers, plan.shift, reach)
+    _note_choice(ctx, plan, series)
+    return series
 
 
 def select_function(plan: SelectPlan) -> WindowFunction:
@@ -158,10 +193,11 @@ def _is_smoothed(plan: SelectPlan) -> bool:
 
 def latest(*, want_time: bool) -> WindowFunction:
     """The newest samples' values or times."""
+    of_windows = newest_of_windows(want_time=want_time)
     if want_time:
-        return WindowFunction(_latest_kernel(windows.TIME_S))
+        return WindowFunction(_latest_kernel(windows.TIME_S), of_windows=of_windows)
     kernel = _latest_kernel(windows.VALUE)
-    return WindowFunction(kernel, passing(kernel))
+    return WindowFunction(kernel, passing(kernel), of_windows=of_windows)
 
 
 def _latest_kernel(op: int) -> WindowKernel:
@@ -223,11 +259,9 @@ def collect(
     cells = new_cells(n_rows, n_steps)
 
     def work(number: int, rows: range) -> None:
-        part = cells.rows(slice(rows.start, rows.stop))
-        with held_slice(ctx, series, rows, want_starts=function.wants_starts) as samples:
-            function.fill(ctx, samples, series.spans, part)
-            count_samples(ctx, series, samples.batch, part.valid)
+        fill_slice(ctx, series, rows, function, cells.rows(slice(rows.start, rows.stop)))
 
+    note_tiers(ctx, series)
     if n_rows > 0:
         run_slices(ctx, slices_of(ctx, series), work)
     if notes is not None:
@@ -236,71 +270,6 @@ def collect(
     matrix = trimmed(ctx, series.labels, cells.values, cells.valid, cells.n_present)
     ctx.account(cost(matrix) - cost_of_cells(n_rows * n_steps))
     return matrix
-
-
-def count_samples(ctx: QueryContext, series: SeriesSet, batch: FrameBatch, valid: _BOOL) -> None:
-    """Count what a kernel looked at, if the query asks for it; ``valid: bool[R, T]`` its results.
-
-    Instant selectors look at one sample where they give one, range selectors at whole windows.
-    """
-    if ctx.counts is None:
-        return
-    if not series.drop_stale:
-        ctx.counts.add_cells(valid)
-        return
-    before_ms = int(series.ends_ms[0]) - series.range_ms + 1 - series.mint
-    after_ms = series.maxt - int(series.ends_ms[-1])
-    lefts_ms = series.ends_ms - series.range_ms - before_ms
-    ctx.counts.add_windows(batch, lefts_ms, series.ends_ms + after_ms)
-
-
-def slices_of(ctx: QueryContext, series: SeriesSet) -> list[range]:
-    """Slices of the series, by the samples that will be read."""
-    return plan_slices(
-        len(series.refs),
-        n_samples=n_samples_of(ctx, series),
-        n_steps=ctx.n_steps,
-        n_threads=ctx.n_threads,
-    )
-
-
-def n_samples_of(ctx: QueryContext, series: SeriesSet) -> int:
-    """Upper bound of the samples of the series, from block headers; counted once for a query."""
-    # The memo keeps the refs too, so that their identity stays theirs.
-    key = ("samples", id(series.refs), series.mint, series.maxt)
-    known = ctx.memo.get(key)
-    if known is None:
-        n_samples = ctx.view.count_samples(series.refs, series.mint, series.maxt)
-        known = ctx.memo[key] = (n_samples, series.refs)
-    return int(known[0])
-
-
-@contextmanager
-def held_slice(
-    ctx: QueryContext, series: SeriesSet, rows: range, *, want_starts: bool = False
-) -> Iterator[Samples]:
-    """Samples of some of the series, on the query's account as long as they are in use."""
-    samples = _read(ctx, series, series.refs[rows.start : rows.stop], want_starts=want_starts)
-    n_samples = len(samples.batch.values)
-    ctx.limits.note_read(n_samples)
-    n_held = n_samples + _cost_of_histograms(samples.batch)
-    ctx.account(n_held)
-    try:
-        yield samples
-    finally:
-        ctx.account(-n_held)
-
-
-def _read(ctx: QueryContext, series: SeriesSet, refs: _Refs, *, want_starts: bool) -> Samples:
-    return read_samples(
-        ctx, refs, series.mint, series.maxt, drop_stale=series.drop_stale,
-        totals_only=series.totals_only,
-        want_starts=want_starts and USE_START_TIMESTAMPS in ctx.features,
-    )  # fmt: skip
-
-
-def _cost_of_histograms(batch: FrameBatch) -> int:
-    return 0 if batch.histograms is None else cost_of(batch.histograms)
 
 
 def trimmed(
@@ -323,10 +292,16 @@ def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
     """
     series = find_range_series(ctx, plan)
     ctx.account(n_samples_of(ctx, series))
-    batch = _read(ctx, series, series.refs, want_starts=False).batch
+    batch = read_samples(
+        ctx, series.refs, series.mint, series.maxt, drop_stale=True, totals_only=series.totals_only
+    ).batch
     ctx.limits.note_read(len(batch.values))
+    note_tiers(ctx, series)
     row = np.repeat(np.arange(batch.n_rows), np.diff(batch.row_offsets))
     t_ms, values = batch.t_ms[places_of(batch)], adopt_values(ctx, batch)
+    floor_ms = ctx.view.exact_floor_ms(0, series.refs) if series.readings[0].coarse_ms else None
+    if floor_ms is not None and np.any(t_ms <= floor_ms):
+        ctx.add_info(series.inexact_text(ctx), plan.node.span)
     selector = plan.node.selector
     if selector.anchored or selector.smoothed:
         if batch.histograms is not None:

@@ -15,16 +15,10 @@ from tsengine.model.labels import LabelRows
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
 from tsengine.query.operators.aggregate import aggregate, group_rows
+from tsengine.query.operators.filling import SeriesSet, fill_slice, note_tiers, slices_of
 from tsengine.query.operators.range_notes import SeriesNotes
 from tsengine.query.operators.rollup import PreparedRollup, annotate, finish_rollup, keeps_name
-from tsengine.query.operators.select import (
-    SeriesSet,
-    collect,
-    count_samples,
-    held_slice,
-    slices_of,
-    trimmed,
-)
+from tsengine.query.operators.select import collect, trimmed
 from tsengine.query.operators.window_function import WindowFunction, new_cells
 from tsengine.query.partials import Partial, make_partial
 from tsengine.query.scheduler import run_slices
@@ -67,7 +61,7 @@ def aggregate_series(
         # Partials would be as large as the matrix they are to replace.
         or 2 * n_groups * len(slices) > n_rows
         # Partials are of floats.
-        or ctx.view.has_histograms(series.refs, series.mint, series.maxt)
+        or ctx.view.has_histograms(series.refs, *series.extent)
     ):
         matrix = collect(ctx, series, function, notes)
         if rollup is not None:
@@ -81,9 +75,7 @@ def aggregate_series(
     def work(number: int, rows: range) -> None:
         window = slice(rows.start, rows.stop)
         cells = new_cells(len(rows), ctx.n_steps)
-        with held_slice(ctx, series, rows, want_starts=function.wants_starts) as samples:
-            function.fill(ctx, samples, series.spans, cells)
-            count_samples(ctx, series, samples.batch, cells.valid)
+        fill_slice(ctx, series, rows, function, cells)
         n_present[window] = cells.n_present
         notes.bits[window] = cells.notes
         is_full = int(cells.n_present.sum()) == cells.values.size
@@ -93,6 +85,7 @@ def aggregate_series(
 
     n_held = cost_of_cells(n_groups * ctx.n_steps * len(slices))
     ctx.account(n_held)
+    note_tiers(ctx, series)
     run_slices(ctx, slices, work)
     if drops_name and not ctx.delayed_name_removal:
         _refuse_equal_series(ctx, labels, n_present)

@@ -2,7 +2,7 @@
 
 Most slices hold floats alone and go straight to a kernel. A slice with native histograms or start
 timestamps is handed to the function's `special` part instead, which may call the kernel on what is
-left.
+left. What a function makes of windows of a tier, instead of samples, is its `TierFunction`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy.typing as npt
 from tsengine.model.frame import FrameBatch
 from tsengine.model.histograms import is_handle
 from tsengine.model.ragged import expand_ranges, offsets_of
+from tsengine.model.windows import Column, WindowBatch
 from tsengine.query.context import QueryContext
+from tsengine.query.readings import Aim
 
 _F64 = npt.NDArray[np.float64]
 _I64 = npt.NDArray[np.int64]
@@ -102,9 +104,40 @@ Special = Callable[[QueryContext, Samples, Spans, Cells], None]
 """Fills the cells from samples among which there are histograms or start timestamps."""
 
 
+TierFill = Callable[[QueryContext, WindowBatch, Spans, Cells], None]
+"""Fills the cells from windows of a tier; ends and range are multiples of the width."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierFunction:
+    """What a function makes of windows of a tier.
+
+    Parameters
+    ----------
+    aim
+        What it needs to be exact.
+    fill
+        For slices of floats alone.
+    special
+        For slices with native histograms.
+    columns, histogram_columns
+        What it looks at; the second only where there are histograms.
+    is_scaled
+        Whether a longer range gives more, so that results of rounded ranges are scaled back.
+
+    """
+
+    aim: Aim
+    fill: TierFill
+    special: TierFill
+    columns: tuple[Column, ...]
+    histogram_columns: tuple[Column, ...]
+    is_scaled: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class WindowFunction:
-    """A function of windows.
+    """A function of ranges.
 
     Parameters
     ----------
@@ -114,12 +147,18 @@ class WindowFunction:
         For other slices; None if handles may go through the kernel and none comes out.
     wants_starts
         Whether start timestamps matter.
+    of_windows
+        The function of windows of a tier; None if it needs samples.
+    at_steps
+        Makes the function for some of the steps; None if it is the same at all.
 
     """
 
     kernel: WindowKernel
     special: Special | None = field(default=None)
     wants_starts: bool = False
+    of_windows: TierFunction | None = None
+    at_steps: Callable[[slice], WindowFunction] | None = None
 
     def fill(self, ctx: QueryContext, samples: Samples, spans: Spans, cells: Cells) -> None:
         """Compute all cells of a slice."""
@@ -138,7 +177,7 @@ def run_kernel(kernel: WindowKernel, batch: FrameBatch, spans: Spans, cells: Cel
     )  # fmt: skip
 
 
-def axis_order(batch: FrameBatch) -> _I64:
+def axis_order(batch: FrameBatch | WindowBatch) -> _I64:
     """Rows with those of one axis side by side: i64[S]."""
     row_axis = batch.row_axis
     if len(row_axis) < 2 or bool(np.all(row_axis[1:] >= row_axis[:-1])):

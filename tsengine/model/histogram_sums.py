@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tsengine.kernels import histogram_sums as kernels
 from tsengine.kernels.histogram_adding import N_SHAPE, N_STATE, Scratch
 from tsengine.kernels.histogram_buckets import columns_of
+from tsengine.model.histogram_pairs import check_length, checked_rows, is_reset
 from tsengine.model.histograms import (
     CUSTOM_SCHEMA,
     HINT_GAUGE,
@@ -23,7 +24,6 @@ from tsengine.model.histograms import (
     no_histograms,
 )
 from tsengine.model.ragged import offsets_of
-from tsengine.query.histogram_pairs import check_length, checked_rows, is_reset
 
 I64Array = npt.NDArray[np.int64]
 F64Array = npt.NDArray[np.float64]

@@ -1,0 +1,133 @@
+"""The cache of machine code: its keys, and how a start knows that nothing is missing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tsengine.kernels import compiler, jit
+
+FOLDER = Path(jit.__file__).parent
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def imported_by_syntax(module):
+    found = set()
+    for node in ast.walk(ast.parse((FOLDER / f"{module}.py").read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module == "tsengine.kernels":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "tsengine.kernels."
+        ):
+            found.add(node.module.rsplit(".", 1)[1])
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_are_found_as_the_parser_finds_them(module):
+    assert jit._imported_modules(module) == imported_by_syntax(module)
+
+
+def test_the_hash_covers_what_is_imported_indirectly(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("from tsengine.kernels import (\n    b as other,\n)\n")
+    (tmp_path / "b.py").write_text("from tsengine.kernels.c import x\n")
+    (tmp_path / "c.py").write_text("x = 1\n")
+    monkeypatch.setattr(jit, "_PACKAGE", tmp_path)
+    jit.sources_hash.cache_clear()
+    before = jit.sources_hash("a")
+    (tmp_path / "c.py").write_text("x = 2\n")
+    jit.sources_hash.cache_clear()
+    try:
+        assert jit.sources_hash("a") != before
+    finally:
+        jit.sources_hash.cache_clear()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and one kernel to be in it."""
+    monkeypatch.setattr(jit, "_cache_root", tmp_path)
+    made = jit.import_all_kernels()[0]
+    monkeypatch.setattr(jit, "import_all_kernels", lambda: [made])
+    return tmp_path, made
+
+
+def test_completeness_is_noted_and_checked(cache):
+    _, made = cache
+    assert not jit.is_complete()
+    assert compiler.missing_kernel_count() == 1
+    assert not jit.is_complete()
+    module, function = made.name.split(".")
+    code = jit.module_cache_dir(module) / f"{module}.{function}-1.py311.nbi"
+    code.parent.mkdir()
+    code.touch()
+    assert compiler.missing_kernel_count() == 0
+    assert jit.is_complete()
+    code.unlink()
+    assert not jit.is_complete()
+    assert compiler.missing_kernel_count() == 1
+
+
+def test_a_changed_source_is_not_complete(cache, tmp_path_factory, monkeypatch):
+    jit.mark_complete()
+    assert jit.is_complete()
+    other = tmp_path_factory.mktemp("package")
+    (other / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(jit, "_PACKAGE", other)
+    assert not jit.is_complete()
+
+
+def test_a_mark_that_can_not_be_written_is_no_error(cache, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    jit.mark_complete()
+    monkeypatch.undo()
+
+
+def test_modules_are_compiled_whole_and_the_largest_first():
+    names = [made.name for made in jit.import_all_kernels()]
+    batches = compiler._batches(names)
+    assert sorted(name for batch in batches for name in batch) == sorted(names)
+    modules = [{name.split(".")[0] for name in batch} for batch in batches]
+    assert [len(each) for each in modules] == [1] * len(modules)
+    sizes = [(FOLDER / f"{each.pop()}.py").stat().st_size for each in modules]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@jit.device
+def _doubled(x):
+    return x + x
+
+
+@jit.polished_device
+def _halved(x):
+    return x // 2
+
+
+def test_helpers_are_for_kernels_only():
+    with pytest.raises(TypeError):
+        _doubled(2)
+    assert _doubled.py_func(2) == 4
+
+
+def test_kernels_run_both_kinds_of_helpers(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit, "_cache_root", tmp_path)
+    monkeypatch.setattr(jit, "sources_hash", lambda name: "none")
+
+    def count(values):
+        total = 0
+        for value in values:
+            total += _halved(_doubled(_doubled(value)))
+        return total
+
+    made = jit.Kernel(count, jit.i64(jit.I64_IN))
+    assert made.compile() is False
+    assert made(np.arange(10)) == 90
+    again = jit.Kernel(count, jit.i64(jit.I64_IN))
+    assert again.compile() is True
+    assert again(np.arange(10)) == 90

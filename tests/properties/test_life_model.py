@@ -1,0 +1,330 @@
+"""A database against a dict, in any order: the whole life of the data as a state machine.
+
+Appends of floats and histograms in and out of order, duplicates, deletes, flushes, merges, tiers,
+retention by time and by rules, the catalog shrunk, snapshots, restarts, kills, queries. After each
+step everything that can be read is compared: samples, windows of both tiers, PromQL.
+
+`TSENGINE_LIFE_EXAMPLES=500 pytest tests/properties/test_life_model.py` for a longer look.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from unittest import mock
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import tsengine
+from tests.faults.matrix import quick_folder
+from tests.faults.matrix_run import start_paused
+from tests.reference import life as reference
+from tests.reference import rich_samples as rich
+from tests.reference.life import DAY_MS, NEVER, Life
+from tests.reference.memory_source import MemorySource
+from tests.reference.rich_samples import Histogram
+from tsengine.engine import Database
+from tsengine.options import Options, RetentionRule, Tier
+from tsengine.query.engine import Engine
+from tsengine.storage.catalog_shrink import CatalogShrink
+from tsengine.storage.retention_chores import Expiry, RetentionRewriting
+from tsengine.storage.worker import Worker
+
+HOUR_MS = 3_600_000
+NARROW, WIDE = HOUR_MS, 6 * HOUR_MS
+KEEP_DAYS, CI_DAYS = 6, 3
+BEGIN = 20_010 * DAY_MS
+OPTIONS = Options(
+    tiers=(Tier(NARROW / 1000), Tier(WIDE / 1000)),
+    retention=KEEP_DAYS * 86_400.0,
+    retention_rules=(
+        RetentionRule('{job="ci"}', CI_DAYS * 86_400.0), RetentionRule('{job="slo"}', None),
+    ),
+    query_threads=1,
+)  # fmt: skip
+JOBS = {"a": "api", "b": "api", "c": "ci", "s": "slo", "h": "api"}
+QUERIES = (
+    'm{s!="h"}', 'sum by (job) (m{s!="h"})', 'count_over_time(m{s!="h"}[6h])',
+    'sum_over_time(m{s!="h"}[6h])', 'max_over_time(m{s!="h"}[1h])', 'avg_over_time(m{s!="h"}[6h])',
+    'last_over_time(m{s!="h"}[1h])', 'rate(m{s!="h"}[6h])', 'sum by (job) (increase(m{s!="h"}[6h]))',
+)  # fmt: skip
+
+numbers = st.integers(0, 9).map(lambda n: rich.bits(float(n)))
+floats = st.one_of(numbers, numbers, numbers, st.just(rich.STALE))
+natives = st.builds(
+    lambda n, keys: Histogram(
+        0, 0, rich.bits(float(sum(n + k for k in keys))), rich.bits(float(n)), rich.bits(0.001), 0,
+        tuple((2**20 + k, rich.bits(float(n + k))) for k in sorted(keys)), None,
+    ),
+    st.integers(1, 20), st.sets(st.integers(0, 4), min_size=1, max_size=3),
+)  # fmt: skip
+ago = st.one_of(
+    st.integers(0, 8 * 24).map(lambda k: k * HOUR_MS),  # the border of windows
+    st.integers(0, 8 * 24 * 12).map(lambda k: k * HOUR_MS // 12),
+    st.integers(0, 2 * DAY_MS),
+)
+names = st.sampled_from("abcs")
+float_batches = st.lists(
+    st.tuples(names, ago, floats), min_size=1, max_size=12, unique_by=lambda r: r[:2]
+)
+scrapes = st.tuples(names, ago, st.integers(1, 40), st.sampled_from([HOUR_MS // 4, HOUR_MS // 2]))
+native_batches = st.lists(st.tuples(ago, natives), min_size=1, max_size=6, unique_by=lambda r: r[0])
+
+
+class LifeOfData(RuleBasedStateMachine):
+    """The database `db` and the model `life` of one directory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = tempfile.mkdtemp(dir=quick_folder())
+        self.path = os.path.join(self.root, "db")
+        self.now_ms = BEGIN + 10 * DAY_MS + 1
+        self.life = Life()
+        self.touched: list[tuple[str, int, int]] = []
+        self.known: dict[tuple[str, int, int], list[object]] = {}
+        """What each window was to be until now."""
+        self.is_built = False
+        """Whether tiers were built and nothing has changed since."""
+        self.n_copies = 0
+        self.db = self.open(self.path)
+        self.move_clock(0)
+
+    def open(self, path: str, *, read_only: bool = False) -> Database:
+        with mock.patch.object(Worker, "start", start_paused):
+            db = Database(path, OPTIONS, read_only=read_only, clock=lambda: self.now_ms)
+        if not read_only:
+            # Flushes are steps of ours.
+            db._storage.maintenance.request_flush = lambda: None
+        return db
+
+    def teardown(self) -> None:
+        self.db.close()
+        problems = tsengine.check(self.path).problems
+        shutil.rmtree(self.root)
+        assert problems == []
+
+    # --- writes ---------------------------------------------------------------------------------
+
+    @initialize(scrape=scrapes)
+    def fill(self, scrape) -> None:
+        """Something to begin with."""
+        self.scrape(scrape)
+
+    @rule(batch=float_batches)
+    def append(self, batch) -> None:
+        """Any series, any times, what is there already among them."""
+        self._store([(name, self.now_ms - 1 - back, (bits, 0)) for name, back, bits in batch])
+
+    @rule(scrape=scrapes)
+    def scrape(self, scrape) -> None:
+        """A counter at steady times."""
+        name, back, n, step_ms = scrape
+        last = (self.now_ms - 1 - back) // step_ms * step_ms
+        self._store([
+            (name, last - (n - k) * step_ms, (rich.bits(float(k % 17)), 0)) for k in range(n)
+        ])  # fmt: skip
+
+    @rule(batch=native_batches)
+    def append_histograms(self, batch) -> None:
+        """Of one series, with start timestamps."""
+        self._store([("h", self.now_ms - 1 - back, (native, 5)) for back, native in batch])
+
+    def _store(self, rows) -> None:
+        rows = [row for row in rows if row[1] >= self._floor(row[0])]
+        if not rows:
+            return
+        storage = self.db._storage
+        with storage.refs_in_use([labels_of(name) for name, _, _ in rows]) as refs:
+            batch = rich.batch_of(
+                [(ref, t, s) for ref, (_, t, s) in zip(refs.tolist(), rows, strict=True)]
+            )
+            outcome = storage.append_columns(
+                batch.refs, batch.t_ms, batch.bits,
+                histograms=batch.histograms, start_ms=batch.start_ms,
+            )  # fmt: skip
+        assert (outcome.rejected, outcome.too_old, outcome.too_new) == ((), (), ())
+        self.life.append(rows)
+        self.is_built = False
+
+    def _floor(self, name: str) -> int:
+        return self.life.floors_ms.get(name, self.life.floor_ms)
+
+    @rule(gone=st.sets(st.sampled_from("abcsh"), min_size=1, max_size=3), span=st.tuples(ago, ago))
+    def delete(self, gone, span) -> None:
+        """Some series in a range that need not have anything."""
+        mint, maxt = self.now_ms - 1 - max(span), self.now_ms - 1 - min(span)
+        self.db.delete_series([f'{{s="{name}"}}' for name in gone], mint, maxt)
+        self.life.delete(gone, mint, maxt)
+        self.is_built = False
+        self.touched += [(name, mint, maxt) for name in gone]
+
+    # --- background work ------------------------------------------------------------------------
+
+    @rule()
+    def flush(self) -> None:
+        self.db.flush()
+
+    @rule()
+    def compact(self) -> None:
+        self.db.flush()
+        self.db.compact()
+
+    @rule()
+    def downsample(self) -> None:
+        self.db.build_tiers()
+        self.is_built = True
+
+    @rule()
+    def clean_tombstones(self) -> None:
+        self.db.clean_tombstones()
+
+    @rule(n=st.sampled_from([1, 2, 4, 4, 8, 12]))
+    def expire(self, n) -> None:
+        """Six hours go by, or some days; what is past its retention leaves the disk."""
+        self.move_clock(n * WIDE)
+        for chore in (Expiry, RetentionRewriting):
+            self.db._storage.maintenance.run(chore(self.db._storage))
+
+    @rule(n=st.sampled_from([1, 4]))
+    def wait(self, n) -> None:
+        """Time goes by and nothing is done."""
+        self.move_clock(n * WIDE)
+
+    @rule()
+    def shrink(self) -> None:
+        chore = CatalogShrink(self.db._storage, n_dead_min=1, share_min=0.0, look_every_s=0.0)
+        self.db._storage.maintenance.run(chore)
+
+    def move_clock(self, by_ms: int) -> None:
+        self.now_ms += by_ms
+        self.is_built = False
+        self.life.floor_ms = self.now_ms - KEEP_DAYS * DAY_MS
+        self.life.floors_ms = {"c": self.now_ms - CI_DAYS * DAY_MS, "s": NEVER}
+
+    # --- life of the process --------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        self.db.close()
+        self.db = self.open(self.path)
+
+    @rule()
+    def kill(self) -> None:
+        """The next process finds what this one has written so far."""
+        self.n_copies += 1
+        after = os.path.join(self.root, f"killed-{self.n_copies}")
+        shutil.copytree(self.path, after)
+        self.db.close()
+        shutil.rmtree(self.path)
+        os.rename(after, self.path)
+        self.db = self.open(self.path)
+        assert self.db.recovery_problems == []
+
+    @rule()
+    def snapshot(self) -> None:
+        """It holds the same, and is whole."""
+        self.n_copies += 1
+        path = self.db.snapshot(os.path.join(self.root, f"snapshot-{self.n_copies}"))
+        assert tsengine.check(path).problems == []
+        copy = self.open(path, read_only=True)
+        self.compare(copy)
+        copy.close()
+        shutil.rmtree(path)
+
+    # --- looks ----------------------------------------------------------------------------------
+
+    @rule(expr=st.sampled_from(QUERIES), back=st.integers(0, 12), n=st.integers(1, 4))
+    def query(self, expr, back, n) -> None:
+        """PromQL at the ends of windows, where all samples are there, as over the plain samples."""
+        end = (self.now_ms - 1) // WIDE * WIDE - back * HOUR_MS
+        start = max(end - n * WIDE, self.life.floor_ms - 1 + WIDE)
+        start += (end - start) % WIDE
+        if start > end:
+            return
+        source = MemorySource()
+        for name, own in self.life.kept().items():
+            if name != "h":
+                times = sorted(own)
+                bits = np.array([own[t][0] for t in times], np.uint64)
+                source.append(labels_of(name), times, bits.view(np.float64).tolist())
+        engine = Engine(source, OPTIONS)
+        wanted = engine.query_range(expr, start, end, WIDE)
+        found = self.db.query_range(expr, start, end, WIDE)
+        assert_same_answers(found, tsengine.Result(wanted), expr)
+        engine.close()
+
+    @invariant()
+    def holds(self) -> None:
+        self.compare(self.db)
+
+    def compare(self, db: Database) -> None:
+        """Samples to the bit; windows to the bit where they are said to be complete."""
+        mint = (BEGIN // DAY_MS) * DAY_MS + 1
+        maxt = -(-self.now_ms // DAY_MS) * DAY_MS
+        found = reference.found_in(db._storage, (NARROW, WIDE), mint, maxt)
+        expected = self.life.content((NARROW, WIDE), mint, maxt)
+        samples = reference.Content(found.samples, {}, set(), {})
+        assert samples == (wanted := reference.Content(expected.samples, {}, set(), {})), (
+            reference.difference(samples, wanted)
+        )
+        for width_ms, windows in expected.windows.items():
+            self.compare_windows(width_ms, found.windows[width_ms], windows)
+
+    def compare_windows(self, width_ms: int, found, expected) -> None:
+        """Those in which all samples are there, and all that were just built, are exact.
+
+        Where samples are past their retention, what came since the windows were built is in them
+        when they are built again; and windows that a delete cuts may be gone.
+        """
+        for name in found.keys() | expected.keys():
+            own, wanted = found.get(name, {}), expected.get(name, {})
+            for end in own.keys() | wanted.keys():
+                known = self.known.setdefault((name, width_ms, end), [])
+                if wanted.get(end) not in known:
+                    known.append(wanted.get(end))
+                if own.get(end) == wanted.get(end):
+                    continue
+                is_old = end < self.life.floors_ms.get(name, self.life.floor_ms)
+                is_there = is_old and not self.is_built and own.get(end) in [None, *known]
+                is_cut = is_old and end not in own and self._is_touched(name, end, width_ms)
+                assert is_there or is_cut, (
+                    f"{name}, {width_ms} ms, {end - self.now_ms}: {own.get(end)}, "
+                    f"expected {wanted.get(end)}"
+                )
+
+    def _is_touched(self, name: str, end: int, width_ms: int) -> bool:
+        return any(
+            name == n and end - width_ms < maxt and end >= mint for n, mint, maxt in self.touched
+        )
+
+
+def labels_of(name: str) -> dict[str, str]:
+    return {"__name__": "m", "job": JOBS[name], "s": name}
+
+
+def assert_same_answers(found, wanted, expr: str) -> None:
+    assert found.warnings == wanted.warnings == []
+    answers = [
+        {tuple(sorted(labels.items())): row.tolist()
+         for labels, row in zip(result.labels, result.to_numpy(), strict=True)}
+        for result in (found, wanted)
+    ]  # fmt: skip
+    assert answers[0].keys() == answers[1].keys(), expr
+    for key, row in answers[1].items():
+        for got, want in zip(answers[0][key], row, strict=True):
+            same = math.isclose(got, want, rel_tol=1e-9) or (math.isnan(got) and math.isnan(want))
+            assert same, (expr, key, answers[0][key], row)
+
+
+TestLifeOfData = LifeOfData.TestCase
+TestLifeOfData.settings = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("TSENGINE_LIFE_EXAMPLES", "25")),
+    stateful_step_count=int(os.environ.get("TSENGINE_LIFE_STEPS", "20")),
+    suppress_health_check=list(HealthCheck),
+)

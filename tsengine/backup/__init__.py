@@ -1,0 +1,1 @@
+"""Backups in a directory or an object store: making, pruning, checking, restoring."""

@@ -1,0 +1,124 @@
+"""Reading a place for backups: its records, the choice of one, and checking all contents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tsengine.backup import record
+from tsengine.backup.contents import content_problem, in_parallel
+from tsengine.backup.record import BackupRecord
+from tsengine.backup.store import ObjectStore, StoreOptions, open_store
+from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, in all)."""
+
+
+@dataclass(slots=True)
+class BackupCheck:
+    """What `check_backups` found: problems with the key of the object, notes that harm nothing."""
+
+    n_backups: int = 0
+    n_contents: int = 0
+    n_bytes: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def backup_names(store: ObjectStore) -> list[str]:
+    """Names of all whole backups, oldest first."""
+    names = (record.name_of_key(found.key) for found in store.list(record.RECORDS))
+    return sorted(name for name in names if name is not None)
+
+
+def read_record(store: ObjectStore, name: str) -> BackupRecord:
+    """The record of a backup.
+
+    Raises
+    ------
+    StorageError
+        There is no such backup; CorruptionError and UnsupportedFormat as in `record.decode`.
+
+    """
+    key = record.record_key(name)
+    try:
+        data = store.read(key)
+    except FileNotFoundError:
+        raise StorageError(f"{store.url} has no backup {name!r}") from None
+    found = record.decode(data, f"{store.url}/{key}")
+    if found.name != name:
+        raise CorruptionError(f"the record is that of {found.name}", path=f"{store.url}/{key}")
+    return found
+
+
+def list_backups(
+    dest: str | os.PathLike[str], options: StoreOptions | None = None
+) -> list[BackupRecord]:
+    """All backups at a place, oldest first; raises StorageError."""
+    store = open_store(dest, options)
+    return [read_record(store, name) for name in backup_names(store)]
+
+
+def choose_backup(store: ObjectStore, *, at_ms: int | None, name: str | None) -> BackupRecord:
+    """The backup of that name, or the newest that is not later than ``at_ms`` (None: of all).
+
+    Raises
+    ------
+    StorageError
+        There is none; the text says which there are.
+
+    """
+    if name is not None:
+        return read_record(store, name)
+    names = backup_names(store)
+    if not names:
+        raise StorageError(f"{store.url} has no backups")
+    fitting = [n for n in names if at_ms is None or record.time_of_name(n) <= at_ms]
+    if not fitting:
+        raise StorageError(f"{store.url} has no backup of that time or before; first: {names[0]}")
+    return read_record(store, fitting[-1])
+
+
+def check_backups(
+    dest: str | os.PathLike[str],
+    options: StoreOptions | None = None,
+    progress: Progress | None = None,
+) -> BackupCheck:
+    """Read back every content that a backup at a place needs, and compare sizes and checksums.
+
+    Raises
+    ------
+    StorageError
+        The place can't be reached.
+
+    """
+    store = open_store(dest, options)
+    report = BackupCheck()
+    needed: dict[str, tuple[int, str]] = {}
+    for name in backup_names(store):
+        try:
+            found = read_record(store, name)
+        except (CorruptionError, UnsupportedFormat) as error:
+            report.problems.append((record.record_key(name), str(error)))
+            continue
+        report.n_backups += 1
+        needed |= {file.key: (file.size, file.sha256) for file in found.files}
+    stored = {found.key: found.size for found in store.list(record.CONTENTS)}
+    n_unused = len(stored.keys() - needed.keys())
+    if n_unused:
+        report.notes.append(f"{n_unused} contents are used by no backup; pruning removes them")
+    report.n_contents, report.n_bytes = len(needed), sum(size for size, _ in needed.values())
+    done = 0
+
+    def verify(item: tuple[str, tuple[int, str]]) -> str | None:
+        return content_problem(store, item[0], *item[1])
+
+    for (key, (size, _)), problem in in_parallel(store, verify, sorted(needed.items())):
+        if problem is not None:
+            report.problems.append((key, problem))
+        done += size
+        if progress is not None:
+            progress(done, report.n_bytes)
+    return report

@@ -1,0 +1,253 @@
+"""Appends: scanned, limited by time and room, and queued for the log in the order of the lane.
+
+Any thread may append; each call returns after the fsync. What is durable then becomes visible in
+`StorageDatabase`, on the log's own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.errors import Overloaded, TooFarInFuture, TooOldSample
+from tsengine.model.batch import SampleBatch
+from tsengine.model.exemplars import ExemplarBatch
+from tsengine.model.histograms import Histograms, is_handle
+from tsengine.model.metadata import MetadataEntry
+from tsengine.storage import wal_records
+from tsengine.storage.append_limits import TimeLimits, split_by_time, split_exemplars
+from tsengine.storage.append_records import checked_batch, sample_records
+from tsengine.storage.catalog import Reject
+from tsengine.storage.exemplar_records import encode_exemplars
+from tsengine.storage.ingest_log import LogEntry, Ticket
+from tsengine.storage.series_lane import SeriesLane
+from tsengine.storage.state import AppendItem
+
+_BATCH_ROWS_MAX = 64 * 1024
+_BATCHES_QUEUED_MAX = 2
+"""Pieces of one bulk append that wait for the log: others' appends queue behind them."""
+_BATCH_HISTOGRAMS_MAX = 8 * 1024
+_BACKPRESSURE_S = 5.0
+_NO_SAMPLES = SampleBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64))
+
+
+@dataclass(frozen=True, slots=True)
+class AppendOutcome:
+    """What became of one append: floats, histograms and exemplars stored, things refused."""
+
+    n_samples: int
+    n_histograms: int
+    n_exemplars: int
+    rejected: tuple[Reject, ...]
+    too_old: tuple[Reject, ...] = ()
+    too_new: tuple[Reject, ...] = ()
+    n_shed: int = 0
+    """Refused series that are new and over a limit of series or memory."""
+
+    def raise_rejects(self) -> None:
+        """Raise TooOldSample or TooFarInFuture if samples were refused by their time."""
+        for refused, error in ((self.too_old, TooOldSample), (self.too_new, TooFarInFuture)):
+            if refused:
+                first = refused[0]
+                n_samples = sum(reject.n_samples for reject in refused)
+                more = f" (and {n_samples - 1} more samples)" if n_samples > 1 else ""
+                raise error(f"{first.series}: {first.reason}{more}; the others are stored")
+
+
+class AppendLane(SeriesLane):
+    """Appends of a database."""
+
+    _log_order: threading.Lock
+    _logged_ref: int
+
+    def append_remote_write(
+        self, body: bytes | memoryview, *, version: int, sender: str = ""
+    ) -> AppendOutcome:
+        """Store a decompressed remote-write body; returns after the fsync.
+
+        Raises
+        ------
+        MalformedRequest, Overloaded, Full, Closed, ReadOnly
+
+        """
+        self._admit()
+        with self._lane:
+            self._check_writable()
+            self._note_memory()
+            scan = self.catalog.scan_remote_write(body, version=version, sender=sender)
+            self._n_shed += scan.n_shed
+            limits = self._time_limits()
+            split = split_by_time(scan.batch, limits, self._describe_in_lane)
+            exemplars, late = split_exemplars(scan.exemplars, limits, self._describe_in_lane)
+            n_bytes = len(body)
+            if split.accepted.histograms is not None:
+                n_bytes += split.accepted.histograms.n_bytes
+            ticket = self._log_batch(
+                split.accepted, scan.metadata, exemplars=exemplars, n_bytes=n_bytes
+            )
+        if ticket is not None:
+            ticket.wait()
+        n_floats = scan.n_floats
+        if split.kept is not None:
+            n_floats = int(np.searchsorted(split.kept, n_floats))
+        return AppendOutcome(
+            n_floats,
+            len(split.accepted) - n_floats,
+            0 if exemplars is None else len(exemplars),
+            (*scan.rejected, *split.too_old, *split.too_new, *late),
+            n_shed=scan.n_shed,
+        )
+
+    def append_columns(
+        self,
+        refs: npt.NDArray[np.uint32],
+        t_ms: npt.NDArray[np.int64],
+        bits: npt.NDArray[np.uint64],
+        *,
+        histograms: Histograms | None = None,
+        start_ms: npt.NDArray[np.int64] | None = None,
+    ) -> AppendOutcome:
+        """Store samples of known series; returns after the fsync.
+
+        Parameters
+        ----------
+        refs, t_ms, bits
+            u32[N], i64[N], u64[N]: floats and, with ``histograms``, handles of that table.
+        start_ms
+            Start timestamps: i64[N], 0 where unknown.
+
+        Raises
+        ------
+        ValueError
+            A ref was not given out by `series_refs` of this database, or the table is not in
+            normal form.
+
+        """
+        whole = checked_batch(SampleBatch(refs, t_ms, bits, histograms, start_ms))
+        n_rows = _BATCH_ROWS_MAX if whole.histograms is None else _BATCH_HISTOGRAMS_MAX
+        too_old: list[Reject] = []
+        too_new: list[Reject] = []
+        tickets: list[Ticket] = []
+        n_stored = n_histograms = 0
+        for start in range(0, len(whole), n_rows):
+            batch = whole.take(slice(start, start + n_rows))
+            if len(tickets) >= _BATCHES_QUEUED_MAX:
+                tickets[-_BATCHES_QUEUED_MAX].wait()
+            self._admit()
+            with self._lane:
+                self._check_writable()
+                self._use_refs(batch.refs)
+                split = split_by_time(batch, self._time_limits(), self._describe_in_lane)
+                ticket = self._log_patiently(split.accepted, tickets)
+            if ticket is not None:
+                tickets.append(ticket)
+            n_stored += len(split.accepted)
+            if split.accepted.histograms is not None:
+                n_histograms += int(is_handle(split.accepted.bits).sum())
+            too_old += split.too_old
+            too_new += split.too_new
+        for ticket in tickets:
+            ticket.wait()
+        n_floats = n_stored - n_histograms
+        return AppendOutcome(n_floats, n_histograms, 0, (), tuple(too_old), tuple(too_new))
+
+    def append_metadata(self, entries: Sequence[MetadataEntry]) -> None:
+        """Store types, helps and units; returns after the fsync."""
+        self._admit()
+        with self._lane:
+            self._check_writable()
+            ticket = self._log_batch(_NO_SAMPLES, tuple(entries), n_bytes=64 * len(entries))
+        if ticket is not None:
+            ticket.wait()
+
+    def pass_log(self) -> None:
+        """Return when all that was appended before, and the lane's catalog, is visible."""
+        assert self._log is not None, "maintenance runs on writable databases only"
+        with self._lane, self._log_order:
+            item = AppendItem(_NO_SAMPLES, None, (), self._lane_catalog, self._logged_ref)
+            ticket = self._log.append(LogEntry((), 0, item))
+        ticket.wait()
+
+    def _admit(self) -> None:
+        """Let an append begin, or raise why it can't: the disk takes no writes, or is too slow."""
+        self._check_writable()
+        self.disk.check()
+        self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """Hold an append back while flush or merges can't keep up; at most some seconds."""
+        if self._maintenance is not None:
+            self._maintenance.hold_append_back()
+        if self._has_room():
+            return
+        with self._room:
+            if not self._room.wait_for(self._has_room, _BACKPRESSURE_S):
+                raise Overloaded("the head is full and its flush can't keep up; try again later")
+
+    def _has_room(self) -> bool:
+        state = self._state
+        waiting = sum(frozen.head.load_samples for frozen in state.frozen)
+        return waiting + state.head.load_samples < 3 * self.memory.head_samples_max()
+
+    def _time_limits(self) -> TimeLimits:
+        maxt = None
+        if self.options.future_limit is not None:
+            maxt = self._clock() + int(self.options.future_limit * 1000)
+        mint = self.retention.highest_floor()
+        if not self.retention.has_rules:
+            return TimeLimits(mint, maxt)
+        return TimeLimits(mint, maxt, self._floors_in_lane)
+
+    def _floors_in_lane(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        self._publish_lane_catalog()
+        return self.retention.sample_floors(self._lane_catalog).of_refs(refs)
+
+    def _log_batch(
+        self,
+        batch: SampleBatch,
+        metadata: tuple[MetadataEntry, ...],
+        *,
+        exemplars: ExemplarBatch | None = None,
+        n_bytes: int,
+    ) -> Ticket | None:
+        """Queue a batch for the log, with the series that the log lacks. Lane only."""
+        assert self._log is not None, "checked by _check_writable"
+        records: list[tuple[int, bytes]] = []
+        if metadata:
+            texts = [(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata]
+            records.append((wal_records.METADATA, wal_records.encode_metadata(texts)))
+        records += sample_records(batch)
+        if exemplars is not None:
+            records.append((wal_records.EXEMPLARS, encode_exemplars(exemplars)))
+        next_ref = self.catalog.next_ref
+        # A failing log resets `_logged_ref`. Reading it, encoding by it and queueing must be one
+        # step, or an entry could go to the log without the series it needs.
+        with self._log_order:
+            if next_ref > self._logged_ref:
+                n_new = next_ref - self._logged_ref
+                payload = self.catalog.encode_series(self._logged_ref, n_new)
+                records.insert(0, (wal_records.SERIES, payload))
+                self._publish_lane_catalog()
+            if not records:
+                return None
+            item = AppendItem(batch, exemplars, metadata, self._lane_catalog, next_ref)
+            ticket = self._log.append(LogEntry(tuple(records), n_bytes, item))
+            self._logged_ref = next_ref
+        return ticket
+
+    def _log_patiently(self, batch: SampleBatch, tickets: list[Ticket]) -> Ticket | None:
+        """Like `_log_batch`, but a bulk append waits for its own earlier pieces. Lane only."""
+        n_bytes = 20 * len(batch)
+        if batch.histograms is not None:
+            n_bytes += batch.histograms.n_bytes
+        try:
+            return self._log_batch(batch, (), n_bytes=n_bytes)
+        except Overloaded:
+            if not tickets:
+                raise
+        tickets[-1].wait()
+        return self._log_batch(batch, (), n_bytes=n_bytes)

@@ -1,0 +1,136 @@
+"""When heads become parts. A thread of its own: a flush must never wait for a long merge."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tsengine.errors import Closed, TsengineError
+from tsengine.storage.checkpoint import Checkpointer
+
+if TYPE_CHECKING:
+    from tsengine.storage.database import StorageDatabase
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 1.0
+_RETRY_S = 10.0
+_RETRY_S_MIN = 1.0
+
+
+class Flusher:
+    """Flushes of one writable database; callers of `flush` do it in their own thread.
+
+    ``on_flushed`` is called after each flush.
+    """
+
+    def __init__(
+        self,
+        database: StorageDatabase,
+        checkpointer: Checkpointer,
+        on_flushed: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._checkpointer = checkpointer
+        self._on_flushed = on_flushed
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._wanted = threading.Event()
+        self._retry_now = threading.Event()
+        self._last_flush = time.monotonic()
+        self._failed_s = -_RETRY_S
+        self._n_flushes = self._n_failures = 0
+        self._thread = threading.Thread(target=self._loop, name="tsengine-flush", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; returns when no flush runs in any thread."""
+        self._stopping.set()
+        self._wanted.set()
+        self._retry_now.set()
+        self._thread.join()
+        with self._lock:
+            pass
+
+    def counters(self) -> dict[str, int]:
+        """Numbers for stats."""
+        return {"flushes": self._n_flushes, "flush_failures": self._n_failures}
+
+    def request(self) -> None:
+        """Ask the thread to flush soon."""
+        self._wanted.set()
+
+    def retry(self) -> None:
+        """Try a flush that failed again now; the disk takes writes again.
+
+        Not if it failed a moment ago: what such a short failure hit is likely to fail again.
+        """
+        if time.monotonic() - self._failed_s >= _RETRY_S_MIN:
+            self._retry_now.set()
+
+    def flush(self, *, force: bool = False) -> None:
+        """Flush what the head holds now; returns when it is committed.
+
+        With `force` also if there is nothing new: the log is cut and trimmed in any case.
+        """
+        with self._lock:
+            if self._stopping.is_set():
+                raise Closed("the database is closed")
+            database = self._database
+            for waiting in database.state.frozen:
+                self._checkpointer.flush(waiting)
+            if force or self._has_unsaved():
+                database.freeze()
+                for waiting in database.state.frozen:
+                    self._checkpointer.flush(waiting)
+                self._n_flushes += 1
+            self._last_flush = time.monotonic()
+        self._on_flushed()
+
+    def _has_unsaved(self) -> bool:
+        database = self._database
+        return (
+            database.state.head.n_samples > 0
+            or database.metadata.is_dirty
+            or database.exemplars.has_unsaved
+            or database.durable_ref > self._checkpointer.saved_ref
+            or any(tombstone.entry is None for tombstone in database.state.tombstones)
+        )
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._wanted.wait(_TICK_S)
+            if self._stopping.is_set():
+                return
+            due = self._wanted.is_set() or self._is_due()
+            self._wanted.clear()
+            if not due:
+                continue
+            self._retry_now.clear()
+            try:
+                self.flush()
+            except TsengineError as error:
+                if self._stopping.is_set():
+                    return
+                _LOG.error("flush failed, it is tried again: %s", error)
+                self._failed()
+            except Exception:
+                _LOG.exception("flush failed by a fault of ours; it is tried again")
+                self._failed()
+
+    def _failed(self) -> None:
+        self._n_failures += 1
+        self._failed_s = time.monotonic()
+        self._retry_now.wait(_RETRY_S)
+        self._wanted.set()
+
+    def _is_due(self) -> bool:
+        database = self._database
+        old = time.monotonic() - self._last_flush > database.options.head_age_s_max
+        large = database.log_size_bytes > database.options.wal_size_bytes_max
+        return (old or large) and self._has_unsaved()

@@ -1,0 +1,236 @@
+"""Data past their retention leave the disk: whole parts at once, of others what is worth a rewrite.
+
+Whatever is past its retention is hidden from reads before any of this runs (`view.py`). Merges of
+other chores leave it out too.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from tsengine.model.times import text_of_ms
+from tsengine.storage.chores import Job, JobContext
+from tsengine.storage.compaction_chores import live_parts, merge_space
+from tsengine.storage.compaction_plan import partition_of
+from tsengine.storage.manifest import PartEntry, TierEntry
+from tsengine.storage.part_reader import PartReader
+from tsengine.storage.retention import (
+    MIN_MS,
+    PartShare,
+    Removal,
+    SampleFloors,
+    expired_parts,
+    expired_tiers,
+    is_expired,
+    is_tier_worth_rewriting,
+    is_worth_rewriting,
+    plan_size_removal,
+    shares_of,
+    tier_shares_of,
+)
+from tsengine.storage.state import State
+from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tiering import build_range
+from tsengine.storage.tiering_plan import TierRange
+
+if TYPE_CHECKING:
+    from tsengine.storage.database import StorageDatabase
+    from tsengine.storage.retention_rules import RuleGroups
+
+_LOG = logging.getLogger(__name__)
+
+
+class PartShares:
+    """The shares of rules in parts, which never change: remembered while rules and parts live."""
+
+    def __init__(self) -> None:
+        self._rules: object = None
+        self._known: dict[str, tuple[PartShare, ...]] = {}
+
+    def of(self, part: PartReader | TierReader, groups: RuleGroups | None) -> tuple[PartShare, ...]:
+        """See `retention.shares_of` and `retention.tier_shares_of`."""
+        rules = None if groups is None else groups.rules
+        if rules is not self._rules:
+            self._rules, self._known = rules, {}
+        found = self._known.get(part.entry.name)
+        if found is None:
+            made = (
+                shares_of(part, groups)
+                if isinstance(part, PartReader)
+                else tier_shares_of(part, groups)
+            )
+            found = self._known[part.entry.name] = made
+        return found
+
+    def forget_others(self, state: State) -> None:
+        """Keep only what is known of the parts of a state."""
+        names = {part.entry.name for part in state.parts}
+        names |= {tier.entry.name for tier in state.tiers}
+        self._known = {name: one for name, one in self._known.items() if name in names}
+
+
+class Expiry:
+    """Whole parts of samples and tiers go; no disk space is needed for that."""
+
+    name = "expiry"
+
+    def __init__(self, database: StorageDatabase) -> None:
+        self._database = database
+        self._shares = PartShares()
+
+    def plan(self, state: State, now_ms: int) -> list[Job]:
+        """See `Chore.plan`."""
+        self._shares.forget_others(state)
+        floors = self._database.retention.erase_floors(state)
+        jobs = self._of_samples(state, floors)
+        tiers = expired_tiers([tier.entry for tier in state.tiers], self._database.tier_floors())
+        if tiers:
+            jobs.append(_removing("time", Removal((), tuple(tiers))))
+        if jobs:
+            return jobs  # the limit of bytes counts what is left
+        return self._for_size(state)
+
+    def _of_samples(self, state: State, floors: SampleFloors) -> list[Job]:
+        readers = {part.entry.name: part for part in state.parts}
+        by_reason: dict[str, list[PartEntry]] = {}
+        for entry in expired_parts(live_parts(state), floors.highest_ms):
+            shares = self._shares.of(readers[entry.name], floors.groups)
+            if is_expired(entry, shares, floors):
+                reason = "time" if entry.maxt < floors.common_ms else "rule"
+                by_reason.setdefault(reason, []).append(entry)
+        return [_removing(reason, Removal(tuple(e), ())) for reason, e in by_reason.items()]
+
+    def _for_size(self, state: State) -> list[Job]:
+        limit = self._database.options.retention_size
+        if limit is None:
+            return []
+        size = self._database.size_bytes(state)
+        if size <= limit:
+            return []
+        # To remove what is in an object store would free nothing here.
+        removal = plan_size_removal(
+            [part.entry for part in state.parts if not part.remote_bytes],
+            [tier.entry for tier in state.tiers],
+            size_bytes=size,
+            limit_bytes=limit,
+        )
+        return [_removing("size", removal)] if removal.parts or removal.tiers else []
+
+
+class RetentionRewriting:
+    """Parts of which much is past its retention are written anew without that."""
+
+    name = "retention_rewriting"
+
+    def __init__(self, database: StorageDatabase) -> None:
+        self._database = database
+        self._shares = PartShares()
+
+    def plan(self, state: State, now_ms: int) -> list[Job]:
+        """See `Chore.plan`."""
+        self._shares.forget_others(state)
+        floors = self._database.retention.erase_floors(state)
+        jobs = [
+            _rewriting(part.entry, floors)
+            for part in state.parts
+            if part.entry.mint < floors.highest_ms
+            and is_worth_rewriting(part.entry, self._shares.of(part, floors.groups), floors)
+        ]
+        if floors.groups is not None:
+            jobs += [
+                _rebuilding(tier.entry)
+                for tier in state.tiers
+                if self._is_tier_due(tier, state, floors.of_tiers())
+            ]
+        return jobs
+
+    def _is_tier_due(self, tier: TierReader, state: State, floors: SampleFloors) -> bool:
+        """Whether rules hide much of a part of a tier, and it alone answers for its time."""
+        entry = tier.entry
+        if entry.n_samples == 0 or entry.mint >= floors.highest_ms:
+            return False
+        if entry.cover_min < self._database.tier_floors().get(entry.width_ms, MIN_MS):
+            return False
+        shares = self._shares.of(tier, floors.groups)
+        return is_tier_worth_rewriting(entry, shares, floors) and any(
+            owned.mint <= entry.cover_min
+            and entry.cover_max <= owned.maxt
+            and state.tiers[owned.tier] is tier
+            for owned in state.tier_map.clean(entry.width_ms)
+        )
+
+
+def _removing(reason: str, removal: Removal) -> Job:
+    entries = removal.entries
+    why = {
+        "time": "past the retention",
+        "rule": "past the retention of rules",
+        "size": "over the limit of bytes",
+    }[reason]
+    counts = [
+        f"{len(found)} part{'s' * (len(found) != 1)} of {what}"
+        for found, what in ((removal.parts, "samples"), (removal.tiers, "tiers"))
+        if found
+    ]
+    what = f"removing {' and '.join(counts)} {why}"
+
+    def run(context: JobContext) -> None:
+        if removal.parts:
+            context.replace_parts(frozenset(entry.name for entry in removal.parts), ())
+        if removal.tiers:
+            context.replace_tiers(frozenset(entry.name for entry in removal.tiers), ())
+        context.database.retention.counters.add(reason, len(entries), removal.size_bytes)
+        _LOG.info(
+            "%s: %d bytes, from %s to %s", what, removal.size_bytes,
+            text_of_ms(min(entry.mint for entry in entries)),
+            text_of_ms(max(entry.maxt for entry in entries)),
+        )  # fmt: skip
+
+    return Job(what, removal.size_bytes, run)
+
+
+def _rewriting(entry: PartEntry, floors: SampleFloors) -> Job:
+    """A merge of one part, which splits it if it is of several days."""
+    is_whole = partition_of(entry.mint) == partition_of(entry.maxt)
+    level = entry.level if is_whole else entry.level + 1
+    reason = "time" if floors.groups is None else "rule"
+
+    def run(context: JobContext) -> None:
+        known = {part.entry.name for part in context.state.parts}
+        context.merge([entry], level)
+        new = [part.entry for part in context.state.parts if part.entry.name not in known]
+        freed = entry.size_bytes - sum(
+            part.size_bytes for part in new if part.seq_max == entry.seq_max
+        )
+        context.database.retention.counters.add(reason, 1, max(0, freed))
+        _LOG.info("part %s was rewritten: %d bytes freed by retention", entry.name, freed)
+
+    return Job(
+        f"rewriting part {entry.name.lstrip('0')} without what is past its retention",
+        entry.size_bytes,
+        run,
+        merge_space([entry]),
+    )
+
+
+def _rebuilding(entry: TierEntry) -> Job:
+    """The windows of a part of a tier once more, from itself, without those that rules hide."""
+
+    def run(context: JobContext) -> None:
+        build_range(context, TierRange(entry.width_ms, entry.cover_min, entry.cover_max))
+        new = [
+            tier.entry.size_bytes
+            for tier in context.state.tiers
+            if tier.entry.width_ms == entry.width_ms and tier.entry.cover_min == entry.cover_min
+        ]
+        freed = max(0, entry.size_bytes - sum(new))
+        context.database.retention.counters.add("rule", 1, freed)
+        _LOG.info("part %s of a tier was rewritten: %d bytes freed by rules", entry.name, freed)
+
+    return Job(
+        f"rewriting part {entry.name.lstrip('0')} of a tier without what rules hide",
+        entry.size_bytes,
+        run,
+        merge_space([entry.part]),
+    )

@@ -1,0 +1,26 @@
+"""What retention has removed since the database was opened."""
+
+from __future__ import annotations
+
+import threading
+
+
+class RetentionCounters:
+    """Files that retention removed or rewrote, and the bytes freed, by reason. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parts = {"time": 0, "size": 0, "rule": 0}
+        self._bytes = dict(self._parts)
+
+    def add(self, reason: str, n_parts: int, n_bytes: int) -> None:
+        """Count ``n_parts`` files of ``n_bytes``; reasons are time, size and rule."""
+        with self._lock:
+            self._parts[reason] += n_parts
+            self._bytes[reason] += n_bytes
+
+    def numbers(self) -> dict[str, int]:
+        """For stats; keys end with ``:`` and the reason."""
+        with self._lock:
+            parts = {f"retention_parts:{reason}": n for reason, n in self._parts.items()}
+            return parts | {f"retention_bytes:{reason}": n for reason, n in self._bytes.items()}

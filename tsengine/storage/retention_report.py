@@ -1,0 +1,286 @@
+"""What a retention would remove, without removing anything: series, samples and bytes by reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tsengine.storage.head import Head
+from tsengine.storage.manifest import PartEntry, TierEntry
+from tsengine.storage.part_reader import PartReader
+from tsengine.storage.pieces import I64Array, U32Array
+from tsengine.storage.retention import (
+    MIN_MS,
+    SampleFloors,
+    expired_tiers,
+    is_expired,
+    is_worth_rewriting,
+    plan_size_removal,
+    shares_of,
+)
+from tsengine.storage.retention_policy import RetentionPolicy
+from tsengine.storage.retention_rules import NO_RULE
+from tsengine.storage.state import State
+from tsengine.storage.tier_read import tier_name
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """What would happen to one part, of samples or of a tier.
+
+    ``action``: ``remove`` the whole part; ``rewrite`` it now without the samples; ``hide`` them
+    until a later rewrite or until the whole part goes; ``wait``: hide them until the tiers that
+    keep longer have them.
+    """
+
+    name: str
+    action: Literal["remove", "rewrite", "hide", "wait"]
+    samples: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRemoval:
+    """What one reason removes.
+
+    Parameters
+    ----------
+    reason
+        ``retention``, ``retention_size``, ``tier 5m`` and the like, or the selector of a rule.
+    keep_s
+        Seconds; None for bytes.
+    series
+        That lose samples (of tiers: windows); ``series_lost`` that lose all they have.
+    samples
+        In parts and heads; of tiers numbers, as their parts count them.
+    bytes
+        Of whole parts exactly; of others as the blocks of their samples tell, about.
+    files
+        Parts of samples and of tiers.
+
+    """
+
+    reason: str
+    keep_s: float | None
+    series: int
+    series_lost: int
+    samples: int
+    bytes: int
+    files: tuple[PlannedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPlan:
+    """Removals in the order in which they would happen, and the size of everything before."""
+
+    removals: tuple[PlannedRemoval, ...]
+    size_bytes: int
+
+    @property
+    def freed_bytes(self) -> int:
+        """Bytes that would be freed, sooner or later."""
+        return sum(removal.bytes for removal in self.removals)
+
+
+def plan_retention(
+    state: State, policy: RetentionPolicy, *, size_bytes: int, size_limit: int | None
+) -> RetentionPlan:
+    """What ``policy`` would remove of a state whose files have ``size_bytes``.
+
+    Reads axes of parts, no values. Raises CorruptionError.
+    """
+    floors = policy.sample_floors(state.catalog)
+    erase = policy.erase_floors(state)
+    removals = []
+    for number in (NO_RULE, *range(len(floors.by_rule))):
+        if floors.of_rule(number) != MIN_MS:
+            removals.append(_of_rule(state, number, floors, erase, policy.keep_s(number)))
+    removals += _of_tiers(state, policy)
+    if size_limit is not None:
+        gone = {f.name for removal in removals for f in removal.files if f.action == "remove"}
+        freed = sum(f.bytes for r in removals for f in r.files if f.action != "wait")
+        local = [part.entry for part in state.parts if not part.remote_bytes]
+        parts = [entry for entry in local if entry.name not in gone]
+        tiers = [tier.entry for tier in state.tiers if tier.entry.name not in gone]
+        removals.append(_for_size(state, parts, tiers, size_bytes - freed, size_limit))
+    found = tuple(removal for removal in removals if removal.files or removal.samples)
+    return RetentionPlan(found, size_bytes)
+
+
+def _of_rule(
+    state: State, number: int, floors: SampleFloors, erase: SampleFloors, keep_s: float | None
+) -> PlannedRemoval:
+    floor_ms = floors.of_rule(number)
+    loses = _Losers(state, number, floors)
+    files = []
+    n_samples = 0
+    for part in state.parts:
+        if part.entry.mint >= floor_ms:
+            continue
+        refs = loses.of_source(part.refs)
+        pieces = part.pieces(refs, MIN_MS, floor_ms - 1)
+        if not pieces.n_samples:
+            continue
+        loses.add(refs[np.unique(pieces.rows)])
+        n_samples += pieces.n_samples
+        files.append(
+            PlannedFile(
+                part.entry.name,
+                _action(part, number, floors, erase),
+                pieces.n_samples,
+                bytes_before(part, refs, floor_ms),
+            )
+        )
+    for head in _heads(state):
+        if head.n_samples and head.mint < floor_ms:
+            view = head.view()
+            columns = view.collect_bits(loses.of_source(view.refs()), MIN_MS, floor_ms - 1)
+            loses.add(columns.refs)
+            n_samples += len(columns.t_ms)
+    size = sum(file.bytes for file in files)
+    text = "retention"
+    if number != NO_RULE and floors.groups is not None:
+        text = floors.groups.rules[number].text
+    return PlannedRemoval(
+        text, keep_s, loses.n, loses.n_lost(floor_ms), n_samples, size, tuple(files)
+    )
+
+
+def _action(
+    part: PartReader, number: int, floors: SampleFloors, erase: SampleFloors
+) -> Literal["remove", "rewrite", "hide", "wait"]:
+    shares = shares_of(part, floors.groups)
+    if is_expired(part.entry, shares, erase):
+        return "remove"
+    if is_worth_rewriting(part.entry, shares, erase):
+        return "rewrite"
+    waits = erase.of_rule(number) <= part.entry.mint < floors.of_rule(number)
+    return "wait" if waits else "hide"
+
+
+class _Losers:
+    """Series of one rule that lose samples."""
+
+    def __init__(self, state: State, number: int, floors: SampleFloors) -> None:
+        self._state = state
+        self._number = number
+        self._floors = floors
+        self._refs: list[U32Array] = []
+
+    def of_source(self, refs: U32Array) -> U32Array:
+        """Those of some refs that are of the rule."""
+        groups = self._floors.groups
+        return refs if groups is None else refs[groups.of_refs(refs) == self._number]
+
+    def add(self, refs: U32Array) -> None:
+        """These lose something."""
+        self._refs.append(refs)
+
+    @property
+    def n(self) -> int:
+        """How many lose something."""
+        return len(self._all())
+
+    def n_lost(self, floor_ms: int) -> int:
+        """How many have no block that reaches to the floor."""
+        kept = [p.series_samples(floor_ms, 2**63 - 1)[0] for p in self._state.parts]
+        kept += [h.view().refs() for h in _heads(self._state) if h.maxt >= floor_ms]
+        return len(np.setdiff1d(self._all(), np.concatenate(kept)))
+
+    def _all(self) -> U32Array:
+        return np.unique(np.concatenate([np.empty(0, np.uint32), *self._refs]))
+
+
+def _heads(state: State) -> Iterator[Head]:
+    yield from (frozen.head for frozen in state.frozen)
+    yield state.head
+
+
+def bytes_before(part: PartReader, refs: U32Array, floor_ms: int) -> int:
+    """About the bytes of a part that the samples of some series before a floor take.
+
+    Blocks that share a payload share its bytes; what is in no block belongs to all alike. Exact if
+    these are all samples of the part.
+    """
+    index = part.index
+    sizes = np.diff(index.payload_offsets)
+    shared = np.bincount(index.block_payload, minlength=len(sizes))
+    weights = sizes[index.block_payload] / shared[index.block_payload]
+    # Axes are shared by all; each sample has as much of them.
+    axes = np.diff(index.axis_offsets)
+    of_axis = np.bincount(index.block_axis, weights=index.block_size, minlength=len(axes))
+    weights += axes[index.block_axis] * index.block_size / of_axis[index.block_axis]
+    mint, maxt = index.axis_mint[index.block_axis], index.axis_maxt[index.block_axis]
+    gone = np.clip((floor_ms - mint) / (maxt - mint + 1), 0.0, 1.0)
+    counts: I64Array = np.diff(index.series_blocks)
+    is_of_refs = np.repeat(np.isin(part.refs, refs), counts)
+    share = float((weights * gone)[is_of_refs].sum()) / max(1e-9, float(weights.sum()))
+    return round(part.entry.size_bytes * share)
+
+
+def _of_tiers(state: State, policy: RetentionPolicy) -> list[PlannedRemoval]:
+    removals = []
+    readers = {tier.entry.name: tier for tier in state.tiers}
+    floors = policy.tier_floors()
+    for width_ms in sorted(floors):
+        entries = expired_tiers([tier.entry for tier in state.tiers], {width_ms: floors[width_ms]})
+        refs = [readers[entry.name].refs for entry in entries]
+        kept = [
+            tier.refs
+            for tier in state.tiers
+            if tier.entry.width_ms == width_ms and tier.entry not in entries
+        ]
+        removals.append(
+            _of_files(f"tier {tier_name(width_ms)}", policy.tier_keep_s(width_ms), entries, refs,
+                      kept)
+        )  # fmt: skip
+    return removals
+
+
+def _for_size(
+    state: State,
+    parts: list[PartEntry],
+    tiers: list[TierEntry],
+    size_bytes: int,
+    limit_bytes: int,
+) -> PlannedRemoval:
+    removal = plan_size_removal(parts, tiers, size_bytes=size_bytes, limit_bytes=limit_bytes)
+    gone = {entry.name for entry in removal.entries}
+    sources = [(p.entry.name, p.refs) for p in state.parts]
+    sources += [(t.entry.name, t.refs) for t in state.tiers]
+    sources += [("", head.view().refs()) for head in _heads(state)]
+    return _of_files(
+        "retention_size",
+        None,
+        removal.entries,
+        [refs for name, refs in sources if name in gone],
+        [refs for name, refs in sources if name not in gone],
+    )
+
+
+def _of_files(
+    reason: str,
+    keep_s: float | None,
+    entries: Sequence[PartEntry | TierEntry],
+    gone: list[U32Array],
+    kept: list[U32Array],
+) -> PlannedRemoval:
+    """Whole parts that go, the series in them and those in others."""
+    none = np.empty(0, np.uint32)
+    losers = np.unique(np.concatenate([none, *gone]))
+    lost = np.setdiff1d(losers, np.concatenate([none, *kept]))
+    files = tuple(
+        PlannedFile(entry.name, "remove", entry.n_samples, entry.size_bytes) for entry in entries
+    )
+    return PlannedRemoval(
+        reason,
+        keep_s,
+        len(losers),
+        len(lost),
+        sum(file.samples for file in files),
+        sum(file.bytes for file in files),
+        files,
+    )

@@ -1,0 +1,333 @@
+"""Reading windows: for each stretch of time from the tier that answers for it, else from samples.
+
+A plan says which source answers for which closed range (pure); a read follows it. Immutable; any
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tsengine.model.frame import FrameBatch
+from tsengine.model.windows import Column, WindowBatch
+from tsengine.storage.head_read import is_among
+from tsengine.storage.mask import Mask
+from tsengine.storage.pieces import U32Array
+from tsengine.storage.tier_last import LAST_COLUMNS, SampleRows, last_samples
+from tsengine.storage.tier_map import Owned, Span, TierMap
+from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_windows import (
+    join,
+    no_windows,
+    sources_of_wider,
+    wider_windows,
+    windows_of_samples,
+    without_hidden_windows,
+)
+
+ReadSamples = Callable[[U32Array, int, int], FrameBatch]
+"""Samples of series in a closed range, staleness markers included."""
+
+CountSamples = Callable[[U32Array, int, int], int]
+"""Upper bound of the samples of series in a closed range."""
+
+STRETCHES_MAX = 32
+"""Of a plan, as long as samples may answer for what lies between them."""
+
+RAW = "raw"
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
+
+
+def tier_name(width_ms: int) -> str:
+    """What users call a tier: its width, or raw for 0."""
+    if width_ms == 0:
+        return RAW
+    unit, suffix = next(u for u in _UNITS if width_ms % u[0] == 0)
+    return f"{width_ms // unit}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One closed range of whole windows and who answers for it: a tier of a width, or samples (0).
+
+    ``tier`` is the number of the reader.
+    """
+
+    mint: int
+    maxt: int
+    width_ms: int
+    tier: int
+
+
+class TierReads:
+    """What reads of windows need of one state.
+
+    Parameters
+    ----------
+    tiers, tier_map
+        Open parts of all tiers, and the map that was made of them.
+    unsettled
+        Closed ranges in which heads may have samples.
+    read_samples
+        Reads what there is of samples.
+    raw_floor_ms
+        Samples before it are gone; None if all are there.
+    floors_ms
+        Windows of a tier of this width that begin before it are gone.
+    mask
+        What deletes and rules hide.
+
+    """
+
+    __slots__ = (
+        "_floors_ms", "_map", "_mask", "_raw_floor_ms", "_read_samples", "_tiers", "_unsettled",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        tiers: Sequence[TierReader],
+        tier_map: TierMap,
+        unsettled: Sequence[Span],
+        read_samples: ReadSamples,
+        *,
+        raw_floor_ms: int | None,
+        floors_ms: Mapping[int, int],
+        mask: Mask | None,
+    ) -> None:
+        self._tiers = tiers
+        self._map = tier_map
+        self._unsettled = unsettled
+        self._read_samples = read_samples
+        self._raw_floor_ms = raw_floor_ms
+        self._floors_ms = floors_ms
+        self._mask = mask
+
+    @property
+    def widths_ms(self) -> tuple[int, ...]:
+        """Widths of the tiers, ascending."""
+        return self._map.widths_ms
+
+    def plan(self, width_ms: int, mint: int, maxt: int) -> list[Stretch]:
+        """Who answers for the windows of a closed range, ascending in time.
+
+        The coarsest clean tier first, then samples where there are any, then tiers as they are.
+        """
+        widths = [w for w in reversed(self.widths_ms) if width_ms % w == 0]
+        found: list[Stretch] = []
+        gaps: list[Span] = [(mint, maxt)] if mint <= maxt else []
+        for own_ms in widths:
+            clean = self._map.clean(own_ms, self._unsettled)
+            gaps = self._take(found, gaps, clean, own_ms, width_ms)
+        if self._raw_floor_ms is not None and gaps and widths:
+            # The last window of which samples may be gone.
+            border = -(-(self._raw_floor_ms - 1) // width_ms) * width_ms
+            old = [(lo, min(hi, border)) for lo, hi in gaps if lo <= border]
+            gaps = [(max(lo, border + 1), hi) for lo, hi in gaps if hi > border]
+            for own_ms in widths:
+                old = self._take(found, old, self._map.owned(own_ms), own_ms, width_ms)
+            gaps += old
+        found += [Stretch(lo, hi, 0, -1) for lo, hi in gaps]
+        found.sort(key=lambda stretch: stretch.mint)
+        return found if len(found) <= STRETCHES_MAX else self._with_fewer(found)
+
+    def read(
+        self, refs: U32Array, width_ms: int, mint: int, maxt: int, columns: Collection[Column]
+    ) -> WindowBatch:
+        """Windows of the series ``refs`` (ascending) with mint <= end <= maxt.
+
+        ``mint - 1`` and ``maxt`` are multiples of the width. Raises CorruptionError.
+        """
+        assert (mint - 1) % width_ms == maxt % width_ms == 0, "whole windows"
+        columns = frozenset(columns)
+        batches = [
+            self._read(refs, width_ms, stretch, columns)
+            for stretch in self.plan(width_ms, mint, maxt)
+        ]
+        if not batches:
+            return no_windows(len(refs), width_ms, columns)
+        return join(batches, columns)
+
+    def count(
+        self, refs: U32Array, width_ms: int, mint: int, maxt: int, count_samples: CountSamples
+    ) -> int:
+        """Upper bound of the windows and samples that `read` looks at, from indexes alone."""
+        return sum(
+            self._tiers[stretch.tier].count_windows(refs, stretch.mint, stretch.maxt)
+            if stretch.width_ms
+            else count_samples(refs, stretch.mint, stretch.maxt)
+            for stretch in self.plan(width_ms, mint, maxt)
+        )
+
+    def names(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
+        """Names of what a read of windows (0: of samples) uses, finest first."""
+        if width_ms == 0:
+            widths = {stretch.width_ms for stretch in self._last_plan(mint, maxt)}
+            if self._raw_floor_ms is None or maxt >= self._raw_floor_ms or not widths:
+                widths.add(0)
+        else:
+            widths = {stretch.width_ms for stretch in self.plan(width_ms, mint, maxt)}
+        return tuple(tier_name(w) for w in sorted(widths))
+
+    def exact_floor_ms(self, width_ms: int) -> int | None:
+        """Windows of this width (0: samples) are complete for times after it; None: all are."""
+        if self._raw_floor_ms is None:
+            return None
+        floor_ms = self._raw_floor_ms - 1
+        if width_ms == 0:
+            return floor_ms
+        border = -(-floor_ms // width_ms) * width_ms
+        covers = [
+            self._whole(owned, own_ms, width_ms)
+            for own_ms in self.widths_ms
+            if width_ms % own_ms == 0
+            for owned in self._map.owned(own_ms)
+        ]
+        for first, last in sorted(covers, key=lambda span: span[1], reverse=True):
+            if last < border:
+                break
+            border = min(border, first - 1)
+        return border
+
+    def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
+        """Whether a tier answers for any window of a closed range."""
+        return any(stretch.width_ms for stretch in self.plan(width_ms, mint, maxt))
+
+    def old_tiers(self, mint: int, maxt: int) -> list[tuple[TierReader, int, int]]:
+        """Tiers with windows of a closed range in which samples are gone, and what of it they have.
+
+        Times of the range are those of samples.
+        """
+        if self._raw_floor_ms is None:
+            return []
+        maxt = min(maxt, self._raw_floor_ms - 1)
+        found = []
+        for tier in self._tiers:
+            entry = tier.entry
+            floor_ms = self._floors_ms.get(entry.width_ms, entry.mint - entry.width_ms)
+            low = max(mint, entry.mint - entry.width_ms + 1, floor_ms)
+            high = min(maxt, entry.maxt)
+            if low <= high:
+                found.append((tier, low, high))
+        return found
+
+    def old_rows(self, refs: U32Array, mint: int, maxt: int) -> npt.NDArray[np.bool_]:
+        """Which series have windows of where samples are gone: bool[S]."""
+        is_there = np.zeros(len(refs), np.bool_)
+        for tier, low, high in self.old_tiers(mint, maxt):
+            here = is_among(refs, tier.refs)
+            hidden = None if self._mask is None else self._mask.touching(refs, low, high)
+            left = None if hidden is None else hidden.windows(tier.entry.seq_max)
+            if left is not None:
+                is_left = np.zeros(len(refs), np.bool_)
+                for rows, _, _ in left:
+                    is_left[rows] = True
+                here &= is_left
+            is_there |= here
+        return is_there
+
+    def last_samples(self, refs: U32Array, mint: int, maxt: int) -> SampleRows | None:
+        """What stands for samples that are gone: the last of each window of the finest tier.
+
+        A staleness marker stands at the end of a window that ends with one. None if there are none.
+        """
+        stretches = self._last_plan(mint, maxt)
+        if not stretches:
+            return None
+        return SampleRows.joined([self._last_of(refs, stretch) for stretch in stretches])
+
+    def _last_plan(self, mint: int, maxt: int) -> list[Stretch]:
+        """Tiers that stand for samples that are gone; stretches may begin or end inside windows."""
+        if self._raw_floor_ms is None or mint >= self._raw_floor_ms:
+            return []
+        gaps: list[Span] = [(mint, min(maxt, self._raw_floor_ms - 1))]
+        found: list[Stretch] = []
+        for own_ms in self.widths_ms:
+            gaps = self._take(found, gaps, self._map.owned(own_ms), own_ms, 1)
+        return sorted(found, key=lambda stretch: stretch.mint)
+
+    def _last_of(self, refs: U32Array, stretch: Stretch) -> SampleRows:
+        """Last samples of the windows that meet a stretch."""
+        end = -(-stretch.maxt // stretch.width_ms) * stretch.width_ms
+        windows = self._read_tier(refs, replace(stretch, maxt=end), LAST_COLUMNS)
+        return last_samples(windows, stretch.mint, stretch.maxt)
+
+    def _read(
+        self, refs: U32Array, width_ms: int, stretch: Stretch, columns: frozenset[Column]
+    ) -> WindowBatch:
+        if stretch.width_ms == 0:
+            frames = self._read_samples(refs, stretch.mint, stretch.maxt)
+            return windows_of_samples(frames, width_ms, columns)
+        is_same = stretch.width_ms == width_ms
+        wanted = columns if is_same else sources_of_wider(columns)
+        windows = self._read_tier(refs, stretch, wanted)
+        return windows if is_same else wider_windows(windows, width_ms, columns)
+
+    def _read_tier(
+        self, refs: U32Array, stretch: Stretch, columns: frozenset[Column]
+    ) -> WindowBatch:
+        tier = self._tiers[stretch.tier]
+        windows = tier.read(refs, stretch.mint, stretch.maxt, columns)
+        if self._mask is None:
+            return windows
+        first = stretch.mint - stretch.width_ms + 1
+        spans = self._mask.spans(refs, tier.entry.seq_max, first, stretch.maxt)
+        return windows if spans is None else without_hidden_windows(windows, spans)
+
+    def _take(
+        self,
+        found: list[Stretch],
+        gaps: Sequence[Span],
+        ranges: Sequence[Owned],
+        own_ms: int,
+        width_ms: int,
+    ) -> list[Span]:
+        """Fill gaps with ranges of a tier, whole windows of ``width_ms`` only; what is left."""
+        left = []
+        for lo, hi in gaps:
+            for owned in ranges:
+                first, last = self._whole(owned, own_ms, width_ms)
+                first, last = max(first, lo), min(last, hi)
+                if first > last:
+                    continue
+                found.append(Stretch(first, last, own_ms, owned.tier))
+                if first > lo:
+                    left.append((lo, first - 1))
+                lo = last + 1
+            if lo <= hi:
+                left.append((lo, hi))
+        return left
+
+    def _with_fewer(self, found: Sequence[Stretch]) -> list[Stretch]:
+        """A plan that reads samples also between stretches of samples that are close together.
+
+        Late samples all over may make every other window dirty.
+        """
+        floor_ms = found[0].mint if self._raw_floor_ms is None else self._raw_floor_ms
+        raw = [k for k, s in enumerate(found) if s.width_ms == 0 and s.mint >= floor_ms]
+        lengths = sorted(
+            (found[after].mint - found[before].maxt, before, after)
+            for before, after in zip(raw, raw[1:], strict=False)
+        )
+        is_joined = [False] * len(found)
+        n_left = len(found)
+        for _, before, after in lengths:
+            if n_left <= STRETCHES_MAX:
+                break
+            is_joined[before + 1 : after + 1] = [True] * (after - before)
+            n_left -= after - before
+        fewer: list[Stretch] = []
+        for stretch, joins in zip(found, is_joined, strict=True):
+            if joins:
+                fewer[-1] = replace(fewer[-1], maxt=stretch.maxt)
+            else:
+                fewer.append(stretch)
+        return fewer
+
+    def _whole(self, owned: Owned, own_ms: int, width_ms: int) -> Span:
+        """The whole windows of ``width_ms`` in a range of a tier that its retention keeps."""
+        first = max(owned.mint, self._floors_ms.get(own_ms, owned.mint))
+        return -(-(first - 1) // width_ms) * width_ms + 1, owned.maxt // width_ms * width_ms
