@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -40,10 +44,46 @@ def test_the_hash_covers_what_is_imported_indirectly(tmp_path, monkeypatch):
     before = jit.sources_hash("a")
     (tmp_path / "c.py").write_text("x = 2\n")
     jit.sources_hash.cache_clear()
+    jit._source.cache_clear()
     try:
         assert jit.sources_hash("a") != before
     finally:
         jit.sources_hash.cache_clear()
+
+
+STALE = """
+import sys
+import numpy as np
+from tsengine.kernels import packing
+if sys.argv[1] == "edit":
+    path = packing.__file__
+    with open(path) as file:
+        text = file.read()
+    old = "crc = crc_word(crc, load_u64(data, pos))"
+    assert old in text
+    with open(path, "w") as file:
+        file.write(text.replace(old, "crc = crc_word(crc, load_u64(data, pos) + _ONE)"))
+out = np.zeros(1, np.uint32)
+packing.checksum_ranges(np.arange(9, dtype=np.uint8), np.array([0]), np.array([9]), out)
+print(out[0])
+"""
+
+
+def test_code_of_an_old_source_is_not_stored_as_that_of_the_new_one(tmp_path):
+    """A helper is edited, or upgraded, after a process imported it and before it compiles."""
+    package = tmp_path / "tsengine"
+    shutil.copytree(FOLDER.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(mode):
+        done = subprocess.run(
+            [sys.executable, "-c", STALE, mode], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    first, second = run("edit"), run("plain")
+    assert first == google_crc32c.value(bytes(range(9)))
+    assert second != first
 
 
 @pytest.fixture

@@ -91,9 +91,25 @@ _IMPORT_OF_MODULES = re.compile(r"^from tsengine\.kernels import (?:\(([^)]*)\)|
 _IMPORT_FROM_MODULE = re.compile(r"^from tsengine\.kernels\.(\w+) import", re.M)
 
 
+@cache
+def _source(path: Path) -> bytes:
+    """A module's source as it was when this was asked first, which is when it is imported.
+
+    A file that was edited or upgraded since is not what this process compiles: its code, stored
+    under the new file's hash, would be run by every later process.
+    """
+    return path.read_bytes()
+
+
+def _note_source(py_func: Callable[..., Any]) -> None:
+    path = Path(py_func.__code__.co_filename)
+    if path.parent == _PACKAGE:
+        _source(path)
+
+
 def _imported_modules(name: str) -> set[str]:
     """Modules of this package that a module of it imports, at its top level."""
-    text = (_PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+    text = _source(_PACKAGE / f"{name}.py").decode()
     found = set(_IMPORT_FROM_MODULE.findall(text))
     for in_brackets, in_line in _IMPORT_OF_MODULES.findall(text):
         for item in (in_brackets or in_line).split(","):
@@ -114,7 +130,7 @@ def sources_hash(name: str) -> str:
     digest = hashlib.blake2b(digest_size=12)
     for module in sorted(seen):
         digest.update(module.encode())
-        digest.update((_PACKAGE / f"{module}.py").read_bytes())
+        digest.update(_source(_PACKAGE / f"{module}.py"))
     return digest.hexdigest()
 
 
@@ -257,6 +273,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
     """Declare a kernel with its one explicit signature: ``@kernel(i64(F64_IN, F64_OUT))``."""
 
     def declare(py_func: Callable[..., Any]) -> Kernel:
+        _note_source(py_func)
         made = Kernel(py_func, signature)
         _kernels.append(made)
         return made
@@ -283,6 +300,7 @@ def polished_device(py_func: Callable[..., Any]) -> Any:
 
 
 def _declare_device(py_func: Callable[..., Any], pipeline: type[CompilerBase]) -> Any:
+    _note_source(py_func)
     return numba.njit(
         nogil=True, error_model="numpy", inline="never",
         no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=pipeline,
@@ -384,7 +402,7 @@ def _completeness_mark() -> Path:
     digest = hashlib.blake2b(digest_size=12)
     for path in sorted(_PACKAGE.glob("*.py")):
         digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+        digest.update(_source(path))
     return cache_dir() / f"{_COMPLETE}{digest.hexdigest()}"
 
 
