@@ -1,12 +1,13 @@
-"""Kill -9 again and again: a server under load is killed, started, and asked for all it acknowledged.
+"""Kill -9 again and again: a server under load is killed, started, and asked for everything.
 
     python -m tests.crash.soak --rounds 200
 
-One directory for all rounds, so replays, merges, tiers and clean-ups of earlier rounds take part. In
-each round four writers send samples in and out of order and new series, a fifth sends what is going to be
-deleted, others delete, query, flush, merge, clean up and take snapshots, until SIGKILL comes at a random
-moment. After the next start every acknowledged sample is there and every deleted one is not; at the end
-all values are read from the directory, the windows of tiers are compared with them, and `check` is clean.
+One directory for all rounds, so replays, merges, tiers and clean-ups of earlier rounds take part.
+In each round four writers send samples in and out of order and new series, a fifth sends what is
+going to be deleted, others delete, query, flush, merge, clean up and take snapshots, until SIGKILL
+comes at a random moment. After the next start every acknowledged sample is there and every deleted
+one is not; at the end all values are read from the directory, the windows of tiers are compared
+with them, and `check` is clean.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def samples(base_ms: int, first: int, end: int) -> list[tuple[int, float]]:
 
 
 def run_rounds(directory: Path, n_rounds: int, seed: int, log=None, say=print) -> Summary:
-    """Kill and restart `n_rounds` times; raises AssertionError if anything is lost or comes back."""
+    """Kill and restart `n_rounds` times; AssertionError if anything is lost or comes back."""
     rng = random.Random(seed)
     tsengine.warmup()
     base_ms = int(time.time() * 1000) - 59 * 86_400_000
@@ -316,7 +317,7 @@ def verify(
 
 
 def check_deletes(doomed: Numbers, found: np.ndarray, first: int = 0) -> None:
-    """``found``: the numbers from ``first`` on that are there. A delete under way is all or none."""
+    """``found``: numbers from ``first`` on that are there. A delete under way is all or none."""
     is_there = np.zeros(doomed.next, np.bool_)
     is_there[found] = True
     if doomed.uncertain is not None:

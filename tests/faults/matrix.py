@@ -3,9 +3,9 @@
     python -m tests.faults.matrix [--share 0.1] [--scenario NAME] [--list]
 
 A scenario is run once on a good disk and its calls are recorded. A fault point is a scenario, the
-number of a call in it, and what happens there: a power cut (what was not synced may be lost), a kill
-(what was written stays), EIO or ENOSPC. After a crash the directory is opened again; after an error
-the process goes on first. Each time everything the database holds is compared with a model.
+number of a call in it, and what happens there: a power cut (what was not synced may be lost), a
+kill (what was written stays), EIO or ENOSPC. After a crash the directory is opened again; after an
+error the process goes on first. Each time everything the database holds is compared with a model.
 """
 
 from __future__ import annotations
@@ -233,6 +233,7 @@ def main() -> int:
                 except Exception:
                     failed.append(point)
                     print(f"FAILED {point}\n{traceback.format_exc()}", flush=True)
+            print(f"{scenario.name}: {len(prepared.points)} points", flush=True)
     print(table(everything))
     print(
         f"{len(everything)} fault points, {n_run} run in {time.monotonic() - begin:.0f} s, "

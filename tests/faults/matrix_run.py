@@ -169,7 +169,7 @@ class Run:
         return [round(tier.width * 1000) for tier in self.options.tiers]
 
     def verify(self) -> None:
-        """All that was acknowledged is there and nothing else; of what was under way, all or none."""
+        """What was acknowledged is there and nothing else; of what was under way all or none."""
         found = reference.found_in(self.db, self.widths_ms, T0 + 1, LAST_MS)
         for life in (self.life, *self.may_be):
             if found == life.content(self.widths_ms, T0 + 1, LAST_MS):

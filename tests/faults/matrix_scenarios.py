@@ -1,8 +1,8 @@
 """What the crash matrix does to a database: for each scenario what is there, is done, must be true.
 
-``prepare`` fills a database on a good disk, once. ``work`` runs on a copy of it and may break off at
-any call. ``finish`` comes after the fault, on a good disk, maybe after a restart: it brings to an end
-what the work was about, whatever is left of it, and says what must be so then.
+``prepare`` fills a database on a good disk, once. ``work`` runs on a copy of it and may break off
+at any call. ``finish`` comes after the fault, on a good disk, maybe after a restart: it brings to
+an end what the work was about, whatever is left of it, and says what must be so then.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _finish_compaction(run: Run) -> None:
 
 
 def _prepare_tiers(run: Run) -> None:
-    """Day 2 lacks its windows; those of day 0 and 1 are out of date by late samples and a delete."""
+    """Day 2 has no windows yet; those of day 0 and 1 are dirty by late samples and a delete."""
     _day(run, 0, "a b h")
     _day(run, 1, "a b h")
     run.db.build_tiers()

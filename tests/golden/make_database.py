@@ -1,12 +1,12 @@
-"""Makes golden databases: whole directories, each written by the version of its time and never again.
+"""Makes golden databases, whole directories; run once each with the version of its time.
 
-    python tests/golden/make_database.py floats tests/golden/database-floats          # at d24c62e
-    python tests/golden/make_database.py histograms tests/golden/database-histograms  # at e3afd64
+    python tests/golden/make_database.py floats tests/golden/database-floats          # at 334dae4
+    python tests/golden/make_database.py histograms tests/golden/database-histograms  # at 334dae4
     python tests/golden/make_database.py life tests/golden/database-life
 
-The first two are of versions without and with native histograms, before there were tiers, deletes and
-catalogs that shrink; the third has these. tests/storage/test_golden_databases.py opens all of them, with
-every later version. What they hold is told by `content`, in plain values.
+The first two are of versions without and with native histograms, before there were tiers, deletes
+and catalogs that shrink; the third has these. tests/storage/test_golden_databases.py opens all of
+them, with every later version. What they hold is told by `content`, in plain values.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ JOBS = {"a": "api", "b": "api", "c": "ci", "s": "slo", "h": "api"}
 QUERIES = (
     'm{s!="h"}', 'sum by (job) (m{s!="h"})', 'count_over_time(m{s!="h"}[6h])',
     'sum_over_time(m{s!="h"}[6h])', 'max_over_time(m{s!="h"}[1h])', 'avg_over_time(m{s!="h"}[6h])',
-    'last_over_time(m{s!="h"}[1h])', 'rate(m{s!="h"}[6h])', 'sum by (job) (increase(m{s!="h"}[6h]))',
+    'last_over_time(m{s!="h"}[1h])', 'rate(m{s!="h"}[6h])',
+    'sum by (job) (increase(m{s!="h"}[6h]))',
 )  # fmt: skip
 
 numbers = st.integers(0, 9).map(lambda n: rich.bits(float(n)))

@@ -1,8 +1,8 @@
 """What a database must hold, as dictionaries: samples, windows, exemplars, metadata.
 
-A series is told by its label ``s``. `found_in` reads the same out of a database; the two are compared
-with ``==``. Windows are made of the samples by the slow twins of the kernels, so a tier that differs
-from what raw samples would give is found.
+A series is told by its label ``s``. `found_in` reads the same out of a database; the two are
+compared with ``==``. Windows are made of the samples by the slow twins of the kernels, so a tier
+that differs from what raw samples would give is found.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Life:
     exemplars, metadata
         Series and time of each exemplar; help texts by metric.
     floor_ms, floors_ms
-        Samples before the first are past the retention, windows stay. A series with a rule has its own
-        instead, before which nothing is left.
+        Samples before the first are past the retention, windows stay. A series with a rule has its
+        own instead, before which nothing is left.
 
     """
 

@@ -97,6 +97,7 @@ def check_backups(
     store = open_store(dest, options)
     report = BackupCheck()
     needed: dict[str, tuple[int, str]] = {}
+    databases: set[str] = set()
     for name in backup_names(store):
         try:
             found = read_record(store, name)
@@ -104,7 +105,11 @@ def check_backups(
             report.problems.append((record.record_key(name), str(error)))
             continue
         report.n_backups += 1
+        databases.add(found.database_id)
         needed |= {file.key: (file.size, file.sha256) for file in found.files}
+    problem = _marker_problem(store, databases)
+    if problem is not None:
+        report.problems.append((record.MARKER, problem))
     stored = {found.key: found.size for found in store.list(record.CONTENTS)}
     n_unused = len(stored.keys() - needed.keys())
     if n_unused:
@@ -122,3 +127,16 @@ def check_backups(
         if progress is not None:
             progress(done, report.n_bytes)
     return report
+
+
+def _marker_problem(store: ObjectStore, databases: set[str]) -> str | None:
+    """What is wrong with the object that says whose backups are there; None for nothing."""
+    try:
+        owner = record.database_of_marker(store.read(record.MARKER), record.MARKER)
+    except FileNotFoundError:
+        return "is missing" if databases else None
+    except (CorruptionError, UnsupportedFormat) as error:
+        return str(error)
+    if databases - {owner}:
+        return f"names the database {owner}, not that of the backups"
+    return None

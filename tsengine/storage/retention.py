@@ -17,7 +17,7 @@ from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention_rules import NO_RULE, RuleGroups
-from tsengine.storage.tier_map import TierMap, touched_spans
+from tsengine.storage.tier_map import Span, TierMap, touched_spans
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tombstones import Tombstone
 
@@ -150,11 +150,20 @@ def erase_floor(
     parts: Sequence[PartReader],
     tier_map: TierMap,
     tier_floors_ms: Mapping[int, int],
+    heads: Sequence[Span] = (),
 ) -> int:
     """Samples before it, at most ``floor_ms``, may be erased: all tiers that keep longer have them.
 
-    ``tier_floors_ms`` are those of the tiers that are configured, by width.
+    ``tier_floors_ms`` are those of the tiers that are configured, by width; ``heads`` closed ranges
+    in which heads may have samples, which no tier has yet.
     """
+    starts = [
+        _window_start(max(mint, tier_floor_ms), width_ms)
+        for mint, maxt in heads
+        for width_ms, tier_floor_ms in tier_floors_ms.items()
+        if mint < floor_ms and maxt >= tier_floor_ms
+    ]
+    floor_ms = min([floor_ms, *starts])
     old = [part for part in parts if part.entry.mint < floor_ms]
     if not old:
         return floor_ms

@@ -99,5 +99,7 @@ class RetentionPolicy:
         if common is not None:
             floors = {round(tier.width * 1000): MIN_MS for tier in self._options().tiers}
             floors |= self.tier_floors()
-            common = erase_floor(common, state.parts, state.tier_map, floors)
+            views = [frozen.head.view() for frozen in state.frozen] + [state.head.view()]
+            heads = [span for view in views if view.n_samples for span in view.touched_spans()]
+            common = erase_floor(common, state.parts, state.tier_map, floors, heads)
         return self.sample_floors(state.catalog, common)
