@@ -57,6 +57,12 @@ def answers(path) -> list:
     return found
 
 
+LEFT_OUT = (
+    "damaged parts of the database are left out; the answer may lack their samples "
+    "(`tsengine check` names them)"
+)
+
+
 def test_flipped_bits_are_told_and_make_nothing_up(made, tmp_path):
     expected = answers(made)
     assert expected[0] != expected[1]
@@ -84,7 +90,10 @@ def test_flipped_bits_are_told_and_make_nothing_up(made, tmp_path):
                 assert is_told, f"{file} byte {at}: not told"
             else:
                 assert is_told, f"{file} byte {at}: not told"
-                assert found == expected, f"{file} byte {at}: other answers"
+                if found != expected:
+                    # A part that can't be opened is left out, and every answer says so.
+                    assert all(LEFT_OUT in notes for _, notes in found), f"{file} byte {at}"
+                    assert all(b'"result":[]' in data for data, _ in found), f"{file} byte {at}"
             shutil.rmtree(copy)
     assert told > 40
 
