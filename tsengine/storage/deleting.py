@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tsengine.errors import CorruptionError, StorageError
+from tsengine.errors import CorruptionError
 from tsengine.storage import filenames
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.compaction_chores import merge_space
@@ -22,7 +22,7 @@ from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.state import State
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tiering import build_range, check_buildable
+from tsengine.storage.tiering import build_range, is_buildable
 from tsengine.storage.tiering_plan import TierRange
 from tsengine.storage.tombstones import Tombstone
 
@@ -67,7 +67,8 @@ class Erasing:
         jobs += [
             _rebuilding(tier.entry)
             for tier in state.tiers
-            if self._is_tier_due(tier, state, now_ms) and self._is_buildable(tier.entry, state)
+            if self._is_tier_due(tier, state, now_ms)
+            and is_buildable(self._database, state, _range_of(tier.entry))
         ]
         dead = [tombstone for tombstone in state.tombstones if not self._hides(tombstone, state)]
         if dead:
@@ -92,14 +93,6 @@ class Erasing:
         if now_ms - max(seen_ms) < QUIET_MS:
             return False
         return share >= SMALL_SHARE or now_ms - min(seen_ms) >= PATIENCE_MS
-
-    def _is_buildable(self, entry: TierEntry, state: State) -> bool:
-        """Whether all windows that a part of a tier covers can be read now."""
-        try:
-            check_buildable(self._database, state, _range_of(entry))
-        except StorageError:
-            return False
-        return True
 
     def _hides(self, tombstone: Tombstone, state: State) -> bool:
         """Whether something older than a tombstone may hold what it hides."""

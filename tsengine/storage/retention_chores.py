@@ -31,7 +31,7 @@ from tsengine.storage.retention import (
 )
 from tsengine.storage.state import State
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tiering import build_range
+from tsengine.storage.tiering import build_range, is_buildable
 from tsengine.storage.tiering_plan import TierRange
 
 if TYPE_CHECKING:
@@ -153,11 +153,15 @@ class RetentionRewriting:
         if entry.cover_min < self._database.tier_floors().get(entry.width_ms, MIN_MS):
             return False
         shares = self._shares.of(tier, floors.groups)
-        return is_tier_worth_rewriting(entry, shares, floors) and any(
-            owned.mint <= entry.cover_min
-            and entry.cover_max <= owned.maxt
-            and state.tiers[owned.tier] is tier
-            for owned in state.tier_map.clean(entry.width_ms)
+        return (
+            is_tier_worth_rewriting(entry, shares, floors)
+            and any(
+                owned.mint <= entry.cover_min
+                and entry.cover_max <= owned.maxt
+                and state.tiers[owned.tier] is tier
+                for owned in state.tier_map.clean(entry.width_ms)
+            )
+            and is_buildable(self._database, state, _range_of(entry))
         )
 
 
@@ -214,11 +218,15 @@ def _rewriting(entry: PartEntry, floors: SampleFloors) -> Job:
     )
 
 
+def _range_of(entry: TierEntry) -> TierRange:
+    return TierRange(entry.width_ms, entry.cover_min, entry.cover_max)
+
+
 def _rebuilding(entry: TierEntry) -> Job:
     """The windows of a part of a tier once more, from itself, without those that rules hide."""
 
     def run(context: JobContext) -> None:
-        build_range(context, TierRange(entry.width_ms, entry.cover_min, entry.cover_max))
+        build_range(context, _range_of(entry))
         new = [
             tier.entry.size_bytes
             for tier in context.state.tiers

@@ -206,6 +206,15 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
     context.replace_tiers(replaced, [entry])
 
 
+def is_buildable(database: StorageDatabase, state: State, wanted: TierRange) -> bool:
+    """Whether all windows of a range can be read now."""
+    try:
+        check_buildable(database, state, wanted)
+    except StorageError:
+        return False
+    return True
+
+
 def check_buildable(database: StorageDatabase, state: State, wanted: TierRange) -> None:
     """Raise StorageError if a view just made of the state does not have all of the range."""
     days = ((wanted.mint - 1) // DAY_MS, (wanted.maxt - 1) // DAY_MS)
