@@ -146,7 +146,7 @@ class System:
 
 
 class TsEngine(System):
-    """This repository's server."""
+    """This repository's server, without tiers: the others make none."""
 
     name = "tsengine"
 
@@ -154,7 +154,7 @@ class TsEngine(System):
         return [
             sys.executable, "-m", "server", "serve", "--data-dir", str(self.folder),
             "--listen", f"127.0.0.1:{self.port}", "--self-scrape", "off", "--retention", "0",
-            "--enable-admin-api", "--query.max-samples", "500000000",
+            "--tiers", "off", "--enable-admin-api", "--query.max-samples", "500000000",
         ]  # fmt: skip
 
     def version(self) -> str:
