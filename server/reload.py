@@ -6,6 +6,7 @@ keeps its value, and is named.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, fields, replace
@@ -77,7 +78,7 @@ def _changes_widths(setting: Setting, old: Any, new: Any) -> bool:
 
 
 async def reload(server: Server) -> ReloadPlan:
-    """Read the configuration again and apply it.
+    """Read the configuration again and apply it, to the end even if who asked goes away.
 
     Raises
     ------
@@ -85,6 +86,10 @@ async def reload(server: Server) -> ReloadPlan:
         Nothing was changed.
 
     """
+    return await asyncio.shield(asyncio.ensure_future(_reload_and_tell(server)))
+
+
+async def _reload_and_tell(server: Server) -> ReloadPlan:
     async with server.reload_lock:
         try:
             plan = await _reload(server)

@@ -1,9 +1,11 @@
 """Backups in a directory: what they hold, what they send, and what is left when they break off."""
 
+import dataclasses
 import errno
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -323,3 +325,36 @@ def test_a_place_of_the_first_version_is_read(tmp_path):
     assert content(tmp_path / "new") == wanted
     restore_backup(GOLDEN, tmp_path / "old", at_ms=made.TIMES[0])
     assert content(tmp_path / "old") == {k: v for k, v in wanted.items() if k[0] == "x"}
+
+
+def test_a_backup_whose_files_are_removed_meanwhile_is_none(database, tmp_path, monkeypatch):
+    """Another process opens the database to write, and takes the backup's files for leftovers."""
+    wait = leases.Lease.wait_for_others
+
+    def opened_meanwhile(lease, kind):
+        staging = tmp_path / "db" / "snapshots"
+        for left in staging.iterdir():
+            shutil.rmtree(left)
+        wait(lease, kind)
+
+    monkeypatch.setattr(leases.Lease, "wait_for_others", opened_meanwhile)
+    with pytest.raises(errors.StorageError, match="make the backup again"):
+        database.backup(tmp_path / "backups")
+    monkeypatch.undo()
+    assert list((tmp_path / "backups").rglob("*.json")) == []
+    database.backup(tmp_path / "backups")
+    assert tsengine.check_backups(tmp_path / "backups").problems == []
+
+
+def _other(name):
+    return name[:-1] + ("0" if name[-1] != "0" else "1")
+
+
+def test_a_record_without_manifest_is_no_whole_backup(database, tmp_path):
+    made_record = database.backup(tmp_path / "backups").record
+    store = open_store(tmp_path / "backups")
+    files = tuple(file for file in made_record.files if file.path != "manifest")
+    broken = dataclasses.replace(made_record, name=_other(made_record.name), files=files)
+    assert store.create(record.record_key(broken.name), broken.encode())
+    problems = tsengine.check_backups(tmp_path / "backups").problems
+    assert [text for _, text in problems] == ["the backup has no manifest"]

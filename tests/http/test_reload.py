@@ -1,5 +1,6 @@
 """Reload: what changes at once, what waits for a start, and that a bad file changes nothing."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from server import cli, config
 from server.lifecycle import open_database
-from server.reload import plan_reload
+from server.reload import plan_reload, reload
 from tests.http import wire
 from tests.real.processes import ServerChild
 from tsengine import Tier
@@ -206,3 +207,19 @@ def test_a_process_reloads_by_signal(tmp_path):
     finally:
         code = child.stop()
     assert code == 0
+
+
+async def test_a_reload_ends_though_who_asked_goes_away(reloadable):
+    running, write = reloadable
+    write("storage: {retention: 20d}\nweb: {enable_lifecycle: true}\n")
+    asked = asyncio.ensure_future(reload(running.server))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    for _ in range(500):
+        if running.server.config.retention_s == 20 * 86_400:
+            break
+        await asyncio.sleep(0.01)
+    assert running.server.config.retention_s == 20 * 86_400
+    assert running.server.database.options.retention == 20 * 86_400

@@ -13,7 +13,7 @@ from tests.faults.filesystem import Crash, FaultyFileSystem
 from tsengine import errors
 from tsengine.storage import filenames, manifest
 from tsengine.storage.filesystem import LocalFileSystem
-from tsengine.storage.snapshot import make_snapshot
+from tsengine.storage.snapshot import link_or_copy, make_snapshot
 
 T0 = 1_700_000_000_000
 
@@ -254,3 +254,19 @@ def test_names():
     made = filenames.unfinished_snapshot("/d/snapshots/x", "0123abcd")
     assert filenames.is_unfinished_snapshot(os.path.basename(made))
     assert not filenames.is_unfinished_snapshot("x.tmp")
+
+
+def test_stubs_do_not_go_to_another_disk(tmp_path):
+    """Two databases on two disks would remove each other's objects."""
+
+    class OtherDisk(LocalFileSystem):
+        def link(self, source, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    (tmp_path / "values.cold").write_bytes(b"stub")
+    (tmp_path / "index").write_bytes(b"index")
+    link_or_copy(OtherDisk(), str(tmp_path / "index"), str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == b"index"
+    with pytest.raises(errors.StorageError, match="make a backup instead"):
+        link_or_copy(OtherDisk(), str(tmp_path / "values.cold"), str(tmp_path / "other.cold"))
+    assert not (tmp_path / "other.cold").exists()

@@ -98,7 +98,11 @@ def _send(
     _claim(store, current.database_id)
     with leases.hold(store, leases.BACKUP) as lease:
         lease.wait_for_others(leases.PRUNE)
-        files = _describe(fs, staging, _newest_files(store))
+        try:
+            files = _describe(fs, staging, _newest_files(store))
+        except FileNotFoundError:
+            raise _gone(staging) from None
+        _check_whole(files, current, staging)
         stored = {found.key: found.size for found in store.list(record.CONTENTS)}
         by_key = {file.key: file for file in files}
         missing = {key for key, file in by_key.items() if stored.get(key) != file.size}
@@ -150,14 +154,15 @@ def _newest_files(store: ObjectStore) -> dict[str, BackupFile]:
 def _describe(fs: FileSystem, staging: str, known: dict[str, BackupFile]) -> tuple[BackupFile, ...]:
     """All files below a folder, by path; those in an object store as if they were here."""
     files: dict[str, BackupFile] = {}
-    for folder, _, names in os.walk(staging):
+    for folder, _, names in os.walk(staging, onerror=_raise):
         for name in names:
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, staging).replace(os.sep, "/")
             if filenames.is_stub(relative):
                 own = relative.removesuffix(filenames.STUB_SUFFIX)
                 stub = read_stub(fs, path.removesuffix(filenames.STUB_SUFFIX))
-                assert stub is not None, "it was just listed"
+                if stub is None:
+                    raise _gone(staging)
                 files[own] = BackupFile(own, stub.size, stub.sha256, 0)
                 continue
             status = os.stat(path)
@@ -173,10 +178,32 @@ def _describe(fs: FileSystem, staging: str, known: dict[str, BackupFile]) -> tup
     return tuple(files[path] for path in sorted(files))
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _gone(staging: str) -> StorageError:
+    return StorageError(
+        f"{staging} lost files while the backup was made; a process that opened the database to "
+        "write removes what it takes for leftovers: make the backup again"
+    )
+
+
+def _check_whole(files: tuple[BackupFile, ...], current: Manifest, staging: str) -> None:
+    """Raise StorageError unless what no database can do without is there.
+
+    Who removes the folder begins with the catalog.
+    """
+    needed = {f"{filenames.CATALOG_DIR}/{name}" for name in current.catalog_segments}
+    if (needed | {filenames.MANIFEST}) - {file.path for file in files}:
+        raise _gone(staging)
+
+
 def _fetch(fs: FileSystem, path: str) -> None:
     """Bring a file here that is in an object store; what arrived is checked after it is sent."""
     stub = read_stub(fs, path)
-    assert stub is not None, "files without stubs are here"
+    if stub is None:
+        raise _gone(os.path.dirname(path))
     source = open_store(stub.url, StoreOptions(endpoint_url=stub.endpoint_url))
     writing = fs.open_append(path)
     try:

@@ -11,6 +11,7 @@ from tsengine.backup.contents import content_problem, in_parallel
 from tsengine.backup.record import BackupRecord
 from tsengine.backup.store import ObjectStore, StoreOptions, open_store
 from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
+from tsengine.storage import filenames
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, in all)."""
@@ -106,6 +107,8 @@ def check_backups(
             continue
         report.n_backups += 1
         databases.add(found.database_id)
+        if filenames.MANIFEST not in {file.path for file in found.files}:
+            report.problems.append((record.record_key(name), "the backup has no manifest"))
         needed |= {file.key: (file.size, file.sha256) for file in found.files}
     problem = _marker_problem(store, databases)
     if problem is not None:

@@ -244,6 +244,11 @@ def link_or_copy(fs: FileSystem, source: str, target: str) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
+        if error.errno == errno.EXDEV and filenames.is_stub(source):
+            raise StorageError(
+                f"{target} would be on another disk and share objects of the store with this "
+                "database, and either could remove them; make a backup instead"
+            ) from error
         copy_file(fs, source, target)
 
 
