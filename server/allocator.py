@@ -1,7 +1,8 @@
 """Memory that was freed goes back to the system, where the C library does not do it by itself.
 
 glibc keeps freed arrays for later in pools, several for many threads; after a few large answers the
-process would look as if it still held them all.
+process would look as if it still held them all. But what a small query takes and gives back, the
+next one wants again: that stays, for getting fresh pages takes longer than the query.
 """
 
 from __future__ import annotations
@@ -12,14 +13,32 @@ TRIM_AT_BYTES = 32 * 1024 * 1024
 """Calls that held less leave too little behind to be worth the milliseconds."""
 
 
-def _find_trim() -> ctypes._NamedFuncPointer | None:
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEPT_BYTES = 32 * 1024 * 1024
+_GROWTH_BYTES = 1024 * 1024
+_OWN_PAGES_AT_BYTES = 32 * 1024 * 1024
+
+
+def _find(name: str) -> ctypes._NamedFuncPointer | None:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        found: ctypes._NamedFuncPointer = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
         return None
+    return found
 
 
-_malloc_trim = _find_trim()
+_malloc_trim = _find("malloc_trim")
+
+
+def keep_small_memory() -> None:
+    """Let each pool keep up to 32 MiB from the start; glibc learns so much only by and by."""
+    if _malloc_trim is None:
+        return  # Another C library.
+    mallopt = _find("mallopt")
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TOP_PAD, _GROWTH_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_AT_BYTES)
 
 
 def give_back_free_memory() -> None:

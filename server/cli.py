@@ -1,6 +1,6 @@
 """The command ``tsengine``: one verb per task, each in a ``commands_*`` module.
 
-Exit codes: 0 fine, 1 damage or refused data, 2 wrong usage.
+Exit codes: 0 fine, 1 damage or refused data, 2 wrong usage, or data of a newer version.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ try this:
   tsengine query up --url http://127.0.0.1:9201   ask it
   tsengine query up --data-dir data               ask its directory, with or without a server
 
-Exit codes: 0 fine, 1 damage or refused data, 2 wrong usage.
+Exit codes: 0 fine, 1 damage or refused data, 2 wrong usage, or data of a newer version.
 `tsengine VERB --help` explains each verb.
 """
 

@@ -81,6 +81,10 @@ def add_verbs(verbs: Any) -> None:
         help="what is read back: what was sent (default), all of it, or nothing",
     )  # fmt: skip
     parser.add_argument(
+        "--cold-endpoint-url", metavar="URL",
+        help="of the service that has moved parts (default: the one they were moved to)",
+    )  # fmt: skip
+    parser.add_argument(
         "--check", action="store_true",
         help="make no backup; read all backups at DEST back and compare",
     )  # fmt: skip
@@ -142,8 +146,9 @@ def run_backup(arguments: argparse.Namespace) -> int:
     path = existing_directory(arguments.data_dir)
     with progress_bar("back up") as progress:
         report = tsengine.make_backup(
-            path, arguments.dest, options=options, verify=arguments.verify, progress=progress
-        )
+            path, arguments.dest, options=options, verify=arguments.verify, progress=progress,
+            cold_endpoint_of=lambda url: arguments.cold_endpoint_url,
+        )  # fmt: skip
     made = report.record
     sys.stdout.write(
         f"{made.name}: {len(made.files)} files, {_size(made.size_bytes)}; sent {report.n_sent} "
@@ -151,12 +156,13 @@ def run_backup(arguments: argparse.Namespace) -> int:
     )
     if arguments.keep is not None or within_ms is not None:
         pruned = tsengine.prune_backups(
-            arguments.dest, keep=arguments.keep, keep_within_ms=within_ms, options=options
-        )
+            arguments.dest, keep=arguments.keep, keep_within_ms=within_ms, options=options,
+            protect=[made.name],
+        )  # fmt: skip
         for name in pruned.removed:
             sys.stdout.write(f"removed {name}\n")
         if pruned.is_postponed:
-            sys.stdout.write("another backup is being made; unused files go the next time\n")
+            sys.stdout.write("another backup is made or read; unused files go the next time\n")
         elif pruned.n_contents:
             sys.stdout.write(f"freed {_size(pruned.n_bytes)}\n")
     return EXIT_OK
@@ -181,12 +187,7 @@ def run_restore(arguments: argparse.Namespace) -> int:
     """Restore a backup, or list what there is."""
     options = _store_options(arguments)
     if arguments.list:
-        for found in tsengine.list_backups(arguments.dest, options):
-            sys.stdout.write(
-                f"{found.name}  {found.n_samples} samples in parts  {_range(found)}  "
-                f"{_size(found.size_bytes)} (new {_size(found.new_bytes)})\n"
-            )
-        return EXIT_OK
+        return _list(arguments.dest, options)
     if arguments.data_dir is None:
         raise UsageError("give the directory to make with --data-dir, or --list")
     if arguments.at is not None and arguments.backup is not None:
@@ -206,6 +207,23 @@ def run_restore(arguments: argparse.Namespace) -> int:
         f"{report.n_series} series\n"
     )
     return EXIT_DAMAGE if report.problems else EXIT_OK
+
+
+def _list(dest: str, options: tsengine.StoreOptions) -> int:
+    damaged: list[tuple[str, Exception]] = []
+    listed = tsengine.list_backups(
+        dest, options, on_damaged=lambda key, error: damaged.append((key, error))
+    )
+    for found in listed:
+        sys.stdout.write(
+            f"{found.name}  {found.n_samples} samples in parts  {_range(found)}  "
+            f"{_size(found.size_bytes)} (new {_size(found.new_bytes)})\n"
+        )
+    for key, error in damaged:
+        sys.stdout.write(f"damage: {key}: {error}\n")
+    if not listed and not damaged:
+        sys.stdout.write("no backups yet\n")
+    return EXIT_DAMAGE if damaged else EXIT_OK
 
 
 def _range(found: tsengine.BackupRecord) -> str:

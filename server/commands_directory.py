@@ -11,7 +11,7 @@ from typing import Any
 import tsengine
 
 from .directories import add_data_dir, existing_directory
-from .exits import EXIT_DAMAGE, EXIT_OK
+from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_UNREAD
 from .progress import progress_bar
 
 _INSPECT = "Show what a database directory holds: parts, log, series, samples, sizes."
@@ -19,7 +19,8 @@ _CHECK = """\
 Read every file of a database directory and verify checksums and invariants.
 
 Damage is named with file and offset and ends with exit code 1. What a crash leaves behind (a torn
-end of the log) is normal: it is noted, and the exit code is 0."""
+end of the log) is normal: it is noted, and the exit code is 0. What is missing from an object store
+or can't be reached there is no damage, never put aside: it is named, and the exit code is 3."""
 _WARMUP = """\
 Compile all kernels now, so that the first start of a server or program here is fast.
 
@@ -44,6 +45,10 @@ def add_verbs(verbs: Any) -> None:
                 "--quarantine", action="store_true",
                 help="move damaged parts to DIR/quarantine, so that the rest works without them; "
                 "no server may be using the directory",
+            )  # fmt: skip
+            parser.add_argument(
+                "--cold-endpoint-url", metavar="URL",
+                help="of the service that has moved parts (default: the one they were moved to)",
             )  # fmt: skip
         if name == "inspect":
             parser.add_argument(
@@ -92,12 +97,18 @@ def _as_lines(value: Any, indent: str) -> Iterator[str]:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Print what `tsengine.check` found; 1 when something is damaged."""
+    """Print what `tsengine.check` found; 1 when something is damaged, 3 when it can't be read."""
     path = existing_directory(arguments.data_dir)
     with progress_bar("check parts") as progress:
-        report = tsengine.check(path, progress, quarantine=arguments.quarantine)
+        report = tsengine.check(
+            path, progress, quarantine=arguments.quarantine,
+            cold_endpoint_url=arguments.cold_endpoint_url,
+        )  # fmt: skip
     if arguments.json:
-        problems = [{"file": p.file, "offset": p.offset, "text": p.text} for p in report.problems]
+        problems = [
+            {"kind": p.kind, "file": p.file, "offset": p.offset, "text": p.text}
+            for p in report.problems
+        ]
         found = {
             "problems": problems,
             "notes": list(report.notes),
@@ -109,12 +120,14 @@ def run_check(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"note: {note}\n")
         for problem in report.problems:
             at = "" if problem.offset is None else f" at byte {problem.offset}"
-            sys.stdout.write(f"damage: {problem.file}{at}: {problem.text}\n")
+            sys.stdout.write(f"{problem.kind}: {problem.file}{at}: {problem.text}\n")
         for folder in report.quarantined:
             sys.stdout.write(f"put aside: {folder}\n")
         n_problems = len(report.problems)
         sys.stdout.write(f"{n_problems or 'no'} problem{'s' * (n_problems != 1)} found\n")
-    return EXIT_DAMAGE if report.problems else EXIT_OK
+    if any(problem.kind == "damage" for problem in report.problems):
+        return EXIT_DAMAGE
+    return EXIT_UNREAD if report.problems else EXIT_OK
 
 
 def run_warmup(arguments: argparse.Namespace) -> int:

@@ -48,6 +48,7 @@ class Config:
     cold_cache: int
     exemplar_retention_s: float | None
     exemplars_max: int
+    metadata_memory: int
     enable_admin_api: bool
     enable_lifecycle: bool
     features: frozenset[str]
@@ -103,6 +104,7 @@ class Config:
             cold_cache=self.cold_cache,
             exemplar_retention=self.exemplar_retention_s,
             exemplars_max=self.exemplars_max,
+            metadata_memory=self.metadata_memory,
             lookback=self.query_lookback_s,
             delayed_name_removal="promql-delayed-name-removal" in self.features,
             features=self.features.intersection(KNOWN_FEATURES),

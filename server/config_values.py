@@ -90,7 +90,7 @@ def _count_or_0(text: str) -> int:
 
 def _size(text: str) -> int:
     """Bytes; every unit is a power of 1024, as in Prometheus's flags."""
-    match = re.fullmatch(r"([0-9]{1,15})(?:([KMGT])?i?B)?", text, re.ASCII)
+    match = re.fullmatch(r"([0-9]{1,18})(?:([KMGT])?i?B)?", text, re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a size like 512MiB or 4GiB")
     return int(match[1]) << _SIZE_SHIFTS[match[2]]
@@ -148,7 +148,24 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _refuse_credentials(option: str, url: str) -> None:
+    """Raise ValueError, which does not repeat the URL, if that may hold a secret."""
+    options: dict[str, Any] = {option: url}
+    try:
+        tsengine.Options(**options).validate()
+    except tsengine.errors.OptionsError as error:
+        raise ValueError(str(error).removeprefix(f"{option} ")) from None
+
+
+def _endpoint(text: str) -> str:
+    _refuse_credentials("cold_endpoint_url", text)
+    if not re.fullmatch(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/\S*)?", text):
+        raise ValueError(f"{text!r} is not a URL like https://s3.example.org:9000")
+    return text
+
+
 def _object_store(text: str) -> str:
+    _refuse_credentials("cold_url", text)
     if not re.fullmatch(r"s3://[^/\s]+(/\S*)?", text):
         raise ValueError(f"{text!r} is not a place like s3://bucket/prefix")
     return text
@@ -230,6 +247,7 @@ def _names(names: frozenset[str]) -> str:
 
 TEXT = Kind(str, str)
 OBJECT_STORE = Kind(_object_store, str)
+ENDPOINT = Kind(_endpoint, str)
 PATTERN = Kind(_pattern, str)
 LISTEN = Kind(_listen, _show_listen)
 DURATION = Kind(_duration_s, duration_text)

@@ -1,8 +1,9 @@
 """Threads for everything that may take longer than 1 ms; the event loop only moves bytes.
 
 Pools of their own, so that none waits for another: writes (they sleep in fsync), queries (bounded,
-further ones wait in line), metadata calls, admin calls (one at a time, they may take minutes), and
-background work (own metrics, large compressions).
+further ones wait in line), metadata calls, admin calls (one at a time, they may take minutes),
+pauses (they wait for a job to end, and must not wait for admin calls), and background work (own
+metrics, large compressions).
 All methods are called on the event loop.
 """
 
@@ -21,11 +22,13 @@ from tsengine import errors
 
 from .errors import NotReady, TooBusy, TooManyQueries
 from .limits import ServerLimits
+from .threads import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 METADATA_THREADS = 4
+PAUSE_THREADS = 4
 BACKGROUND_THREADS = 3
 
 
@@ -35,9 +38,10 @@ class Executor:
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._writes = ThreadPoolExecutor(limits.write_threads, "write")
-        self._queries = ThreadPoolExecutor(limits.queries_running_max, "query")
-        self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
+        self._queries = ThreadPool(limits.queries_running_max, "query")
+        self._metadata = ThreadPool(METADATA_THREADS, "metadata")
         self._admin = ThreadPoolExecutor(1, "admin")
+        self._pauses = ThreadPoolExecutor(PAUSE_THREADS, "pause")
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
         self._turns = asyncio.Semaphore(limits.queries_running_max)
         self._cancels: set[threading.Event] = set()
@@ -83,16 +87,21 @@ class Executor:
                 f"{self.queries_waiting} queries are waiting already; try again later"
             )
         deadline = time.monotonic() + timeout_s
-        await self._wait_for_turn(timeout_s)
+        if self._turns.locked():
+            await self._wait_for_turn(timeout_s)
+        else:
+            await self._turns.acquire()
         cancel = threading.Event()
         self._cancels.add(cancel)
         self.queries_running += 1
-        future = self._submit(self._queries, call, deadline - time.monotonic(), cancel)
+
+        def run() -> T:
+            return call(deadline - time.monotonic(), cancel)
+
         # The turn ends with the thread, not with the client: a query that was given up still
         # holds its thread until it notices.
-        future.add_done_callback(functools.partial(self._query_done, cancel))
         try:
-            return await asyncio.shield(future)
+            return await self._queries.submit(run, functools.partial(self._query_done, cancel))
         except asyncio.CancelledError:
             cancel.set()
             raise
@@ -107,16 +116,14 @@ class Executor:
         finally:
             self.queries_waiting -= 1
 
-    def _query_done(self, cancel: threading.Event, future: asyncio.Future[T]) -> None:
+    def _query_done(self, cancel: threading.Event) -> None:
         self._cancels.discard(cancel)
         self.queries_running -= 1
         self._turns.release()
-        if not future.cancelled():
-            future.exception()
 
     async def metadata(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call that reads labels, not samples."""
-        return await self._submit(self._metadata, call, *args, **kwargs)
+        return await self._metadata.submit(functools.partial(call, *args, **kwargs))
 
     async def search(self, call: Callable[[Callable[[], None]], T], timeout_s: float) -> T:
         """Run ``call(check)``, a call that reads labels and may take long.
@@ -140,22 +147,20 @@ class Executor:
             return call(check)
 
         self._cancels.add(cancel)
-        future = self._submit(self._metadata, run)
-        future.add_done_callback(functools.partial(self._search_done, cancel))
+        on_end = functools.partial(self._cancels.discard, cancel)
         try:
-            return await asyncio.shield(future)
+            return await self._metadata.submit(run, on_end)
         except asyncio.CancelledError:
             cancel.set()
             raise
 
-    def _search_done(self, cancel: threading.Event, future: asyncio.Future[T]) -> None:
-        self._cancels.discard(cancel)
-        if not future.cancelled():
-            future.exception()
-
     async def admin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call that changes the whole database, after those that came before."""
         return await self._submit(self._admin, call, *args, **kwargs)
+
+    async def pause(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call that stops background work, beside admin calls that run."""
+        return await self._submit(self._pauses, call, *args, **kwargs)
 
     async def background(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run anything else."""
@@ -174,15 +179,19 @@ class Executor:
             cancel.set()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until no query and no write runs; False when the time is up before."""
+        """Wait until no query, search or write runs; False when the time is up before."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.queries_running or self.writes_running:
+                while self._is_busy():
                     await asyncio.sleep(0.01)
-        return not (self.queries_running or self.writes_running)
+        return not self._is_busy()
+
+    def _is_busy(self) -> bool:
+        return bool(self.queries_running or self.writes_running or self._metadata.n_running)
 
     def close(self) -> None:
         """Let the threads end; running calls are not waited for."""
-        pools = (self._writes, self._queries, self._metadata, self._admin, self._background)
-        for pool in pools:
+        self._queries.close()
+        self._metadata.close()
+        for pool in (self._writes, self._admin, self._pauses, self._background):
             pool.shutdown(wait=False, cancel_futures=True)

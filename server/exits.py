@@ -6,6 +6,9 @@ EXIT_OK = 0
 EXIT_DAMAGE = 1
 """Damaged or refused data, or the machine did not allow what was asked."""
 EXIT_USAGE = 2
+"""Wrong usage, somebody else has the directory, or a newer version wrote it."""
+EXIT_UNREAD = 3
+"""Nothing is known to be damaged, but an object store lacks objects, or did not hand them out."""
 
 
 class UsageError(Exception):

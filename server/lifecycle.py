@@ -25,6 +25,7 @@ import tsengine
 from tsengine import errors
 
 from . import feature_switches, logs, selfscrape
+from .allocator import keep_small_memory
 from .app import make_app
 from .config import Config
 from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE
@@ -33,6 +34,7 @@ from .logs import log
 from .progress import progress_bar
 from .reload import reload
 from .state import Server
+from .write_connection import WriteSite
 
 tsengine.open  # noqa: B018  The engine is loaded here, with all else, not when it is first needed.
 
@@ -52,6 +54,7 @@ def serve(config: Config, reread: Callable[[], Config] | None = None) -> int:
     # The event loop wants the interpreter many times for a request, and waits this long each time
     # while a query's thread runs Python code.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    keep_small_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         code, is_clean = runner.run(_serve(config, reread))
         _ignore_signals(runner.get_loop())
@@ -104,7 +107,7 @@ async def _serve(config: Config, reread: Callable[[], Config] | None) -> tuple[i
     runner = make_runner(server)
     await runner.setup()
     try:
-        address = await _listen(runner, config)
+        address = await _listen(server, runner)
     except OSError as error:
         log(logging.ERROR, "can't listen", address=f"{config.host}:{config.port}", error=error)
         await runner.cleanup()
@@ -155,9 +158,9 @@ def make_runner(server: Server) -> web.AppRunner:
     )
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> str:
+async def _listen(server: Server, runner: web.AppRunner) -> str:
     """Start to listen; returns ``HOST:PORT`` with the port that was given."""
-    site = web.TCPSite(runner, config.host, config.port, backlog=1024)
+    site = WriteSite(server, runner, server.config.host, server.config.port)
     await site.start()
     host, port = runner.addresses[0][:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -171,7 +174,10 @@ async def _open(server: Server) -> tsengine.Database | int:
         await server.executor.background(_warm_up, server)
         server.set_not_ready("opening the database")
         return await server.executor.background(open_database, config)
-    except (errors.Locked, errors.OptionsError, PermissionError, NotADirectoryError) as error:
+    except (
+        errors.Locked, errors.OptionsError, errors.UnsupportedFormat, PermissionError,
+        NotADirectoryError,
+    ) as error:  # fmt: skip
         log(logging.ERROR, "can't open the database", data_dir=config.data_dir, error=error)
         return EXIT_USAGE
     except Exception as error:  # A task border: the process ends with this line.

@@ -5,7 +5,9 @@ The lines have the fields of Prometheus's ``query_log_file``, so that its reader
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -38,9 +40,8 @@ class QueryLog:
     """
 
     def __init__(self, path: str | None, slow_s: float | None) -> None:
-        self._file: BinaryIO | None = None
-        if path is not None:
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - until `close`.
+        self._file = None if path is None else _opened(path)
+        self._is_failing = False
         self._slow_s = slow_s
         self._lock = threading.Lock()
 
@@ -74,9 +75,13 @@ class QueryLog:
             if self._file is None:
                 return
             try:
-                self._file.write(line)
+                if self._file.write(line) != len(line):
+                    raise BlockingIOError(errno.EAGAIN, "nobody reads it fast enough")
+                self._is_failing = False
             except (OSError, ValueError) as problem:
-                log(logging.ERROR, "can't write the query log", error=problem)
+                if not self._is_failing:
+                    log(logging.ERROR, "can't write the query log", error=problem)
+                self._is_failing = True
 
     def _warn(self, asked: Asked, seconds: float, stats: dict[str, Any], error: str | None) -> None:
         fields: dict[str, Any] = {
@@ -101,6 +106,15 @@ class QueryLog:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _opened(path: str) -> BinaryIO:
+    """A file to append to, unbuffered; it may be a pipe, whose reader is never waited for."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return open(os.open(path, flags, 0o666), "ab", buffering=0)
+    except ValueError as error:  # A zero byte in the name.
+        raise OSError(errno.EINVAL, str(error), path) from None
 
 
 def _record(asked: Asked, stats: dict[str, Any], error: str | None) -> dict[str, Any]:

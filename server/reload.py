@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tsengine
 
 from . import logs
+from .config import ConfigError
 from .config_settings import SETTINGS, Setting
 from .logs import log
 from .query_log import QueryLog
@@ -112,12 +114,14 @@ async def _reload_and_tell(server: Server) -> ReloadPlan:
 
 
 async def _reload(server: Server) -> ReloadPlan:
-    wanted = await server.executor.background(server.reread)
+    wanted = await server.executor.background(_read_again, server)
     plan = plan_reload(server.config, wanted)
     config = plan.config
     # Opened before anything changes: it may fail. Opened anew even if its name is the same, which
     # is what rotating it needs.
-    query_log = QueryLog(config.query_log_file, config.query_slow_s)
+    query_log = await server.executor.background(
+        QueryLog, config.query_log_file, config.query_slow_s
+    )
     try:
         if plan.changes:
             await server.executor.background(_reconfigure, server.database, plan.changes)
@@ -129,6 +133,14 @@ async def _reload(server: Server) -> ReloadPlan:
     server.query_log.take_over(query_log)
     server.apply(config)
     return plan
+
+
+def _read_again(server: Server) -> Config:
+    path = server.config.config_file
+    if path is not None and os.path.exists(path) and not os.path.isfile(path):
+        # The end of a pipe may never come, and its content comes once.
+        raise ConfigError(f"{path}: not a file, which could be read again")
+    return server.reread()
 
 
 def _reconfigure(database: tsengine.Database, changes: dict[str, Any]) -> None:

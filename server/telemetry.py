@@ -83,6 +83,9 @@ class Telemetry:
 
     def _add_write_metrics(self) -> None:
         registry = self.registry
+        # Children that are asked for in every request: looking them up takes longer than counting.
+        self._write_counters: dict[str, tuple[Any, ...]] = {}
+        self._post_counters: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
         self.write_samples = Counter(
             "tsengine_remote_write_samples", "Stored samples.", ["protocol"], registry=registry
         )
@@ -117,13 +120,38 @@ class Telemetry:
         self, *, protocol: str, message_size: int, result: tsengine.WriteResult
     ) -> None:
         """Count a request that was written, wholly or in part."""
-        self.write_message_bytes.labels(protocol).inc(message_size)
-        self.write_samples.labels(protocol).inc(result.samples)
-        self.write_histograms.labels(protocol).inc(result.histograms)
-        self.write_exemplars.labels(protocol).inc(result.exemplars)
-        self.write_series_rejected.labels(protocol).inc(len(result.rejected))
+        counters = self._write_counters.get(protocol)
+        if counters is None:
+            counters = self._write_counters[protocol] = tuple(
+                counter.labels(protocol)
+                for counter in (
+                    self.write_message_bytes, self.write_samples, self.write_histograms,
+                    self.write_exemplars, self.write_series_rejected, self.write_samples_rejected,
+                )
+            )  # fmt: skip
         n_rejected = sum(reject.n_samples for reject in result.rejected)
-        self.write_samples_rejected.labels(protocol).inc(n_rejected)
+        counts = (
+            message_size, result.samples, result.histograms, result.exemplars,
+            len(result.rejected), n_rejected,
+        )  # fmt: skip
+        for counter, count in zip(counters, counts, strict=True):
+            if count:
+                counter.inc(count)
+
+    def observe_request(self, route: str, status: int, seconds: float, n_sent: int) -> None:
+        """Count an answer to a POST that no middleware sees."""
+        key = (route, status)
+        counters = self._post_counters.get(key)
+        if counters is None:
+            counters = self._post_counters[key] = (
+                self.http_requests.labels(route, "POST", str(status)),
+                self.http_seconds.labels(route),
+                self.http_sent_bytes.labels(route),
+            )
+        counters[0].inc()
+        counters[1].observe(seconds)
+        if n_sent:
+            counters[2].inc(n_sent)
 
     def count_failed_write(self, status: int) -> None:
         """Count a request of which nothing was stored."""
@@ -279,6 +307,12 @@ DATABASE_METRICS: tuple[
         "tsengine_shed_series",
         CounterMetricFamily,
         "New series refused for a limit of memory or series.",
+    ),
+    (
+        "metadata_dropped",
+        "tsengine_metadata_dropped",
+        CounterMetricFamily,
+        "Types, helps and units dropped over their limit of memory.",
     ),
     (
         "storage_failures",

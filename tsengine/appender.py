@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from tsengine.model.histogram_values import NativeHistogram, from_list
 from tsengine.model.histograms import Histograms, handles
 from tsengine.model.metadata import MetadataEntry
 from tsengine.model.times import times_to_ms
+from tsengine.storage.append_lane import AppendOutcome
 from tsengine.storage.catalog import Reject
 from tsengine.storage.database import StorageDatabase
 
@@ -195,9 +196,44 @@ class Appender:
             Not stored; try again later.
 
         """
-        if version not in (1, 2):
-            raise ValueError(f"version must be 1 or 2, got {version!r}")
+        _check_version(version)
         outcome = self._storage.append_remote_write(body, version=version, sender=sender)
+        return self._write_result(outcome)
+
+    def submit_remote_write(
+        self,
+        body: bytes | memoryview,
+        on_done: Callable[[WriteResult, BaseException | None], None],
+        *,
+        version: int = 1,
+        sender: str = "",
+        waited: float = 0.0,
+    ) -> None:
+        """As `append_remote_write`, but it does not wait for the fsync.
+
+        Parameters
+        ----------
+        body
+            Not kept: its memory may be used again when this returns.
+        on_done
+            Called once, if nothing is raised: when all is durable and visible, or with the error
+            because of which nothing is. In a thread of the database that has more to do, so it must
+            be short and must not raise, or in this thread before this returns.
+        waited
+            Seconds that the body has waited already: it waits so much less while the database takes
+            no more.
+
+        """
+        _check_version(version)
+        self._storage.submit_remote_write(
+            body,
+            version=version,
+            sender=sender,
+            waited_s=waited,
+            on_done=lambda outcome, error: on_done(self._write_result(outcome), error),
+        )
+
+    def _write_result(self, outcome: AppendOutcome) -> WriteResult:
         return WriteResult(
             outcome.n_samples,
             outcome.n_histograms,
@@ -210,6 +246,11 @@ class Appender:
     def append_metadata(self, metric: str, type: str, help: str = "", unit: str = "") -> None:
         """Store the type, help text and unit of a metric; returns after the fsync."""
         self._storage.append_metadata([MetadataEntry(metric, type, help, unit)])
+
+
+def _check_version(version: int) -> None:
+    if version not in (1, 2):
+        raise ValueError(f"version must be 1 or 2, got {version!r}")
 
 
 def _to_bits(values: Any) -> npt.NDArray[np.uint64]:

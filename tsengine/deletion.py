@@ -9,6 +9,7 @@ import numpy as np
 from tsengine.model.times import MAXT, MINT, TimeLike, to_ms
 from tsengine.promql import parser
 from tsengine.storage.database import StorageDatabase
+from tsengine.storage.deleting import held
 
 
 class Deleter:
@@ -38,7 +39,8 @@ class Deleter:
         Returns
         -------
         int
-            Series that had something there.
+            Series that had something there, also what retention hides: a longer one must not bring
+            it back.
 
         Raises
         ------
@@ -58,13 +60,9 @@ class Deleter:
         if maxt < mint:
             raise ValueError("end is before start")
         wanted = [parser.parse_selector(text) for text in texts]
-        # Tiers may still be made of samples that are past their retention, and that may change.
-        views = (self._storage.view(), self._storage.whole_view())
-        found = [view.find(matchers, mint, maxt) for view in views for matchers in wanted]
-        if self._storage.recovery.has_lost_parts:
-            # A damaged part that was left out may have any of them, and may come back.
-            found += [views[0].catalog.find(matchers) for matchers in wanted]
-        refs = np.unique(np.concatenate(found))
+        state = self._storage.state
+        found = [state.catalog.find(matchers) for matchers in wanted]
+        refs = held(self._storage, state, np.unique(np.concatenate(found)), mint, maxt)
         self._storage.delete(refs, mint, maxt)
         return len(refs)
 

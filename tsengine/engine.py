@@ -86,7 +86,11 @@ class Database(Appender, Deleter, Explorer, Keeper, RemoteReader):
             open_store=open_cold_store,
         )  # fmt: skip
         memory = self._storage.memory
-        self._engine = Engine(self._storage, options, memory_left=memory.left_for_queries)
+        try:
+            self._engine = Engine(self._storage, options, memory_left=memory.left_for_queries)
+        except BaseException:
+            self._storage.close()
+            raise
         memory.queries = lambda: self._engine.memory.used
         self._clock = clock
         self.options = options

@@ -23,6 +23,7 @@ TsengineError
     ├── ReadOnly                 a write on a database opened with read_only=True
     ├── Full                     disk full or failing; nothing was acknowledged
     └── StoreUnavailable         an object store is away, refuses or fails
+        └── ObjectMissing        it answers, but has no such object, or no such bucket
 """
 
 from __future__ import annotations
@@ -152,4 +153,19 @@ class Full(StorageError):
 
 
 class StoreUnavailable(StorageError):
-    """An object store can't be reached, refuses the caller or fails; the text says which."""
+    """An object store can't be reached, refuses the caller or fails; the text says which.
+
+    Parameters
+    ----------
+    path
+        URL of the object that was wanted, or None.
+
+    """
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class ObjectMissing(StoreUnavailable):
+    """An object that is needed, or its bucket, is not in the store."""

@@ -6,14 +6,15 @@ Also what can be asked about a query's text. `Database` inherits all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.interop.prometheus_json import format_value
+from tsengine.interop import prometheus_json
 from tsengine.model.exemplars import unpack_labels
-from tsengine.model.labels import label_dicts
+from tsengine.model.labels import label_dicts, texts_of_pairs
 from tsengine.model.times import MAXT, MINT, TimeLike, to_ms
 from tsengine.options import Options
 from tsengine.promql import parser
@@ -64,6 +65,22 @@ class Explorer:
                 check()
             rows += label_dicts(view.catalog, view.labels(refs[first : first + _SERIES_AT_ONCE]))
         return rows, cut
+
+    def series_json(
+        self,
+        selectors: Sequence[str],
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        limit: int = 0,
+        *,
+        check: Check | None = None,
+    ) -> tuple[Iterator[bytes | memoryview], bool]:
+        """`series` as a JSON list in pieces, which are made when they are asked for."""
+        view = self._storage.view()
+        refs, cut = _cut(self._find(view, selectors, start, end, check), limit)
+        texts_of = partial(texts_of_pairs, view.dictionary)
+        pieces = prometheus_json.label_sets_json(view.labels(refs), texts_of)
+        return _checked(pieces, check), cut
 
     def label_names(
         self,
@@ -156,7 +173,7 @@ class Explorer:
                 "exemplars": [
                     {
                         "labels": unpack_labels(found.labels[row]),
-                        "value": format_value(float(found.values[row])),
+                        "value": prometheus_json.format_value(float(found.values[row])),
                         "timestamp": found.t_ms[row].item() / 1000,
                     }
                     for row in range(begin, stop)
@@ -233,10 +250,13 @@ class Explorer:
         check: Check | None = None,
     ) -> npt.NDArray[np.uint32]:
         mint, maxt = time_range(start, end)
+        # Equal selectors find equal series; the order of the others does not matter.
+        distinct = list(dict.fromkeys(parser.parse_selector(text) for text in selectors))
+        if len(distinct) == 1:
+            return view.find(distinct[0], mint, maxt, check)
         found = [np.zeros(0, np.uint32)]
         n_found = 0
-        # Equal selectors find equal series; the order of the others does not matter.
-        for matchers in dict.fromkeys(parser.parse_selector(text) for text in selectors):
+        for matchers in distinct:
             if check is not None:
                 check()
             found.append(view.catalog.find(matchers, check))
@@ -259,13 +279,21 @@ class Explorer:
         is_everything = start is None and end is None and self.options.retention is None
         if is_everything and not view.hides_samples:
             return None
-        mint, maxt = time_range(start, end)
-        return view.live(view.all_refs(), mint, maxt)
+        return view.live_of_all(*time_range(start, end))
 
 
 def time_range(start: TimeLike | None, end: TimeLike | None) -> tuple[int, int]:
     """Closed range in ms of two optional ends."""
     return MINT if start is None else to_ms(start), MAXT if end is None else to_ms(end)
+
+
+def _checked(
+    pieces: Iterator[bytes | memoryview], check: Check | None
+) -> Iterator[bytes | memoryview]:
+    for piece in pieces:
+        if check is not None:
+            check()
+        yield piece
 
 
 def _cut(items: Any, limit: int) -> tuple[Any, bool]:

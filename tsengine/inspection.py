@@ -7,11 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tsengine.backup.store import open_cold_store
 from tsengine.clock import system_clock
-from tsengine.errors import CorruptionError, StorageError, StoreUnavailable
+from tsengine.errors import (
+    CorruptionError,
+    ObjectMissing,
+    StorageError,
+    StoreUnavailable,
+    UnsupportedFormat,
+)
 from tsengine.options import Options
 from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import Catalog
@@ -42,11 +48,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Damage: acknowledged data that is lost or can't be read."""
+    """Acknowledged data that is lost or can't be read.
+
+    ``damage`` is known to be wrong. What is ``missing`` from an object store, or ``unreachable``
+    there, is named by the object's URL, and never put aside.
+    """
 
     file: str
     offset: int | None
     text: str
+    kind: Literal["damage", "missing", "unreachable"] = "damage"
 
 
 @dataclass(slots=True)
@@ -70,7 +81,11 @@ class CheckReport:
 
 
 def check(
-    path: str | os.PathLike[str], progress: Progress | None = None, *, quarantine: bool = False
+    path: str | os.PathLike[str],
+    progress: Progress | None = None,
+    *,
+    quarantine: bool = False,
+    cold_endpoint_url: str | None = None,
 ) -> CheckReport:
     """Read everything and verify every checksum and every value.
 
@@ -79,6 +94,8 @@ def check(
     quarantine
         Put damaged parts, parts of tiers, exemplars and metadata aside, each into a folder of its
         own in ``quarantine/``, so that the rest works without them. Without it nothing is changed.
+    cold_endpoint_url
+        Of the object store that has moved parts; None takes the one that they were moved to.
 
     Raises
     ------
@@ -91,7 +108,7 @@ def check(
 
     """
     directory = os.fspath(path)
-    fs = _with_cold(directory)
+    fs = _with_cold(directory, cold_endpoint_url)
     if not quarantine:
         return _Checking(fs, directory).run(progress)
     manifest.load(fs, directory)  # before the lock, which makes a file
@@ -251,9 +268,13 @@ class _Checking:
                 return read()  # it may have been moved to an object store just then
         except OSError as error:
             self.report.blame(storage_error(error, "unreadable"), path)
+        except UnsupportedFormat:
+            raise  # No damage: this program is too old.
         except StoreUnavailable as error:
-            # Nothing is known to be wrong with it.
-            self.report.blame(error, path)
+            kind: Literal["missing", "unreachable"] = (
+                "missing" if isinstance(error, ObjectMissing) else "unreachable"
+            )
+            self.report.problems.append(Problem(error.path or path, None, str(error), kind))
             return None
         except StorageError as error:
             self.report.blame(error, path)
@@ -269,10 +290,10 @@ class _Checking:
         return (folder, name) in named(newest)
 
 
-def _with_cold(directory: str) -> FileSystem:
+def _with_cold(directory: str, endpoint_url: str | None) -> FileSystem:
     """The local files, and those in an object store, which are not cached: all is to be read."""
     cache = BlockCache(filenames.cold_cache_dir(directory), lambda: 0)
-    return ColdFileSystem(LocalFileSystem(), cache, open_cold_store, lambda url: None)
+    return ColdFileSystem(LocalFileSystem(), cache, open_cold_store, lambda url: endpoint_url)
 
 
 def _add_segment(fs: FileSystem, catalog: Catalog, path: str) -> None:

@@ -96,8 +96,12 @@ class Keeper:
             self.flush()
         return make_backup(
             self.path, dest, options=options, verify=verify, progress=progress,
-            with_log=self._storage.read_only, clock=self._clock,
+            with_log=self._storage.read_only, cold_endpoint_of=self._cold_endpoint_of,
+            clock=self._clock,
         )  # fmt: skip
+
+    def _cold_endpoint_of(self, url: str) -> str | None:
+        return self.options.cold_endpoint_url if url == self.options.cold_url else None
 
     def reconfigure(self, **changes: Any) -> None:
         """Change options of the open database: all that are named or, on an error, none.

@@ -24,6 +24,12 @@ class LabelLimits:
     series_size_max: int = 64 * 1024
 
 
+_NO_CREDENTIALS = (
+    "must not hold a user, a password or parameters: it is shown and stored. Credentials come from "
+    "the environment, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from the instance's role"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Tier:
     """Samples kept as windows of `width` seconds, for `retention` seconds; None keeps them all."""
@@ -52,7 +58,8 @@ RUNTIME_OPTIONS = frozenset({
     "retention", "retention_size", "retention_rules", "tiers", "tier_delay", "compaction_rate",
     "memory", "lookback", "max_samples", "query_memory", "query_memory_total", "query_timeout",
     "max_depth", "future_limit", "head_samples_max", "head_series_max", "head_age_s_max",
-    "wal_size_bytes_max", "exemplar_retention", "exemplars_max", "cold_after", "cold_cache",
+    "wal_size_bytes_max", "exemplar_retention", "exemplars_max", "metadata_memory", "cold_after",
+    "cold_cache",
 })  # fmt: skip
 """What may change while a database is open. Of tiers only their retention."""
 
@@ -98,7 +105,7 @@ class Options:
         Samples one query may hold in memory.
     query_memory, query_memory_total
         Bytes of memory that one query, and all queries of the database together, may hold; 0 takes
-        an eighth and a half of the machine's memory, or of its cgroup's.
+        a quarter of what all may hold, and what all else leaves of `memory`, at least a quarter.
     query_timeout
         Seconds.
     max_depth
@@ -119,6 +126,9 @@ class Options:
         Seconds; older exemplars are dropped. None keeps them as long as samples.
     exemplars_max
         Exemplars kept; of more the oldest are dropped.
+    metadata_memory
+        Bytes of memory that types, helps and units of metrics may take; above it those of further
+        metrics are dropped.
 
     """
 
@@ -146,13 +156,14 @@ class Options:
     future_limit: float | None = None
     fsync: Literal["always", "interval"] = "always"
     query_threads: int = 0
-    head_samples_max: int = 16 * 1024 * 1024
+    head_samples_max: int = 4 * 1024 * 1024
     head_series_max: int = 500_000
     head_age_s_max: float = 7200.0
     wal_size_bytes_max: int = 512 * 1024 * 1024
     queue_size_bytes_max: int = 64 * 1024 * 1024
     exemplar_retention: float | None = None
     exemplars_max: int = 1_000_000
+    metadata_memory: int = 64 << 20
     labels: LabelLimits = field(default_factory=LabelLimits)
 
     def reconfigured(self, changes: Mapping[str, Any]) -> Options:
@@ -210,12 +221,16 @@ class Options:
             )
         if self.cold_after is not None and self.cold_url is None:
             raise OptionsError("cold_after needs cold_url, where old parts are moved to")
+        for name in ("cold_url", "cold_endpoint_url"):
+            url = getattr(self, name)
+            if url is not None and any(mark in url for mark in "@?#"):
+                raise OptionsError(f"{name} {_NO_CREDENTIALS}")
         self._validate_tiers()
         if self.fsync not in ("always", "interval"):
             raise OptionsError(f"fsync must be 'always' or 'interval', got {self.fsync!r}")
         for name in (
             "query_threads", "query_memory", "query_memory_total", "tier_delay",
-            "compaction_rate", "memory", "ballast", "cold_cache",
+            "compaction_rate", "memory", "ballast", "cold_cache", "metadata_memory",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise OptionsError(f"{name} must be 0 or more, got {getattr(self, name)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tsengine.interop import prometheus_json
 from tsengine.model.histogram_values import NativeHistogram, to_list
 from tsengine.model.histograms import Histograms, is_handle, no_histograms, rows_of
 from tsengine.model.ragged import offsets_of
-from tsengine.query.answer import QueryResult
+from tsengine.query.answer import QueryResult, QueryStats
 from tsengine.query.explain import explain
 from tsengine.query.histogram_layout import CLOSED_BOTH, bucket_bounds, bucket_rules, zero_bounds
 from tsengine.query.stepmatrix import RangeVector
@@ -22,6 +22,8 @@ from tsengine.query.stepmatrix import RangeVector
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+_STATS = tuple(field.name for field in fields(QueryStats))
 
 
 class Result:
@@ -58,7 +60,7 @@ class Result:
     @property
     def stats(self) -> dict[str, Any]:
         """What the query cost: seconds, samples and bytes; see `QueryStats`."""
-        return asdict(self._answer.stats)
+        return {name: getattr(self._answer.stats, name) for name in _STATS}
 
     @property
     def plan(self) -> str:
@@ -231,8 +233,14 @@ class Result:
         """`to_prometheus` as JSON text."""
         return b"".join(self.json_pieces())
 
-    def json_pieces(self) -> Iterator[bytes]:
-        """`to_json` in pieces, for who wants to send the first before the last is written."""
+    def json_pieces(
+        self, new_buffer: prometheus_json.NewBuffer | None = None
+    ) -> Iterator[bytes | memoryview]:
+        """`to_json` in pieces, for who wants to send the first before the last is written.
+
+        With `new_buffer`, which makes a buffer of at least so many bytes, the pieces of a large
+        answer are such buffers.
+        """
         answer = self._answer
         if answer.text is not None:
             yield prometheus_json.string_json(int(self.timestamps[0]), answer.text)
@@ -240,9 +248,9 @@ class Result:
             value = float(answer.values[0, 0])
             yield prometheus_json.scalar_json(int(self.timestamps[0]), value)
         elif answer.type == "vector":
-            yield from prometheus_json.vector_json(self._json_series())
+            yield from prometheus_json.vector_json(self._json_series(), new_buffer)
         else:
-            yield from prometheus_json.matrix_json(self._json_series())
+            yield from prometheus_json.matrix_json(self._json_series(), new_buffer)
 
     def _json_series(self) -> prometheus_json.JsonSeries:
         answer = self._answer

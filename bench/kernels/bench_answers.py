@@ -1,10 +1,11 @@
 """What the cells of an answer still go through, and what remote read makes of samples.
 
-elementwise.py, numbers.py (`write_series`), xorchunk.py (`encode_xor_chunks`,
-`cut_histogram_chunks`, `encode_histogram_chunks`), histogramwire.py (`write_histograms`).
+elementwise.py, numbers.py, xorchunk.py, histogramwire.py: what they are called by, and each alone.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tsengine.interop.chunks import make_chunks
 from tsengine.interop.histogram_messages import histogram_fields
 from tsengine.interop.prometheus_json import JsonHistograms, JsonSeries, matrix_json
+from tsengine.kernels import histogramwire, numbers, xorchunk
 from tsengine.kernels.elementwise import clamp_cells
 from tsengine.model.histograms import HINT_GAUGE, KEY_BIAS, Histograms, handles
 from tsengine.model.labels import LabelRows
@@ -32,23 +34,22 @@ def bench_clamp_cells(measure):
     measure(lambda: clamp_cells(values, low, high, out), values.size, unit="cells", n_bytes=n_bytes)
 
 
+def json_size(values):
+    """Bytes of a range query's answer of series with 1,000 steps."""
+    n_series = len(values) // N_STEPS
+    rows = LabelRows(np.arange(n_series + 1) * 4, np.arange(4 * n_series, dtype=np.uint32))
+    stamps = 1_700_000_000_000 + np.arange(N_STEPS) * 15_000
+    series = JsonSeries(rows, texts_of, values, np.arange(n_series + 1) * N_STEPS, stamps, None)
+    return sum(map(len, matrix_json(series)))
+
+
 @pytest.mark.parametrize("kind", ["integers", "two decimals", "full precision"])
 def bench_json(measure, kind):
     """A range query's answer as JSON, in pieces."""
     values = np.random.default_rng(1).uniform(0, 1e6, N_SERIES * N_STEPS // 4)
     if kind != "full precision":
         values = np.round(values, 0 if kind == "integers" else 2)
-    n_series = N_SERIES // 4
-    rows = LabelRows(np.arange(n_series + 1) * 4, np.arange(4 * n_series, dtype=np.uint32))
-    stamps = 1_700_000_000_000 + np.arange(N_STEPS) * 15_000
-
-    def call():
-        series = JsonSeries(
-            rows, texts_of, values,
-            np.arange(n_series + 1) * N_STEPS, stamps, None,
-        )  # fmt: skip
-        return sum(map(len, matrix_json(series)))
-
+    call = partial(json_size, values)
     measure(call, len(values), unit="values", n_bytes=values.nbytes)
 
 
@@ -123,3 +124,47 @@ def bench_histogram_messages(measure):
         lambda: histogram_fields(table, rows, t_ms), len(table.keys), unit="buckets",
         n_bytes=table.n_bytes,
     )  # fmt: skip
+
+
+def gauges():
+    """Chunks of a hundred series with 1,000 samples each."""
+    n = 100 * N_STEPS
+    values = np.round(np.random.default_rng(1).uniform(0, 1e6, n), 2)
+    t_ms = np.tile(1_700_000_000_000 + np.arange(N_STEPS) * 15_000, 100)
+    return make_chunks(t_ms, values, np.arange(101) * N_STEPS, None)
+
+
+def histogram_chunks():
+    """Chunks of one series of histograms."""
+    table = many_histograms()
+    values = handles(np.arange(len(table))).view(np.float64)
+    return make_chunks(np.arange(len(table)) * 15_000, values, np.array([0, len(table)]), table)
+
+
+def histogram_messages():
+    """Messages of remote read."""
+    table = many_histograms()
+    return histogram_fields(table, np.arange(len(table)), np.arange(len(table)) * 15_000)
+
+
+PIECE = np.round(np.random.default_rng(1).uniform(0, 1e6, 50 * N_STEPS), 2)
+ALONE = {
+    "write_series": (numbers.write_series, partial(json_size, PIECE), None, "bytes"),
+    "write_stamps": (numbers.write_stamps, partial(json_size, PIECE), N_STEPS, "times"),
+    "encode_xor_chunks": (xorchunk.encode_xor_chunks, gauges, 100 * N_STEPS, "samples"),
+    "cut_histogram_chunks": (
+        xorchunk.cut_histogram_chunks, histogram_chunks, N_HISTOGRAMS, "histograms"
+    ),
+    "encode_histogram_chunks": (
+        xorchunk.encode_histogram_chunks, histogram_chunks, N_HISTOGRAMS, "histograms"
+    ),
+    "write_histograms": (
+        histogramwire.write_histograms, histogram_messages, N_HISTOGRAMS, "histograms"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALONE)
+def bench_alone(measure_inside, case):
+    kernel, run, n_items, unit = ALONE[case]
+    measure_inside(kernel, run, n_items, unit=unit)

@@ -1,10 +1,11 @@
 """Kernels of value blocks, axes, checksums and Gorilla: run by `make bench`.
 
-A million values in blocks of 8192; divide by the time for values a second. Sizes and the table of
-speeds are `python -m bench.codecs`.
+A million values in blocks of 8192. Sizes and the table of speeds are `python -m bench.codecs`.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,66 +25,81 @@ RECORDINGS = {name: values.view(np.uint64) for name, _, values in recordings(N)}
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_encode_blocks(benchmark, name):
-    made = benchmark(encode_blocks, RECORDINGS[name], OFFSETS, ROWS)
-    assert made.offsets[-1] == len(made.payload)
+def bench_encode_blocks(measure, name):
+    bits = RECORDINGS[name]
+    measure(lambda: encode_blocks(bits, OFFSETS, ROWS), N, unit="values", n_bytes=bits.nbytes)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_decode_blocks(benchmark, name):
+def bench_decode_blocks(measure, name):
     bits = RECORDINGS[name]
     made = encode_blocks(bits, OFFSETS, ROWS)
     out = np.zeros_like(bits)
-    benchmark(decode_all, made, OFFSETS, out)
+    measure(lambda: decode_all(made, OFFSETS, out), N, unit="values", n_bytes=bits.nbytes)
     np.testing.assert_array_equal(out, bits)
 
 
-def test_decode_blocks_in_part(benchmark):
+def bench_decode_blocks_in_part(measure):
     """The middle vector of each block."""
     bits = RECORDINGS["gauges, 2 decimals"]
     made = encode_blocks(bits, OFFSETS, ROWS)
     n = len(ROWS)
     out = np.zeros(1024 * n, np.uint64)
-    benchmark(
+    call = partial(
         decode_blocks, made.payload, made.offsets[:-1], np.diff(made.offsets), ROWS, ROWS + BLOCK,
         ROWS + 4096, ROWS + 5120, out, 1024 * np.arange(n),
     )  # fmt: skip
+    measure(call, len(out), unit="values", n_bytes=out.nbytes)
     np.testing.assert_array_equal(out, bits.reshape(n, BLOCK)[:, 4096:5120].ravel())
 
 
-def test_encode_decode_axes(benchmark):
-    t_ms = 15_000 * np.arange(N) + np.random.default_rng(1).integers(-9, 9, N)
-    payload, positions = encode_axes(t_ms, OFFSETS)
-    out = np.zeros_like(t_ms)
-    benchmark(
+TIMES = 15_000 * np.arange(N) + np.random.default_rng(1).integers(-9, 9, N)
+
+
+def bench_encode_axes(measure):
+    measure(lambda: encode_axes(TIMES, OFFSETS), N, unit="times", n_bytes=TIMES.nbytes)
+
+
+def bench_decode_axes(measure):
+    payload, positions = encode_axes(TIMES, OFFSETS)
+    out = np.zeros_like(TIMES)
+    call = partial(
         decode_axes, payload, positions[:-1], np.diff(positions), np.diff(OFFSETS), out,
         OFFSETS[:-1],
     )  # fmt: skip
-    np.testing.assert_array_equal(out, t_ms)
+    measure(call, N, unit="times", n_bytes=TIMES.nbytes)
+    np.testing.assert_array_equal(out, TIMES)
 
 
-def test_checksum_ranges(benchmark):
+def bench_checksum_ranges(measure):
     data = np.zeros(8 * N, np.uint8)
     out = np.zeros(len(ROWS), np.uint32)
-    assert benchmark(checksum_ranges, data, 8 * OFFSETS[:-1], 8 * OFFSETS[1:], out) == 0
+    call = partial(checksum_ranges, data, 8 * OFFSETS[:-1], 8 * OFFSETS[1:], out)
+    measure(call, len(data), unit="bytes", n_bytes=len(data))
 
 
-def test_decimal_exponent(benchmark):
+def bench_decimal_exponent(measure):
     values = RECORDINGS["gauges, 2 decimals"].view(np.float64)
-    assert benchmark(decimal_exponent, values, np.zeros(N, np.int64)) == 2
+    call = partial(decimal_exponent, values, np.zeros(N, np.int64))
+    assert call() == 2
+    measure(call, N, unit="values", n_bytes=values.nbytes)
 
 
-def test_gorilla_encode(benchmark):
+def bench_encode_gorilla(measure):
     words = RECORDINGS["gauges, 2 decimals"]
     out = np.zeros(WORD_BYTES_MAX * N + 16, np.uint8)
     # Each round writes the same bits over the same bits, as if they were zeros.
-    assert benchmark(encode_gorilla, words, VALUES, out) > 0
+    measure(
+        lambda: encode_gorilla(words, VALUES, out), N, unit="values", n_bytes=words.nbytes,
+    )  # fmt: skip
 
 
-def test_gorilla_decode(benchmark):
+def bench_decode_gorilla(measure):
     words = RECORDINGS["gauges, 2 decimals"]
     out = np.zeros(WORD_BYTES_MAX * N + 16, np.uint8)
     data = out[: encode_gorilla(words, VALUES, out)]
     back = np.zeros_like(words)
-    assert benchmark(decode_gorilla, data, VALUES, back) == 0
+    measure(
+        lambda: decode_gorilla(data, VALUES, back), N, unit="values", n_bytes=words.nbytes,
+    )  # fmt: skip
     np.testing.assert_array_equal(back, words)

@@ -13,7 +13,8 @@ import pytest
 
 from tsengine.kernels.axes import clip_blocks, copy_rows, cut_axes, group_runs, place_series
 from tsengine.kernels.merge import settle_rows, slice_run
-from tsengine.kernels.sorting import N_DIGITS, order_by_key
+from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
+from tsengine.storage.head_read import sort_run
 
 N_RUN = 256 * 1024
 SIZE = 4096
@@ -29,6 +30,15 @@ def bench_order_by_key(measure, n_series):
     order, spare = np.empty(N_RUN, np.uint32), np.empty(N_RUN, np.uint32)
     counts = np.empty(N_DIGITS, np.int64)
     measure(lambda: order_by_key(keys, order, spare, counts), N_RUN, n_bytes=keys.nbytes)
+
+
+@pytest.mark.parametrize("n_series", [1_000, 100_000])
+def bench_group_by_key(measure_inside, n_series):
+    rng = np.random.default_rng(3)
+    refs = np.resize(rng.permutation(n_series), N_RUN).astype(np.uint32)
+    t_ms = 1_700_000_000_000 + np.arange(N_RUN) // n_series * 15_000
+    bits = rng.integers(0, 100, N_RUN).astype(np.uint64)
+    measure_inside(group_by_key, lambda: sort_run(refs, t_ms, bits), N_RUN)
 
 
 HALF = np.tile(np.arange(SIZE // 2) * 15_000, 2)

@@ -30,6 +30,14 @@ def bench_sort_postings(measure):
     measure(call, len(PAIRS), unit="entries", n_bytes=PAIRS.nbytes)
 
 
+def bench_bucket_postings(measure):
+    refs = np.empty(len(PAIRS), np.uint32)
+    measure(
+        lambda ends: kernels.bucket_postings(OFFSETS, PAIRS, 0, N_SERIES, ends, refs), len(PAIRS),
+        unit="entries", n_bytes=PAIRS.nbytes, prepare=lambda: (np.zeros(N_PAIRS, np.int64),),
+    )  # fmt: skip
+
+
 def bench_gather_rows(measure):
     out_offsets, out = np.empty(len(REFS) + 1, np.int64), np.empty(len(REFS) * N_LABELS, np.uint32)
     call = partial(kernels.gather_rows, REFS, OFFSETS, PAIRS, out_offsets, out)

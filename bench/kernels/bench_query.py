@@ -38,6 +38,8 @@ QUERIES = (
 class ArraySource:
     """Dense values on shared axes; reading slices arrays and copies nothing but values."""
 
+    tier_widths_ms: tuple[int, ...] = ()
+
     def __init__(self) -> None:
         rng = np.random.default_rng(1)
         self.dictionary = MemoryDictionary()
@@ -65,6 +67,12 @@ class ArraySource:
 
     def labels(self, refs: np.ndarray) -> LabelRows:
         return self._rows
+
+    def has_histograms(self, refs: np.ndarray, mint: int, maxt: int) -> bool:
+        return False
+
+    def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
+        return ("raw",)
 
     def count_samples(self, refs: np.ndarray, mint: int, maxt: int) -> int:
         return len(refs) * N_SAMPLES

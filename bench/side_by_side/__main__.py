@@ -1,20 +1,36 @@
 """tsengine beside VictoriaMetrics and Prometheus: the same bytes, the same queries, one machine.
 
     python -m bench.side_by_side [--systems tsengine,victoria,prometheus] [--hosts 1000]
-        [--minutes 120] [--phases load,day,million,kill,users] [--work DIR] [--json FILE] [--table]
+        [--minutes 120] [--phases load,day,million,churn,kill,users] [--repeats 7] [--work DIR]
+        [--json FILE] [--table] [--wait-quiet SECONDS] [--victoria PATH] [--prometheus PATH]
+    python -m bench.side_by_side --merge FILE... [--json FILE] [--table]
 
-Builds the bodies first (4 GB for all), then runs one system after the other, each phase from an
-empty folder: `load` (48 M samples of 100,000 series: speed, CPU, memory, disk, restart, queries),
-`day` (100 hosts for 24 h), `million` (1 M series of 3 samples), `kill` (SIGKILL after 5 and 20 M
-samples), `users` (100 users during ingest). Answers are compared. Writes JSON and, with --table,
-the tables in docs/performance.md. A system that is not in .peers or on PATH is unpacked, or left
-out. All of it takes about two hours on 2 cores; --hosts 20 --minutes 10 is a try.
+Builds the bodies first (6 GB for all), then runs one system after the other, each phase from an
+empty folder:
+
+    load     48 M samples of 100,000 series in 2 h: speed, CPU, memory, disk, restart, queries
+    day      the same of a tenth of the hosts for 24 h
+    million  the same of 1 M series with 3 samples
+    churn    the same of a tenth of the hosts for 24 h, a tenth replaced every 10 minutes
+    kill     SIGKILL after 5 and 20 M samples
+    users    100 dashboard users during ingest
+
+Answers are compared; an empty one ends the run. Writes JSON and, with --table, the tables in
+docs/performance.md. A system that is not in .peers, on PATH or named here is unpacked, or left out.
+All of it takes about three hours on 2 cores; --hosts 50 --minutes 90 --phases load is a try.
+
+It can be done in pieces: run some phases or systems at a time with one --work, in which bodies and
+answers are kept (answers are compared when both are there), then --merge their files. Of a phase
+that is in two of them the later one counts; a file of `bench.churn` adds what that measured. Before
+each phase it is noted how busy the machine is; --wait-quiet waits until others use less than a
+tenth of it, or the time is over.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -22,12 +38,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.side_by_side import bodies, phases, queries, report
+from bench.side_by_side import answers, bodies, merging, phases, quiet, report
 from bench.side_by_side.systems import ROOT, SYSTEMS, System
 from tests.real.peers import MissingPeerError
 
 _RESULTS = ROOT / "bench" / "results"
 _MINUTE_MS = 60_000
+_REPLACED_EVERY = 40
+"""Rounds: ten minutes."""
+PHASES = ("load", "day", "million", "churn", "kill", "users")
 
 
 def _plan(args: argparse.Namespace, work: Path) -> phases.Plan:
@@ -39,17 +58,23 @@ def _plan(args: argparse.Namespace, work: Path) -> phases.Plan:
         wanted["day"] = (max(8, args.hosts // 10), rounds * 12, 8)
     if "million" in args.phases:
         wanted["million"] = (args.hosts * 10, 3, 9)
+    if "churn" in args.phases:
+        wanted["churn"] = (max(20, args.hosts // 10), rounds * 12, 10)
     loads = {}
     for name, (n_hosts, n_rounds, seed) in wanted.items():
         print(f"building {name}: {n_hosts * n_rounds * 100:,} samples", flush=True)
         path = work / f"{name}-{n_hosts}-{n_rounds}.bodies"
-        loads[name] = bodies.build(path, n_hosts, n_rounds, start_ms=start_ms, seed=seed)
+        loads[name] = bodies.build(
+            path, n_hosts, n_rounds, start_ms=start_ms, seed=seed,
+            replaced_every=_REPLACED_EVERY if name == "churn" else 0,
+        )  # fmt: skip
     return phases.Plan(loads, repeats=args.repeats)
 
 
 def _measure(
     name: str, plan: phases.Plan, args: argparse.Namespace, work: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is found of one system, and how busy the machine was before each phase."""
     kind = SYSTEMS[name]
 
     def make(phase: str) -> System:
@@ -61,44 +86,42 @@ def _measure(
         print(f"{name}: {text}", flush=True)
 
     facts: dict[str, Any] = {"version": make("version").version()}
-    answers: dict[str, Any] = {}
+    looks: dict[str, Any] = {}
     for phase in args.phases:
+        looks[phase] = quiet.look(args.wait_quiet)
+        log(f"{phase}: {looks[phase]}")
         try:
             if phase in plan.loads:
                 found = phases.ingest(make, plan, log, load=phase)
                 facts[phase] = found["facts"]
-                answers |= found["answers"]
+                if found["answers"]:
+                    answers.keep(work, name, phase, _size(args), found["answers"])
             else:
                 facts[phase] = getattr(phases, phase)(make, plan, log)
         finally:
             for folder in work.glob(f"{name}-*"):
                 if folder.is_dir():
                     shutil.rmtree(folder, ignore_errors=True)
-    return facts, answers
+    return facts, looks
 
 
-def main() -> None:
-    """Run all."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--systems", default="tsengine,victoria,prometheus")
-    parser.add_argument("--phases", default="load,day,million,kill,users")
-    parser.add_argument("--hosts", type=int, default=1000)
-    parser.add_argument("--minutes", type=int, default=120)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument("--json", type=Path, default=None)
-    parser.add_argument("--table", action="store_true")
-    args = parser.parse_args()
-    args.phases = args.phases.split(",")
-    work = args.work or Path(tempfile.mkdtemp(prefix="side-by-side-"))
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        result = _run(args, work)
-    finally:
-        if args.work is None:
-            shutil.rmtree(work, ignore_errors=True)
+def _size(args: argparse.Namespace) -> str:
+    return f"{args.hosts}-{args.minutes}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run all, or put together what was run."""
+    args = _parse(argv)
+    if args.merge:
+        result = merging.merge([json.loads(path.read_text()) for path in args.merge])
+    else:
+        work = args.work or Path(tempfile.mkdtemp(prefix="side-by-side-"))
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            result = _run(args, work)
+        finally:
+            if args.work is None:
+                shutil.rmtree(work, ignore_errors=True)
     target = args.json or _RESULTS / f"side-by-side-{time.strftime('%Y-%m-%d')}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
@@ -107,36 +130,71 @@ def main() -> None:
         report.write_doc(result)
 
 
-def _run(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    plan = _plan(args, work)
-    result: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {len(__import__('os').sched_getaffinity(0))} cores",
-        "hosts": args.hosts,
-        "minutes": args.minutes,
-        "systems": {},
-        "differences": {},
-    }
-    answers: dict[str, dict[str, Any]] = {}
-    for name in args.systems.split(","):
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.side_by_side", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--systems", default="tsengine,victoria,prometheus")
+    parser.add_argument("--phases", default=",".join(PHASES))
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--minutes", type=int, default=120)
+    parser.add_argument("--repeats", type=int, default=7, help="of each query; the median counts")
+    parser.add_argument("--work", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--merge", type=Path, nargs="+", default=[])
+    parser.add_argument("--wait-quiet", type=float, default=0.0, metavar="SECONDS")
+    for name, kind in SYSTEMS.items():
+        if kind.program:
+            parser.add_argument(f"--{name}", type=Path, default=None, metavar="PATH")
+    args = parser.parse_args(argv)
+    args.phases = args.phases.split(",")
+    args.systems = args.systems.split(",")
+    for given, known in ((args.phases, PHASES), (args.systems, SYSTEMS)):
+        for name in given:
+            if name not in known:
+                parser.error(f"{name}: one of {', '.join(known)}")
+    for name, kind in SYSTEMS.items():
+        path = getattr(args, name, None)
+        if path is not None:
+            if not path.is_file():
+                parser.error(f"{path} is not a program")
+            kind.program = str(path.resolve())
+    return args
+
+
+def _present(names: list[str]) -> list[str]:
+    """Those systems whose programs are there; asked before hours of work."""
+    found = []
+    for name in names:
         try:
-            result["systems"][name], answers[name] = _measure(name, plan, args, work)
+            path = SYSTEMS[name].find()
         except MissingPeerError as error:
             print(f"{name} is left out: {error}", flush=True)
-    if "tsengine" in answers:
-        for name, theirs in answers.items():
-            if name != "tsengine":
-                result["differences"][name] = _compare(answers["tsengine"], theirs)
-    return result
+            continue
+        print(f"{name}: {path}", flush=True)
+        found.append(name)
+    return found
 
 
-def _compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, str]:
-    by_name = {query.name: query for query in queries.QUERIES}
-    found = {
-        name: queries.difference(by_name[name], ours[name], theirs[name])
-        for name in ours.keys() & theirs.keys()
+def _run(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    systems = _present(args.systems)
+    plan = _plan(args, work)
+    result = merging.empty() | {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "hosts": args.hosts,
+        "minutes": args.minutes,
+        "repeats": args.repeats,
     }
-    return {name: text for name, text in sorted(found.items()) if text}
+    for name in systems:
+        result["systems"][name], result["quiet"][name] = _measure(name, plan, args, work)
+    peers = [name for name in SYSTEMS if name != "tsengine"]
+    for load in plan.loads.keys() & set(args.phases):
+        for peer, found in answers.compare(work, load, _size(args), peers).items():
+            result["compared"].setdefault(peer, {}).update(found)
+    return result
 
 
 if __name__ == "__main__":

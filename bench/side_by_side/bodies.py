@@ -10,17 +10,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cramjam
 import numpy as np
 import numpy.typing as npt
 
 from bench.side_by_side import dataset
-from tests.reference import remote_write as wire
-
-_TIME_SIZE = 6
-"""Bytes of the varint of a time between 2004 and 2109."""
-_SAMPLE_TAIL = 8 + 1 + _TIME_SIZE
+from bench.side_by_side.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,54 +37,30 @@ class Load:
         return int(self.samples.sum())
 
 
-class _Template:
-    """The message of some hosts, in which values and times are replaced."""
-
-    def __init__(self, hosts: range) -> None:
-        self.hosts = hosts
-        out = bytearray()
-        ends = []
-        for host in hosts:
-            for metric in dataset.HOST_METRICS:
-                labels = b"".join(
-                    wire.label_v1(name.encode(), value.encode())
-                    for name, value in dataset.labels_of(host, metric)
-                )
-                sample = wire.length_field(2, wire.sample(1_700_000_000_000, 0))
-                out += wire.length_field(1, labels + sample)
-                ends.append(len(out))
-        self._message = np.frombuffer(bytes(out), np.uint8).copy()
-        starts = np.array(ends) - _SAMPLE_TAIL
-        self._values = starts[:, None] + np.arange(8)
-        self._times = starts[:, None] + 9 + np.arange(_TIME_SIZE)
-
-    def fill(self, scrape: dataset.Scrape) -> bytes:
-        """The compressed body of a round."""
-        rows = slice(self.hosts.start, self.hosts.stop)
-        values = np.ascontiguousarray(scrape.values[rows]).reshape(-1)
-        self._message[self._values] = values.view(np.uint8).reshape(-1, 8)
-        digits = _varints(scrape.t_ms[rows])
-        self._message[self._times] = np.repeat(digits, dataset.SERIES_PER_HOST, axis=0)
-        return bytes(cramjam.snappy.compress_raw(self._message))
-
-
-def _varints(t_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """``u8[H, 6]``: the bytes of the varints of times."""
-    shifts = 7 * np.arange(_TIME_SIZE)
-    digits = (t_ms[:, None] >> shifts) & 0x7F
-    digits[:, :-1] |= 0x80
-    return digits.astype(np.uint8)
-
-
 def build(
-    path: Path, n_hosts: int, n_rounds: int, *, start_ms: int, seed: int, body_samples: int = 2000
+    path: Path,
+    n_hosts: int,
+    n_rounds: int,
+    *,
+    start_ms: int,
+    seed: int,
+    body_samples: int = 2000,
+    replaced_every: int = 0,
 ) -> Load:
-    """Build a load, or find it built: the file's name must tell loads apart."""
+    """Build a load, or find it built: the file's name must tell loads apart.
+
+    After each ``replaced_every`` rounds a tenth of the hosts is replaced; 0 keeps them all.
+    """
     index = path.with_suffix(".json")
-    if not index.exists():
-        _write(path, n_hosts, n_rounds, start_ms, seed, body_samples)
-    facts = json.loads(index.read_text())
     wanted = [n_hosts, n_rounds, start_ms, seed, body_samples]
+    if replaced_every:
+        wanted.append(replaced_every)
+    if not index.exists():
+        per_body = max(1, body_samples // dataset.SERIES_PER_HOST)
+        fleet = Fleet(n_hosts, start_ms, seed, hosts_per_body=per_body)
+        facts = _write(path, fleet, n_rounds, replaced_every)
+        index.write_text(json.dumps({"made_of": wanted, **facts}))
+    facts = json.loads(index.read_text())
     assert facts["made_of"] == wanted, f"{path} is another load; remove it"
     return Load(
         path,
@@ -97,34 +69,22 @@ def build(
         np.array(facts["samples"]),
         start_ms,
         start_ms + n_rounds * dataset.SCRAPE_MS,
-        n_hosts * dataset.SERIES_PER_HOST,
+        facts.get("n_series", n_hosts * dataset.SERIES_PER_HOST),
     )
 
 
-def _write(
-    path: Path, n_hosts: int, n_rounds: int, start_ms: int, seed: int, body_samples: int
-) -> None:
-    hosts = dataset.Hosts(n_hosts, start_ms, seed)
-    step = max(1, body_samples // dataset.SERIES_PER_HOST)
-    templates = [_Template(range(i, min(n_hosts, i + step))) for i in range(0, n_hosts, step)]
+def _write(path: Path, fleet: Fleet, n_rounds: int, replaced_every: int) -> dict[str, Any]:
     offsets, rounds, samples = [0], [], []
     with open(path, "wb") as file:
         for number in range(n_rounds):
-            scrape = hosts.scrape()
-            for template in templates:
-                offsets.append(offsets[-1] + file.write(template.fill(scrape)))
+            if replaced_every and number and number % replaced_every == 0:
+                fleet.replace()
+            _, bodies = fleet.scrape()
+            for body, template in zip(bodies, fleet.templates, strict=True):
+                offsets.append(offsets[-1] + file.write(body))
                 rounds.append(number)
                 samples.append(len(template.hosts) * dataset.SERIES_PER_HOST)
-    path.with_suffix(".json").write_text(
-        json.dumps(
-            {
-                "made_of": [n_hosts, n_rounds, start_ms, seed, body_samples],
-                "offsets": offsets,
-                "rounds": rounds,
-                "samples": samples,
-            }
-        )
-    )
+    return {"offsets": offsets, "rounds": rounds, "samples": samples, "n_series": fleet.n_series}
 
 
 def read(load: Load, first: int, last: int) -> Iterator[bytes]:

@@ -132,6 +132,13 @@ class Hosts:
         constants = [1, 50, 200, 800, 4000, 1, 1_700_000_000, 16, 68_719_476_736, 1]
         self._constants = np.tile(constants, (n, 1))
 
+    def replace(self, rows: npt.NDArray[np.intp]) -> None:
+        """Other hosts take the places of some: their counters begin anew, at their clocks."""
+        others = Hosts(len(rows), 0, int(self._rng.integers(1 << 31)))
+        for name, values in vars(self).items():
+            if isinstance(values, np.ndarray) and values.ndim == 2:
+                values[rows] = getattr(others, name)
+
     def scrape(self) -> Scrape:
         """The next round."""
         rng, n = self._rng, self.n

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,8 @@ def _query(
     system: System, load: str, plan: Plan, log: Callable[[str], None]
 ) -> tuple[Facts, dict[str, Any]]:
     times, answers = {}, {}
-    end_ms = plan.loads[load].end_ms // 60_000 * 60_000
+    # A whole minute that is not before the last samples: a load may be shorter than a minute.
+    end_ms = -(-plan.loads[load].end_ms // 60_000) * 60_000
     for query in queries.QUERIES:
         if query.load != load:
             continue
@@ -157,23 +158,26 @@ def users(make: Make, plan: Plan, log: Callable[[str], None]) -> Facts:
     system = make("users")
     system.start()
     replayer = Replayer(data)
-    half, quarter = n_rounds // 2, n_rounds * 3 // 4
+    half, most = n_rounds // 2, n_rounds * 3 // 4
     try:
         replayer.send(system, range(half), 4)
-        alone = _speeds(replayer.send(system, range(half, quarter), 4))
-        end_ms = data.start_ms + half * 15_000
+        alone = _speeds(replayer.send(system, range(half, most), 4))
+        end_ms = data.start_ms + most * dataset.SCRAPE_MS
         over = threading.Event()
         waits: list[float] = []
+        failures: list[str] = []
         threads = [
-            threading.Thread(target=_user, args=(system, end_ms, number, over, waits))
+            threading.Thread(target=_user, args=(system, end_ms, number, over, waits, failures))
             for number in range(plan.users)
         ]
         for thread in threads:
             thread.start()
-        busy = _speeds(replayer.send(system, range(quarter, n_rounds), 4))
+        busy = _speeds(replayer.send(system, range(most, n_rounds), 4))
         over.set()
         for thread in threads:
             thread.join()
+        if failures:
+            raise RuntimeError(f"{system.name}: {len(failures)} users failed: {failures[0]}")
     finally:
         replayer.stop()
     system.stop()
@@ -202,7 +206,12 @@ _PANEL_PAUSE_S = 5.0
 
 
 def _user(
-    system: System, end_ms: int, number: int, over: threading.Event, waits: list[float]
+    system: System,
+    end_ms: int,
+    number: int,
+    over: threading.Event,
+    waits: list[float],
+    failures: list[str],
 ) -> None:
     """Loads a panel every few seconds, as a dashboard that refreshes does."""
     rng = np.random.default_rng(number)
@@ -210,11 +219,13 @@ def _user(
     while not over.is_set():
         query = _PANELS[int(rng.integers(len(_PANELS)))]
         started = time.perf_counter()
-        queries.run(system, query, end_ms)
+        try:
+            answer = queries.run(system, query, end_ms)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            failures.append(f"{query.name}: {error}")
+            return
+        if queries.size_of(query, answer) == 0:
+            failures.append(f"{query.name}: the answer is empty")
+            return
         waits.append(time.perf_counter() - started)
         over.wait(_PANEL_PAUSE_S)
-
-
-def clean(folder: Path) -> None:
-    """Remove what a system stored."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.real import peers
 
@@ -31,6 +31,13 @@ class System:
 
     name = ""
     write_path = "/api/v1/write"
+    program: ClassVar[str] = ""
+    """Of a peer: its name, or the path of another one."""
+
+    @classmethod
+    def find(cls) -> Path:
+        """Path of what will be run. Raises MissingPeerError."""
+        raise NotImplementedError
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -150,6 +157,11 @@ class TsEngine(System):
 
     name = "tsengine"
 
+    @classmethod
+    def find(cls) -> Path:
+        """See `System.find`."""
+        return ROOT / "server"
+
     def command(self) -> list[str]:
         return [
             sys.executable, "-m", "server", "serve", "--data-dir", str(self.folder),
@@ -171,15 +183,27 @@ class TsEngine(System):
         self.stop()
         self.start()
 
+    def disk_bytes(self) -> int:
+        """Without the ballast, which is there to be given up."""
+        ballast = self.folder / "ballast"
+        return super().disk_bytes() - (ballast.stat().st_size if ballast.exists() else 0)
+
 
 class Prometheus(System):
     """Prometheus 3, out-of-order samples allowed as hosts are not sent in step."""
 
     name = "Prometheus"
+    program = "prometheus"
+
+    @classmethod
+    def find(cls) -> Path:
+        """See `System.find`."""
+        given = Path(cls.program)
+        return given if given.is_absolute() else Path(peers.find_prometheus())
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._binary = peers.find_prometheus()
+        self._binary = self.find()
         self._config = folder.with_suffix(".yml")
 
     def command(self) -> list[str]:
@@ -210,10 +234,17 @@ class VictoriaMetrics(System):
     """A single node of VictoriaMetrics with the cache of answers off."""
 
     name = "VictoriaMetrics"
+    program = "victoria-metrics"
+
+    @classmethod
+    def find(cls) -> Path:
+        """See `System.find`."""
+        given = Path(cls.program)
+        return given if given.is_absolute() else Path(peers.find_victoria_metrics(cls.program))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._binary = peers.find_victoria_metrics("victoria-metrics")
+        self._binary = self.find()
 
     def command(self) -> list[str]:
         return [
@@ -229,8 +260,11 @@ class VictoriaMetrics(System):
     def version(self) -> str:
         done = subprocess.run([self._binary, "--version"], capture_output=True, text=True)
         lines = (done.stdout + done.stderr).strip().splitlines()
-        package = next(iter(self._binary.parents[2].glob(".victoria-metrics-*")), None)
-        return lines[-1] if lines else "of a package" if package is None else package.name[1:]
+        if lines:
+            return lines[-1]
+        marks = (mark for folder in self._binary.parents[:3]
+                 for mark in folder.glob(".victoria-metrics-*"))  # fmt: skip
+        return next((mark.name[1:] for mark in marks), "of a package")
 
     def is_ready(self) -> bool:
         return self._status("/health") == 200

@@ -71,16 +71,19 @@ async def clean_tombstones(server: Server, request: web.Request) -> web.Response
 
 
 async def pause(server: Server, request: web.Request) -> web.Response:
-    """Stop merging, tiering and the like until `resume`; answers when nothing runs any more."""
+    """Stop merging, tiering and the like until `resume`; answers when nothing runs any more.
+
+    It waits for no other admin call: those go on, as they do while work is paused.
+    """
     _check_enabled(server)
-    await server.executor.admin(server.database.pause_background)
+    await server.executor.pause(server.database.pause_background)
     return web.Response(status=204)
 
 
 async def resume(server: Server, request: web.Request) -> web.Response:
     """Go on after `pause`."""
     _check_enabled(server)
-    await server.executor.admin(server.database.resume_background)
+    await server.executor.background(server.database.resume_background)
     return web.Response(status=204)
 
 

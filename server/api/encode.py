@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import orjson
+
+Piece: TypeAlias = bytes | memoryview
 
 _ESCAPES = (
     (b"<", b"\\u003c"),
@@ -49,12 +52,12 @@ def success(
 
 
 def success_pieces(
-    data: Iterable[bytes],
+    data: Iterable[Piece],
     warnings: Sequence[str] = (),
     infos: Sequence[str] = (),
     *,
     notes_max: int = 10,
-) -> Iterator[bytes]:
+) -> Iterator[Piece]:
     """`success` around data in pieces."""
     yield b'{"status":"success","data":'
     yield from data
@@ -72,18 +75,13 @@ def plain(value: Any) -> bytes:
     return escape_html(orjson.dumps(value))
 
 
-def label_sets(series: Sequence[dict[str, str]]) -> bytes:
-    """JSON of label objects with sorted keys, unescaped as in Prometheus."""
-    return orjson.dumps(series, option=orjson.OPT_SORT_KEYS)
-
-
-def with_stats(data: Iterable[bytes], stats: dict[str, Any]) -> Iterator[bytes]:
+def with_stats(data: Iterable[Piece], stats: dict[str, Any]) -> Iterator[Piece]:
     """Query data in pieces with a ``stats`` key behind the result."""
-    last = b""
+    last: Piece = b""
     for piece in data:
         yield last
         last = piece
-    yield last[:-1] + b',"stats":' + orjson.dumps(stats) + b"}"
+    yield bytes(last[:-1]) + b',"stats":' + orjson.dumps(stats) + b"}"
 
 
 def accepted(header: str) -> dict[str, float]:
@@ -103,6 +101,7 @@ def accepted(header: str) -> dict[str, float]:
     return allowed
 
 
+@lru_cache(maxsize=64)
 def choose_encoding(accept_encoding: str) -> str | None:
     """``gzip``, ``deflate`` or None, by the Accept-Encoding header (RFC 9110, 12.5.3)."""
     allowed = accepted(accept_encoding)

@@ -31,9 +31,10 @@ async def series(server: Server, request: web.Request) -> web.Response:
     limit = params.limit()
 
     def call(check: Check) -> bytes:
-        rows, is_truncated = server.database.series(selectors, start, end, limit, check=check)
-        data = encode.label_sets(rows)
-        return encode.success(data, _TRUNCATED if is_truncated else ())
+        pieces, is_truncated = server.database.series_json(
+            selectors, start, end, limit, check=check
+        )
+        return b"".join(encode.success_pieces(pieces, _TRUNCATED if is_truncated else ()))
 
     return await answer_search(server, params, call)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from ..errors import BadParameter, BadRequest, BodyTimeout, BodyTooLarge
 from ..limits import ServerLimits
@@ -94,6 +94,8 @@ def parse_form(body: bytes, query: bytes, fields_max: int) -> Params:
     """Merge both sources; the body's values come first."""
     fields: dict[str, list[str]] = {}
     for source in (body, query):
+        if not source:
+            continue
         if _BAD_ESCAPE.search(source):
             raise BadRequest("error parsing form values: invalid percent escape")
         try:
@@ -123,6 +125,8 @@ async def read_body(
     """
     if request.content_length is not None and request.content_length > size_max:
         raise BodyTooLarge(_too_large(request.content_length, size_max))
+    if request.content.is_eof():
+        return _arrived_body(request.content, size_max, on_chunk)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -141,6 +145,21 @@ async def read_body(
     except (web.RequestPayloadError, ConnectionError) as error:
         raise BadRequest(f"the request body ended early: {error}") from None
     return b"".join(chunks)
+
+
+def _arrived_body(
+    content: StreamReader, size_max: int, on_chunk: Callable[[int], None] | None
+) -> bytes:
+    """A body that came with the head of its request, as small ones do."""
+    try:
+        body = content.read_nowait(-1)
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise BadRequest(f"the request body ended early: {error}") from None
+    if len(body) > size_max:
+        raise BodyTooLarge(_too_large(len(body), size_max))
+    if on_chunk is not None and body:
+        on_chunk(len(body))
+    return body
 
 
 def _too_large(size: int, size_max: int) -> str:

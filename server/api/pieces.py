@@ -15,21 +15,24 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from aiohttp import payload, web
 from aiohttp.abc import AbstractStreamWriter
 
-from .encode import COMPRESS_INLINE_SIZE_MAX, compressor
+from .encode import COMPRESS_INLINE_SIZE_MAX, Piece, compressor
 
 PIECE_SIZE = 256 * 1024
 """What is written to a connection at a time."""
 SLAB_SIZE = 4 * PIECE_SIZE
 """Bodies that are larger are kept in slabs of so many bytes."""
 
-Piece: TypeAlias = bytes | memoryview
+SPARE_SLABS_MAX = 32
+"""Slabs that stay for the next answers: getting fresh pages takes as long as writing to them."""
+_spare_slabs: list[npt.NDArray[np.uint8]] = []
+_SLAB_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+"""All pages at once: one by one they cost more than what is written into them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,13 @@ class Body:
         return PiecesPayload(self.pieces, timeout_s)
 
 
-def make_body(pieces: Iterable[bytes], encoding: str | None) -> Body:
-    """Collect pieces, compressed unless they are so few bytes that it can be done while sending."""
+def make_body(pieces: Iterable[Piece], encoding: str | None) -> Body:
+    """Collect pieces, compressed unless they are so few bytes that it can be done while sending.
+
+    Pieces that are views stay where they are: they have slabs of their own.
+    """
     made = iter(pieces)
-    begin: list[bytes] = []
+    begin: list[Piece] = []
     size = 0
     for piece in made:
         begin.append(piece)
@@ -70,20 +76,21 @@ def make_body(pieces: Iterable[bytes], encoding: str | None) -> Body:
     return Body(_collected(made), encoding)
 
 
-def _packed(packer: zlib._Compress, pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _packed(packer: zlib._Compress, pieces: Iterator[Piece]) -> Iterator[Piece]:
     for piece in pieces:
         if packed := packer.compress(piece):
             yield packed
     yield packer.flush()
 
 
-def _collected(pieces: Iterator[bytes]) -> list[Piece]:
+def _collected(pieces: Iterator[Piece]) -> list[Piece]:
     """The pieces as they are if they are few bytes, else their bytes in slabs."""
     begin: list[Piece] = []
     size = 0
     for piece in pieces:
         begin.append(piece)
-        size += len(piece)
+        if isinstance(piece, bytes):
+            size += len(piece)
         if size > SLAB_SIZE:
             return list(_in_slabs(chain(begin, pieces)))
     return begin
@@ -91,14 +98,14 @@ def _collected(pieces: Iterator[bytes]) -> list[Piece]:
 
 def _in_slabs(pieces: Iterable[Piece]) -> Iterator[memoryview]:
     """The bytes of all pieces; each slab goes back to the system when its last view has gone."""
-    slab = _new_slab()
+    slab = new_slab(SLAB_SIZE)
     used = 0
     for piece in pieces:
         rest = np.frombuffer(piece, np.uint8)
         while len(rest):
             if used == SLAB_SIZE:
                 yield slab.data
-                slab, used = _new_slab(), 0
+                slab, used = new_slab(SLAB_SIZE), 0
             n = min(len(rest), SLAB_SIZE - used)
             # NumPy copies without the interpreter's lock; new pages may take the system a while.
             np.copyto(slab[used : used + n], rest[:n])
@@ -107,8 +114,31 @@ def _in_slabs(pieces: Iterable[Piece]) -> Iterator[memoryview]:
     yield slab[:used].data
 
 
-def _new_slab() -> npt.NDArray[np.uint8]:
-    return np.frombuffer(mmap.mmap(-1, SLAB_SIZE), np.uint8)
+class _Lent:
+    """A slab in use: with its last view it becomes a spare one, if there are not many of them."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+        self._memory = memory
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        if len(_spare_slabs) < SPARE_SLABS_MAX:
+            _spare_slabs.append(self._memory)
+
+
+def new_slab(size_min: int) -> npt.NDArray[np.uint8]:
+    """Memory of its own, of SLAB_SIZE bytes or as many as are needed. Any thread."""
+    if size_min > SLAB_SIZE:
+        return _fresh_memory(size_min)
+    try:
+        memory = _spare_slabs.pop()
+    except IndexError:
+        memory = _fresh_memory(SLAB_SIZE)
+    return np.asarray(_Lent(memory))
+
+
+def _fresh_memory(size: int) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(mmap.mmap(-1, size, flags=_SLAB_FLAGS), np.uint8)
 
 
 def body_size(response: web.StreamResponse) -> int:

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,7 +23,7 @@ from ..errors import BadParameter, BadRequest, NotAcceptable, classify
 from ..times import now_ms, parse_duration_ms
 from . import encode
 from .params import Params, read_params
-from .pieces import Body, make_body
+from .pieces import Body, make_body, new_slab
 
 if TYPE_CHECKING:
     import tsengine
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
 CSV = "text/csv"
+HELD_SIZE_MIN = 32 * 1024
+"""Smaller answers are the connection's at once, however slowly it takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ async def _answer(
                 del result
                 if is_large:
                     give_back_free_memory()
-                watch.keep(body.size)
+                watch.keep(body.size if body.size > HELD_SIZE_MIN else 0)
             except BaseException:
                 watch.close()
                 raise
@@ -196,6 +199,8 @@ async def _answer(
     if body.encoding is not None:
         headers["Content-Encoding"] = body.encoding
     content = body.content(server.limits.answer_write_timeout_s)
+    if body.size <= HELD_SIZE_MIN:
+        return web.Response(body=content, content_type=common.media_type, headers=headers)
     return HeldResponse(watch, body=content, content_type=common.media_type, headers=headers)
 
 
@@ -217,6 +222,7 @@ class HeldResponse(web.Response):
             self._release()
 
 
+@lru_cache(maxsize=64)
 def choose_media(accept: str) -> str:
     """JSON, or Arrow or CSV where the client prefers them to it."""
     qualities = encode.accepted(accept)
@@ -227,7 +233,7 @@ def choose_media(accept: str) -> str:
 
 def _encode(
     server: Server, common: _Common, result: tsengine.Result, stats: dict[str, Any]
-) -> Iterable[bytes]:
+) -> Iterable[encode.Piece]:
     """The answer in pieces, which are made when they are asked for."""
     if common.media_type == ARROW:
         if result.type == "string":
@@ -240,7 +246,7 @@ def _encode(
     cut = result.truncate(common.limit)
     if cut is not result:
         warnings.append("results truncated due to limit")
-    data = cut.json_pieces()
+    data = cut.json_pieces(new_slab if common.encoding is None else None)
     if common.stats:
         if common.stats not in ("true", "all"):
             warnings.append(

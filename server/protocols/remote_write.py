@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import cramjam
+import numpy as np
 from aiohttp import web
 
 from tsengine import errors
@@ -41,6 +42,8 @@ _MESSAGES: dict[str, Version] = {
 _WRITTEN = "X-Prometheus-Remote-Write-{}-Written"
 # A Snappy copy element of 3 bytes makes at most 64 bytes, so no honest header claims more.
 _SNAPPY_RATIO_MAX = 64 / 3
+_MESSAGE_SIZE_KEPT_MAX = 4 << 20
+"""Larger messages get memory of their own, which goes when they are stored."""
 _SERIES_TEXT_MAX = 200
 _REJECTS_LISTED_MAX = 10
 
@@ -61,11 +64,25 @@ async def handle(server: Server, request: web.Request) -> web.Response:
             partial(_decompress_and_append, server, version, request.remote or ""),
         )
     except Exception as error:  # A request border: every failure carries the counts.
-        if not is_foreseen(error):
-            LOGGER.exception("a write failed")
-        server.telemetry.count_failed_write(classify(error).status)
-        response = text_response(error, server.limits.retry_after_s)
-        return _with_counts(response, 0, 0, 0)
+        count_failure(server, error)
+        return answer(server, None, error)
+    return answer(server, result, None)
+
+
+def count_failure(server: Server, error: BaseException) -> None:
+    """Count a write of which nothing was stored, and log what nobody foresaw."""
+    if not is_foreseen(error):
+        LOGGER.error("a write failed", exc_info=error)
+    server.telemetry.count_failed_write(classify(error).status)
+
+
+def answer(
+    server: Server, result: tsengine.WriteResult | None, error: BaseException | None
+) -> web.Response:
+    """What the client is told: of what was stored, or (result None) why nothing was."""
+    if result is None:
+        assert error is not None, "one of the two"
+        return _with_counts(text_response(error, server.limits.retry_after_s), 0, 0, 0)
     response = web.Response(status=204)
     if result.shed:
         text = describe_rejects(result, server.limits.reject_text_size_max)
@@ -121,7 +138,19 @@ def negotiate(content_type: str, content_encoding: str) -> Version:
 
 
 def decompressed_size(body: bytes, limits: ServerLimits) -> int:
+    """As `claimed_size`, of a whole body."""
+    return claimed_size(body[:5], len(body), limits)
+
+
+def claimed_size(head: bytes, n_bytes: int, limits: ServerLimits) -> int:
     """Length that a raw Snappy block claims to have, checked before any memory is spent on it.
+
+    Parameters
+    ----------
+    head
+        Its first 5 bytes, or as many as there are.
+    n_bytes
+        Its size.
 
     Raises
     ------
@@ -130,7 +159,7 @@ def decompressed_size(body: bytes, limits: ServerLimits) -> int:
 
     """
     size = 0
-    for position, byte in enumerate(body[:5]):
+    for position, byte in enumerate(head):
         size |= (byte & 0x7F) << (7 * position)
         if byte < 0x80:
             break
@@ -141,19 +170,37 @@ def decompressed_size(body: bytes, limits: ServerLimits) -> int:
             f"body claims to be {size} bytes decompressed, over the limit of "
             f"{limits.write_message_size_max}; send smaller requests"
         )
-    if size > len(body) * _SNAPPY_RATIO_MAX:
+    if size > n_bytes * _SNAPPY_RATIO_MAX:
         raise BadRequest(
-            f"body is not Snappy (block format): {len(body)} bytes can't decompress to {size}"
+            f"body is not Snappy (block format): {n_bytes} bytes can't decompress to {size}"
         )
     return size
 
 
-def decompress(body: bytes) -> memoryview:
+def decompress(body: bytes | memoryview) -> memoryview:
     """The message in a raw Snappy block whose header was checked."""
     try:
         return memoryview(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
         raise errors.MalformedRequest(f"body is not Snappy (block format): {error}") from None
+
+
+class Decompressor:
+    """Decompresses one message after the other into memory that it keeps. One thread."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(_MESSAGE_SIZE_KEPT_MAX, np.uint8).data
+
+    def __call__(self, body: bytes | memoryview) -> memoryview:
+        """The message in a body whose header was checked, valid until the next one is asked for."""
+        claimed = cramjam.snappy.decompress_raw_len(body)
+        if claimed > len(self._memory):
+            return decompress(body)
+        try:
+            size = cramjam.snappy.decompress_raw_into(body, self._memory)
+        except cramjam.DecompressionError as error:
+            raise errors.MalformedRequest(f"body is not Snappy (block format): {error}") from None
+        return self._memory[:size]
 
 
 def describe_rejects(result: tsengine.WriteResult, size_max: int) -> str:

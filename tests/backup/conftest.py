@@ -5,7 +5,9 @@ import logging
 import pytest
 
 import tsengine
+from tests.backup.cold_case import move, opened
 from tests.backup.s3 import Gate, S3Server
+from tests.faults import rich_database as rich
 
 T0 = 1_700_000_000_000
 
@@ -54,3 +56,24 @@ def s3(s3_server, monkeypatch):
     gate = Gate(s3_server)
     yield gate
     gate.stop()
+
+
+@pytest.fixture
+def cold_options(s3, monkeypatch):
+    """Parts of more than a day ago move to `s3`, which is given up soon."""
+    monkeypatch.setattr("tsengine.backup.store._COLD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("tsengine.backup.store._COLD_PATIENCE_S", 3.0)
+    return tsengine.Options(cold_url=s3.url, cold_after=86400.0, cold_endpoint_url=s3.endpoint)
+
+
+@pytest.fixture
+def cold_database(tmp_path, cold_options):
+    """The path of a rich database all of whose parts are cold, and what it holds."""
+    path = tmp_path / "db"
+    rich.make(path)
+    with tsengine.open(path) as db:
+        db.compact()
+        truth = rich.content(db)
+    with opened(path, cold_options) as db:
+        move(db)
+    return path, truth

@@ -1,7 +1,5 @@
 """Old parts in an object store: queries, deletes, merges, snapshots, backups, and a store away."""
 
-import contextlib
-import dataclasses
 import shutil
 import time
 
@@ -9,74 +7,27 @@ import numpy as np
 import pytest
 
 import tsengine
+from tests.backup.cold_case import keys, let_go, local, move, opened
 from tests.faults import rich_database as rich
 from tsengine import errors
 from tsengine.backup.store import open_store
 from tsengine.storage.cold import ColdFile, Stub, decode_stub
 from tsengine.storage.cold_cache import BLOCK_BYTES, BlockCache
-from tsengine.storage.cold_moves import ColdMoves, _send
+from tsengine.storage.cold_moves import _send
 from tsengine.storage.filesystem import LocalFileSystem
 
 DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def options(s3, monkeypatch):
-    monkeypatch.setattr("tsengine.backup.store._COLD_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("tsengine.backup.store._COLD_PATIENCE_S", 3.0)
-    return tsengine.Options(cold_url=s3.url, cold_after=86400.0, cold_endpoint_url=s3.endpoint)
+def options(cold_options):
+    return cold_options
 
 
 @pytest.fixture
-def database(tmp_path, options):
-    """A rich database all of whose parts are cold, its options, and what it holds."""
-    path = tmp_path / "db"
-    rich.make(path)
-    with tsengine.open(path) as db:
-        db.compact()
-        truth = rich.content(db)
-    with opened(path, options) as db:
-        move(db)
-    return path, truth
-
-
-@contextlib.contextmanager
-def opened(path, options):
-    """Open without background work, which would do at any time what the tests do themselves."""
-    with tsengine.open(path, dataclasses.replace(options, cold_after=None)) as db:
-        db.pause_background()
-        db.reconfigure(cold_after=options.cold_after)
-        yield db
-
-
-def move(db):
-    """Run the chore as the worker does, and let the local files go."""
-    storage = db._storage
-    storage.maintenance.run(ColdMoves(storage))
-    storage.maintenance._worker._replaced.remove_due(everything=True)
-
-
-def local(path, suffix):
-    return sorted(
-        str(file.relative_to(path / "parts"))
-        for file in (path / "parts").rglob("*")
-        if file.is_file() and str(file).endswith(suffix)
-    )
-
-
-def keys(s3):
-    store = open_store(s3.url, s3.options)
-    database_ids = {found.key.split("/")[0] for found in _all(store)}
-    return [found.key for one in sorted(database_ids) for found in store.list(one)]
-
-
-def _all(store):
-    import obstore
-
-    from tsengine.backup.store import StoredObject
-
-    return [StoredObject(item["path"], item["size"], 0) for page in obstore.list(store._store)
-            for item in page]  # fmt: skip
+def database(cold_database):
+    """A rich database all of whose parts are cold, and what it holds."""
+    return cold_database
 
 
 def test_moved_parts_answer_as_before(database, options, s3):
@@ -187,7 +138,7 @@ def test_deleted_samples_leave_the_store(database, options, s3):
     with opened(path, options) as db:
         db.delete_series('{__name__="gone_total"}', rich.T0, rich.T0 + DAY_MS - 1)
         db.clean_tombstones()
-        db._storage.maintenance._worker._replaced.remove_due(everything=True)
+        let_go(db)
         gone = before - set(keys(s3))
         assert gone, "the rewritten part's objects"
         db.compact()
@@ -216,7 +167,7 @@ def test_a_snapshot_shares_the_objects_until_it_goes(database, options, s3, tmp_
         db.snapshot(tmp_path / "copy")
         db.delete_series('{__name__=~".+"}')
         db.clean_tombstones()
-        db._storage.maintenance._worker._replaced.remove_due(everything=True)
+        let_go(db)
         assert not rich.content(db)
     assert rich.content(tmp_path / "copy") == truth
 

@@ -3,9 +3,10 @@
     python -m tests.faults.matrix [--share 0.1] [--scenario NAME] [--list]
 
 A scenario is run once on a good disk and its calls are recorded. A fault point is a scenario, the
-number of a call in it, and what happens there: a power cut (what was not synced may be lost), a
-kill (what was written stays), EIO or ENOSPC. After a crash the directory is opened again; after an
-error the process goes on first. Each time everything the database holds is compared with a model.
+number of a call in it, to the file system or an object store, and what happens there: a power cut
+(what was not synced may be lost), a kill (what was written stays), EIO or ENOSPC. After a crash the
+directory is opened again; after an error the process goes on first. Each time everything the
+database holds is compared with a model.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from dataclasses import dataclass
 from tests.faults.filesystem import FaultyFileSystem
 from tests.faults.matrix_run import QuickFileSystem, RecordingFileSystem, Run, patiently
 from tests.faults.matrix_scenarios import SCENARIOS, Scenario
+from tests.faults.object_store import CALLS
 from tests.reference.life import Life
 from tsengine.errors import TsengineError
 
 FAILURES = ("power cut", "kill", "EIO", "ENOSPC")
-NEEDS_NO_SPACE = frozenset({"unlink", "rmdir"})
+NEEDS_NO_SPACE = frozenset({"unlink", "rmdir"}) | CALLS
 
 
 @dataclass(frozen=True)

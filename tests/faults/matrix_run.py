@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 import tsengine
+from tests.faults import object_store
 from tests.faults.filesystem import FaultyFileSystem
 from tests.reference import life as reference
 from tests.reference import remote_write as wire
@@ -39,6 +40,7 @@ CHANGING = frozenset({
     "mkdir", "open_append",
 })  # fmt: skip
 """Calls that change the disk, or make changes durable."""
+RECORDED = CHANGING | object_store.CALLS
 JOBS = {"a": "api", "b": "api", "ci": "ci", "ci2": "ci", "tmp": "tmp", "h": "api", "e": "api"}
 T = TypeVar("T")
 
@@ -52,14 +54,14 @@ class QuickFileSystem(FaultyFileSystem):
 
 
 class RecordingFileSystem(QuickFileSystem):
-    """Keeps the order of the calls that change something: (kind, path)."""
+    """Keeps the order of calls that change something, or ask an object store: (kind, path)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.recorded: list[tuple[str, str]] = []
 
     def _call(self, kind, path, act, torn=None):
-        if kind in CHANGING:
+        if kind in RECORDED:
             self.recorded.append((kind, path))
         return super()._call(kind, path, act, torn)
 
@@ -84,6 +86,7 @@ class Run:
             self.db = StorageDatabase(
                 self.path, self.options, fs=self.fs, clock=lambda: self.now_ms,
                 parse_selector=parse_selector,
+                open_store=None if self.options.cold_url is None else self._objects,
             )  # fmt: skip
         # A delete asks for a flush: of ours alone, or calls would have no order.
         self.db.maintenance.request_flush = lambda: None
@@ -97,6 +100,10 @@ class Run:
             database.close()
         except (TsengineError, OSError):
             database._lock.release()
+
+    def _objects(self, *_: object) -> object_store.FaultyObjects:
+        """What old parts move to, whatever its URL is."""
+        return object_store.FaultyObjects(self.fs, os.path.join(self.root, "objects"))
 
     # --- changes --------------------------------------------------------------------------------
 
@@ -196,7 +203,8 @@ class Run:
 
     def verify_files(self) -> None:
         """`check` finds nothing, and no file lies there that no manifest names. Closed only."""
-        report = tsengine.check(self.path)
+        with mock.patch("tsengine.inspection.open_cold_store", self._objects):
+            report = tsengine.check(self.path)
         assert report.problems == [], report.problems
         fs = LocalFileSystem()
         assert list(manifest.orphans(fs, self.path, manifest.load(fs, self.path))) == []

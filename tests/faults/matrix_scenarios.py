@@ -20,6 +20,7 @@ from tests.reference.unsynced import UnsyncedFileSystem
 from tsengine.backup.making import make_backup
 from tsengine.options import Options, RetentionRule, Tier
 from tsengine.storage import filenames
+from tsengine.storage.cold_moves import MOVED_FILES, ColdMoves
 from tsengine.storage.retention_chores import Expiry, RetentionRewriting
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -332,6 +333,57 @@ def _finish_shrink(run: Run) -> None:
     assert {run._name_of(view, ref) for ref in view.all_refs()} == names
 
 
+# --- cold parts -------------------------------------------------------------------------------
+
+COLD = replace(PLAIN, tiers=(), cold_url="s3://bucket/cold", cold_after=6.5 * DAY_S, cold_cache=0)
+
+
+def _move(run: Run) -> None:
+    """What is older than two and a half days."""
+    run.db.maintenance.run(ColdMoves(run.db))
+
+
+def _prepare_cold(run: Run) -> None:
+    """Day 0 has moved, day 1 is due; some of both is deleted, day 3 is younger."""
+    _day(run, 0, "a b h")
+    run.db.flush()
+    run.db.compact()
+    _move(run)
+    for day in (1, 3):
+        _day(run, day, "a b h")
+        run.db.flush()
+    run.db.compact()
+    run.delete(["a"], T0 + DAY_MS // 2, T0 + DAY_MS + DAY_MS // 2)
+
+
+def _work_on_cold(run: Run) -> None:
+    """Day 1 moves, and what is deleted is erased; late samples of day 0 bring its part back."""
+    _move(run)
+    run.db.flush()
+    run.db.clean_tombstones()
+    run.append(float_rows("b", 0, step_ms=DAY_MS // 4, late_ms=1000))
+    run.db.flush()
+    run.db.compact()
+    _move(run)
+
+
+def _finish_cold(run: Run) -> None:
+    """Old days are in the store alone, and nothing that is needed is missing there."""
+    run.db.flush()
+    run.db.clean_tombstones()
+    run.db.compact()
+    _move(run)
+    run.close()
+    run.open()
+    for part in run.db.state.parts:
+        is_old = part.entry.maxt <= T0 + 2 * DAY_MS
+        folder = filenames.part_dir(run.path, part.entry.name)
+        here = [name for name in MOVED_FILES if os.path.exists(os.path.join(folder, name))]
+        assert (part.remote_bytes > 0) == is_old, part.entry
+        assert not (is_old and here), here
+    assert sum(part.remote_bytes > 0 for part in run.db.state.parts) == 2
+
+
 # --- copies -----------------------------------------------------------------------------------
 
 
@@ -454,6 +506,7 @@ SCENARIOS = (
         "catalog shrink", _prepare_shrink, _shrink, _finish_shrink, enter=_past_two_days,
         options=replace(PLAIN, retention=10 * DAY_S, tiers=()),
     ),
+    Scenario("cold", _prepare_cold, _work_on_cold, _finish_cold, options=COLD),
     Scenario("snapshot", _prepare_copies, _snapshot, _finish_snapshot, options=ONE_TIER),
     Scenario("backup", _prepare_backup, _backup, _finish_backup, options=ONE_TIER),
     Scenario("start", _prepare_start, _start, _finish_flush, starts=True),

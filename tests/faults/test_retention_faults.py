@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.faults.filesystem import Crash, FaultyFileSystem
 from tests.storage.test_catalog_shrink import DAY_MS, T0, Time, faults
 from tests.storage.test_retention import (
+    HOUR_MS,
     JOBS,
     RULES,
     append,
@@ -18,6 +20,7 @@ from tests.storage.test_retention import (
     stored,
 )
 from tsengine.errors import TsengineError
+from tsengine.model.windows import Column
 from tsengine.options import Options, Tier
 from tsengine.promql.parser import parse_selector
 from tsengine.storage.database import StorageDatabase
@@ -27,10 +30,10 @@ N_POINTS = 15
 TIERS = (Tier(3600.0, 12 * 86_400.0),)
 
 
-def opened(directory, clock, fs=None):
+def opened(directory, clock, fs=None, *, keep=10 * 86_400.0):
     database = StorageDatabase(
         str(directory),
-        Options(retention=10 * 86_400.0, retention_rules=RULES, tiers=TIERS),
+        Options(retention=keep, retention_rules=RULES, tiers=TIERS),
         clock=clock,
         fs=fs,
         parse_selector=parse_selector,
@@ -63,7 +66,8 @@ def expected_at(now_ms):
             days = keep_days(job, n)
             floor = -(2**62) if days is None else now_ms - days * DAY_MS
             if (job, n) in (("api", 0), ("api", 1), ("other", 0)):
-                floor = now_ms - 12 * DAY_MS
+                # Windows that begin before it are past the retention of the tier.
+                floor = -(-(now_ms - 12 * DAY_MS - 1) // HOUR_MS) * HOUR_MS + 1
             times = [t for t in hours(3, 0) if t >= floor]
             if times:
                 found[job, n] = times
@@ -124,3 +128,52 @@ def test_retention_may_fail_anywhere(tmp_path, how):
         run(database)
         assert {part.entry.name for part in database.state.parts} == before
         database.close()
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_mark_is_never_later_than_what_it_is_about(tmp_path, power_cut):
+    """Wherever an expiry breaks off: no window is built anew of samples that are gone."""
+    fs = FaultyFileSystem()
+    database, clock = prepared(tmp_path / "calls", fs)
+    clock.now_ms = T0 + 11 * DAY_MS
+    before = fs.calls.copy()
+    run(database)
+    made = fs.calls - before
+    assert len(database.state.erased) == 3
+    database.close()
+    rng = random.Random(5)
+    late = T0 - DAY_MS // 2 + 7
+    end = -(-late // HOUR_MS) * HOUR_MS
+    chosen = [fault for fault in faults(made) if fault[0] in ("rename", "write_file")]
+    for n, (kind, nth, where) in enumerate(rng.sample(chosen, 8)):
+        directory = tmp_path / str(n)
+        fs = FaultyFileSystem()
+        database, clock = prepared(directory, fs)
+        clock.now_ms = T0 + 11 * DAY_MS
+        fs.fail(kind, nth=nth, crash=True, **where)
+        with pytest.raises((TsengineError, Crash)):
+            run(database)
+        with contextlib.suppress(TsengineError, Crash):
+            database.close()
+        if power_cut:
+            fs.lose_unsynced(rng)
+        database = opened(directory, clock, keep=60 * 86_400.0)
+        wanted = windows(database)
+        assert wanted
+        append(database, "api", [late])
+        database.build_tiers()
+        found = windows(database)
+        assert {at: w for at, w in found.items() if at != end} == {
+            at: w for at, w in wanted.items() if at != end
+        }
+        assert found[end] in (wanted[end], wanted[end] + 1)
+        database.close()
+
+
+def windows(database):
+    """Samples of api in each window of the tier, by its end."""
+    view = database.view()
+    refs = view.catalog.find(parse_selector('{job="api", n="0"}'))
+    mint = (T0 - 4 * DAY_MS) // HOUR_MS * HOUR_MS + 1
+    batch = view.read_windows(refs, HOUR_MS, mint, mint + 6 * DAY_MS - 1, [Column.COUNT])
+    return dict(zip(batch.end_ms.tolist(), batch.columns[Column.COUNT].tolist(), strict=True))

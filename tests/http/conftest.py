@@ -7,12 +7,12 @@ import argparse
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp import web
 from yarl import URL
 
 from server import config as server_config
 from server.lifecycle import make_runner, open_database
 from server.state import Server
+from server.write_connection import WriteSite
 from tests.http.fake import FakeDatabase
 
 
@@ -25,11 +25,12 @@ def make_config(*flags):
 class Running:
     """A started server and a client that knows its address."""
 
-    def __init__(self, server, database, session, url):
+    def __init__(self, server, database, session, url, site):
         self.server = server
         self.database = database
         self.session = session
         self.url = url
+        self.site = site
 
     async def call(self, method, path, **kwargs):
         """(status, headers, body bytes) of one request."""
@@ -58,13 +59,14 @@ async def start():
             server.set_ready(database)
         runner = make_runner(server)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = WriteSite(server, runner, "127.0.0.1", 0)
         await site.start()
         session = aiohttp.ClientSession(
             auto_decompress=False, skip_auto_headers=("Accept-Encoding",)
         )
         cleanups.append((server, runner, session))
-        return Running(server, database, session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return Running(server, database, session, url, site)
 
     yield make
     for server, runner, session in cleanups:

@@ -51,7 +51,7 @@ class FakeResult:
             return FakeResult(self.type, self.result[:limit], self.warnings, self.infos)
         return self
 
-    def json_pieces(self):
+    def json_pieces(self, new_buffer=None):
         yield orjson.dumps({"resultType": self.type, "result": self.result})
 
 
@@ -63,6 +63,9 @@ class FakeDatabase:
         self.calls: list[tuple] = []
         self.append_error: Exception | None = None
         self.is_closed = False
+
+    def submit_remote_write(self, body, on_done, *, version=1, sender="", waited=0.0):
+        on_done(self.append_remote_write(body, version=version, sender=sender), None)
 
     def append_remote_write(self, body, version=1, sender=""):
         if self.append_error is not None:
@@ -147,6 +150,10 @@ class FakeDatabase:
     def series(self, selectors, start=None, end=None, limit=0, check=None):
         self.calls.append(("series", list(selectors), start, end, limit))
         return self._cut(self._matching(selectors), limit)
+
+    def series_json(self, selectors, start=None, end=None, limit=0, check=None):
+        rows, is_cut = self.series(selectors, start, end, limit)
+        return iter([orjson.dumps(rows, option=orjson.OPT_SORT_KEYS)]), is_cut
 
     def label_names(self, selectors=(), start=None, end=None, limit=0, check=None):
         names = {name for row in self._matching(selectors) for name in row}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
+
+from tests.http.fake import FakeDatabase
 
 PAUSE = "/api/v1/admin/tsdb/pause"
 RESUME = "/api/v1/admin/tsdb/resume"
@@ -39,3 +44,59 @@ async def test_only_where_admin_calls_are_enabled(running, path):
     status, answer = await running.json("POST", path)
     assert status == 500
     assert "--enable-admin-api" in answer["error"]
+
+
+async def test_a_long_merge_holds_up_neither_pause_nor_resume(start):
+    class Merging(FakeDatabase):
+        def __init__(self):
+            super().__init__()
+            self.begun, self.may_end = threading.Event(), threading.Event()
+
+        def compact(self):
+            self.begun.set()
+            assert self.may_end.wait(30)
+
+        def pause_background(self):
+            self.calls.append(("pause",))
+
+        def resume_background(self):
+            self.calls.append(("resume",))
+
+    database = Merging()
+    running = await start("--enable-admin-api", database=database)
+    merge = asyncio.create_task(running.call("POST", "/api/v1/admin/tsdb/flush?merge=1"))
+    try:
+        await asyncio.to_thread(database.begun.wait, 30)
+        async with asyncio.timeout(10):
+            for path in (PAUSE, RESUME, PAUSE):
+                assert (await running.call("POST", path))[0] == 204
+        assert database.calls[-3:] == [("pause",), ("resume",), ("pause",)]
+        assert not merge.done()
+    finally:
+        database.may_end.set()
+    assert (await merge)[0] == 204
+
+
+async def test_a_pause_that_waits_for_a_job_does_not_hold_up_resume(start):
+    class Working(FakeDatabase):
+        def __init__(self):
+            super().__init__()
+            self.begun, self.may_end = threading.Event(), threading.Event()
+
+        def pause_background(self):
+            self.begun.set()
+            assert self.may_end.wait(30)
+
+        def resume_background(self):
+            self.may_end.set()
+
+    database = Working()
+    running = await start("--enable-admin-api", database=database)
+    pauses = [asyncio.create_task(running.call("POST", PAUSE)) for _ in range(5)]
+    try:
+        await asyncio.to_thread(database.begun.wait, 30)
+        async with asyncio.timeout(10):
+            assert (await running.call("POST", RESUME))[0] == 204
+    finally:
+        database.may_end.set()
+    assert [(await pause)[0] for pause in pauses] == [204] * 5

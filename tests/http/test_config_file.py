@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tsengine
@@ -30,6 +30,7 @@ storage:
   memory: 2GB
   exemplar_retention: off
   exemplars_max: 5000
+  metadata_memory: 16MiB
   fsync: interval
 web:
   listen: :9000
@@ -150,6 +151,9 @@ durations = st.integers(1, 10**11).map(lambda ms: ms / 1000)
     ),
     listen=st.tuples(st.sampled_from(["::1", "h", "0.0.0.0"]), st.integers(0, 65535)),
     rules=st.lists(st.tuples(st.sampled_from(["up", '{a="\'#:;"}']), st.none() | durations)),
+)
+@example(
+    data_dir="d", retention=None, size=10**15 + 1, names=frozenset(), listen=("h", 1), rules=[]
 )
 @settings(max_examples=60, deadline=None)
 def test_any_configuration_can_be_written_and_read(

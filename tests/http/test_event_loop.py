@@ -11,9 +11,18 @@ import zlib
 import numpy as np
 import pytest
 
+import tsengine
 from bench.event_loop import requests_of, run
 from server.api import pieces
-from server.api.pieces import PIECE_SIZE, SLAB_SIZE, Body, PiecesPayload, make_body
+from server.api.pieces import (
+    PIECE_SIZE,
+    SLAB_SIZE,
+    SPARE_SLABS_MAX,
+    Body,
+    PiecesPayload,
+    make_body,
+    new_slab,
+)  # fmt: skip
 
 OWN_LAG_MS_MAX = 5 * 20
 """Five times what the bench has to show: the machine that tests run on is busy with others."""
@@ -60,7 +69,7 @@ def test_very_large_bodies_are_kept_in_slabs(encoding, size):
     assert is_in_slabs == [body.size > SLAB_SIZE] * len(is_in_slabs)
     if body.size > SLAB_SIZE:
         assert [len(piece) for piece in body.pieces[:-1]] == [SLAB_SIZE] * (len(is_in_slabs) - 1)
-        assert isinstance(body.pieces[0].obj.base.obj, mmap.mmap)
+        assert isinstance(body.pieces[0].obj.base._memory.base.obj, mmap.mmap)
 
 
 class Writer:
@@ -120,3 +129,37 @@ async def test_large_answers_arrive_whole(real, now_ms, monkeypatch, encoding):
     assert rows == {f"{k:04}": f"{k}.5" for k in range(2000)}
     status, headers, body = await real.call("HEAD", f"/api/v1/query?query=x&time={now_ms / 1000}")
     assert (status, body) == (200, b"")
+
+
+def test_slabs_are_used_again_when_their_last_view_has_gone():
+    slab = new_slab(10)
+    assert len(slab) == SLAB_SIZE
+    slab[:] = 7
+    place = slab.ctypes.data
+    view = slab[100:200].data
+    del slab
+    others = [new_slab(1) for _ in range(3)]
+    assert place not in [other.ctypes.data for other in others]
+    assert bytes(view) == b"\x07" * 100
+    del view
+    assert new_slab(1).ctypes.data == place
+    many = [new_slab(1) for _ in range(SPARE_SLABS_MAX + 5)]
+    assert len({other.ctypes.data for other in many + others}) == len(many) + 3
+    del many, others
+    assert len(pieces._spare_slabs) == SPARE_SLABS_MAX
+    assert len(new_slab(SLAB_SIZE + 1)) == SLAB_SIZE + 1
+
+
+@pytest.mark.parametrize("n_series", [10, 3000, 30_000])
+def test_large_answers_are_written_into_slabs(n_series, tmp_path):
+    with tsengine.open(tmp_path) as db:
+        labels = [{"__name__": "x", "i": str(i), "long": "y" * 50} for i in range(n_series)]
+        db.append_columns(db.series_refs(labels), np.full(n_series, 1000), np.arange(n_series))
+        result = db.query("x", 1000)
+        pieces_ = list(result.json_pieces(new_slab))
+        assert b"".join(pieces_) == result.to_json()
+        views = [piece for piece in pieces_ if isinstance(piece, memoryview)]
+        assert bool(views) == (n_series > 1000)
+        assert all(len(view) <= SLAB_SIZE for view in views)
+        body = make_body(iter(pieces_), None)
+        assert sum(piece is view for piece in body.pieces for view in views) == len(views)

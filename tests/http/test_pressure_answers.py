@@ -90,7 +90,7 @@ async def test_new_series_are_shed_with_429(tight, now_ms):
     assert found['tsengine_remote_write_rejected_samples_total{protocol="1.0"}'] == shed + 1
     assert 'tsengine_remote_write_failures_total{code="429"}' not in found
     assert found["tsengine_memory_limit_bytes"] == 24 << 20
-    kinds = {"head", "series", "senders", "parts", "exemplars", "log", "queries"}
+    kinds = {"head", "series", "senders", "metadata", "parts", "exemplars", "log", "queries"}
     assert {
         name.split('"')[1] for name in found if name.startswith("tsengine_memory_bytes")
     } == kinds

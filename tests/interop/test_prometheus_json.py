@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.reference import numbers as reference
 from tsengine.interop import prometheus_json
+from tsengine.kernels import numbers
 from tsengine.model.histograms import handles
 from tsengine.model.labels import LabelRows
 
@@ -187,3 +188,39 @@ def test_pieces_of_any_size_make_the_same_text(monkeypatch, piece_size):
 def test_texts_that_look_like_ends_of_texts(texts):
     expected = [orjson.dumps(prometheus_json._printable(text))[1:-1] for text in texts]
     assert prometheus_json._escaped(texts) == expected
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**6), 10**6), max_size=20))
+@settings(deadline=None, max_examples=200)
+def test_timestamps_match_reference(stamps):
+    text = np.empty(max(len(stamps), 1) * numbers.STAMP_SIZE_MAX, np.uint8)
+    offsets = np.full(len(stamps) + 1, -1, np.int64)
+    size = numbers.write_stamps(np.array(stamps, np.int64), text, offsets)
+    whole = text[:size].tobytes().decode()
+    assert offsets[-1] == size
+    found = [whole[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    assert found == reference.write_stamps(stamps)
+
+
+@pytest.mark.parametrize("t_ms", [0, -1, 999, 1000, -(2**63), 2**63 - 1, 10**18, 10**4 - 1])
+def test_timestamps_at_the_borders(t_ms):
+    text = prometheus_json.string_json(t_ms, "x").decode()
+    assert text == f'{{"resultType":"string","result":[{reference.format_timestamp(t_ms)},"x"]}}'
+    rows, pairs = columns([({}, None)])
+    assert f"[{reference.format_timestamp(t_ms)},".encode() in vector(rows, pairs, [1.0], t_ms)
+
+
+@given(st.lists(label_sets, max_size=6))
+@settings(deadline=None, max_examples=50)
+def test_label_sets_match_orjson(found):
+    rows, pairs = columns([(labels, None) for labels in found])
+    text = b"".join(prometheus_json.label_sets_json(rows, texts_of(pairs)))
+    assert text == orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+
+
+def test_many_label_sets_come_in_pieces():
+    found = [{"__name__": "x", "i": str(i % 700), "j": "y" * 60} for i in range(5000)]
+    rows, pairs = columns([(labels, None) for labels in found])
+    pieces = list(prometheus_json.label_sets_json(rows, texts_of(pairs)))
+    assert len(pieces) > 3
+    assert b"".join(pieces) == orjson.dumps(found)

@@ -22,21 +22,25 @@ def spans_of(items: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(items), np.uint8), starts, ends
 
 
-def check_labels(rows, limits):
+def check_labels(rows, limits, shared=False):
     flat = [text for row in rows for label in row for text in label]
     data, starts, ends = spans_of(flat)
     row_ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    order = np.empty(len(flat) // 2, np.int64)
+    # Equal labels have one number, as far as `shared` says.
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    numbers = {pair: k for k, pair in enumerate(pairs)} if shared else {}
+    labels = np.array([numbers.get(pair, k) for k, pair in enumerate(pairs)], np.int64)
+    label_statuses, smaller, kept = np.empty((3, len(pairs)), np.int64)
     kept_ends, statuses = np.empty((2, len(rows)), np.int64)
     n = kernels.check_labels(
-        data, row_ends, starts[::2].copy(), ends[::2].copy(), starts[1::2].copy(),
-        ends[1::2].copy(), *limits, len(rows), order, kept_ends, statuses,
+        data, row_ends, labels, starts[::2].copy(), ends[::2].copy(), starts[1::2].copy(),
+        ends[1::2].copy(), *limits, len(rows), label_statuses, smaller, kept, kept_ends, statuses,
     )  # fmt: skip
     assert n == (kept_ends[-1] if len(rows) else 0)
     made = []
     for r in range(len(rows)):
-        kept = order[kept_ends[r - 1] if r else 0 : kept_ends[r]]
-        made.append(([(flat[2 * k], flat[2 * k + 1]) for k in kept], int(statuses[r])))
+        own = kept[kept_ends[r - 1] if r else 0 : kept_ends[r]]
+        made.append(([pairs[k] for k in own], int(statuses[r])))
     return made
 
 
@@ -44,8 +48,10 @@ def check_labels(rows, limits):
 @settings(deadline=None, max_examples=500)
 def test_check_labels_matches_reference(rows):
     named = [[*row, (b"__name__", b"m")] for row in rows]
-    for given_rows in (rows, named):
-        assert check_labels(given_rows, LIMITS) == reference.check_labels(given_rows, LIMITS)
+    for given_rows in (rows, named, [*rows, *named]):
+        expected = reference.check_labels(given_rows, LIMITS)
+        assert check_labels(given_rows, LIMITS) == expected
+        assert check_labels(given_rows, LIMITS, shared=True) == expected
 
 
 @given(st.permutations([b"%d" % i for i in range(40)]), st.integers(0, 40))

@@ -31,6 +31,21 @@ def test_sort_postings_matches_reference(rows, data):
     assert found == reference.sort_postings(rows, first, last)
 
 
+@given(st.lists(st.lists(st.integers(0, 30), max_size=5), max_size=20), st.data())
+@settings(deadline=None, max_examples=300)
+def test_bucket_postings_matches_reference(rows, data):
+    first = data.draw(st.integers(0, len(rows)))
+    last = data.draw(st.integers(first, len(rows)))
+    offsets, pairs = csr(rows)
+    refs = np.empty(int(offsets[last] - offsets[first]), np.uint32)
+    ends = np.zeros(31, np.int64)
+    kernels.bucket_postings(offsets, pairs, first, last, ends, refs)
+    borders = [0, *ends.tolist()]
+    found = {key: refs[borders[key] : borders[key + 1]].tolist() for key in range(31)}
+    expected = reference.bucket_postings(rows, first, last)
+    assert {key: refs for key, refs in found.items() if refs} == expected
+
+
 small_rows = st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=20)
 
 

@@ -233,3 +233,78 @@ def test_bounds_at_the_ends_of_time():
     out, valid = run(rollups.pick_samples, (rollups.COUNT,), batch, [-far, 0, far], far)
     assert valid.all()
     np.testing.assert_array_equal(out, [[1, 1, 1]])
+
+
+def exact_extreme(inside, name):
+    """Value or time in ms of the extreme, by comparing one after the other."""
+    best = None
+    for t, v in inside:
+        if np.isnan(v):
+            continue
+        is_better = best is None or (v > best[1] if "max" in name else v < best[1])
+        if is_better or (name.startswith("ts") and v == best[1]):
+            best = (t, v)
+    best = inside[-1] if best is None else best
+    return best[0] / 1000 if name.startswith("ts") else best[1]
+
+
+EXTREMES = {
+    "min": rollups.MIN, "max": rollups.MAX, "ts_of_min": rollups.TS_OF_MIN,
+    "ts_of_max": rollups.TS_OF_MAX,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf]), max_size=60),
+    st.integers(1, 20),
+    st.integers(1, 30),
+)
+def test_extremes_are_exact_to_the_bit(name, values, step, range_):
+    rows, batch = one_row(values)
+    ends = list(range(0, 70_000, step * 1000))
+    out, valid = run(rollups.extreme_windows, (EXTREMES[name],), batch, ends, range_ * 1000)
+    for t, end in enumerate(ends):
+        inside = [(at, v) for at, v in rows[0] if end - range_ * 1000 < at <= end]
+        assert valid[0, t] == bool(inside)
+        if inside:
+            wanted = np.array(exact_extreme(inside, name))
+            got = out[0, t : t + 1]
+            assert (
+                got.view(np.uint64)[0] == wanted.view(np.uint64) or np.isnan([got[0], wanted]).all()
+            )
+
+
+def exact_rate(inside, end_ms, range_ms, *, per_second):
+    """Prometheus's extrapolatedRate of a counter without resets, operation by operation."""
+    (first_ms, first), (last_ms, last) = inside[0], inside[-1]
+    covered = (last_ms - first_ms) / 1000
+    gap = covered / (len(inside) - 1)
+    head, tail = (first_ms - (end_ms - range_ms)) / 1000, (end_ms - last_ms) / 1000
+    head = head if head < gap * 1.1 else gap / 2
+    tail = tail if tail < gap * 1.1 else gap / 2
+    increase = last - first
+    if increase > 0 and first >= 0:
+        head = min(head, covered * (first / increase))
+    factor = (covered + head + tail) / covered
+    return increase * (factor / (range_ms / 1000) if per_second else factor)
+
+
+@pytest.mark.parametrize("unit", [5e-324, 1e-300, 1e-9, 1.0, 1e15])
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 300), st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(2, 9),
+    st.booleans(),
+)  # fmt: skip
+def test_counters_that_begin_near_zero_are_exact_to_the_bit(unit, start, steps, range_, per_second):
+    values = (start + np.cumsum(steps)) * unit
+    rows, batch = one_row(values)
+    ends = list(range(0, 45_000, 700))
+    op = counters.RATE if per_second else counters.INCREASE
+    out, valid = run(counters.extrapolate, (op,), batch, ends, range_ * 1000)
+    for t, end in enumerate(ends):
+        inside = [(at, v) for at, v in rows[0] if end - range_ * 1000 < at <= end]
+        assert valid[0, t] == (len(inside) > 1)
+        if len(inside) > 1:
+            assert out[0, t] == exact_rate(inside, end, range_ * 1000, per_second=per_second)

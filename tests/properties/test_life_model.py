@@ -1,8 +1,9 @@
 """A database against a dict, in any order: the whole life of the data as a state machine.
 
 Appends of floats and histograms in and out of order, duplicates, deletes, flushes, merges, tiers,
-retention by time and by rules, the catalog shrunk, snapshots, restarts, kills, queries. After each
-step everything that can be read is compared: samples, windows of both tiers, PromQL.
+retention by time (raised and lowered), by rules and by size, the catalog shrunk, snapshots,
+restarts, kills, queries. After each step everything that can be read is compared: samples, windows
+of both tiers, PromQL.
 
 `TSENGINE_LIFE_EXAMPLES=500 pytest tests/properties/test_life_model.py` for a longer look.
 """
@@ -13,12 +14,13 @@ import math
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import tsengine
 from tests.faults.matrix import quick_folder
@@ -29,6 +31,7 @@ from tests.reference.life import DAY_MS, NEVER, Life
 from tests.reference.memory_source import MemorySource
 from tests.reference.rich_samples import Histogram
 from tsengine.engine import Database
+from tsengine.model.labels import label_dicts
 from tsengine.options import Options, RetentionRule, Tier
 from tsengine.query.engine import Engine
 from tsengine.storage.catalog_shrink import CatalogShrink
@@ -89,6 +92,18 @@ class LifeOfData(RuleBasedStateMachine):
         self.touched: list[tuple[str, int, int]] = []
         self.known: dict[tuple[str, int, int], list[object]] = {}
         """What each window was to be until now."""
+        self.options = OPTIONS
+        self.keep_days = KEEP_DAYS
+        self.gone_ms = dict.fromkeys(JOBS, NEVER)
+        """Samples of each series before it may have been erased; windows tell of them."""
+        self.unsure: set[tuple[str, int]] = set()
+        """Samples, by series and time, that may have been erased."""
+        self.held: dict[tuple[str, int], list[object]] = {}
+        """What each sample was until now."""
+        self.lost: set[tuple[str, int, int]] = set()
+        """Windows that nothing may tell of any more."""
+        self.told: set[tuple[str, int, int]] = set()
+        """Windows that a tier has had: they never are as if nothing were known."""
         self.is_built = False
         """Whether tiers were built and nothing has changed since."""
         self.n_copies = 0
@@ -97,7 +112,7 @@ class LifeOfData(RuleBasedStateMachine):
 
     def open(self, path: str, *, read_only: bool = False) -> Database:
         with mock.patch.object(Worker, "start", start_paused):
-            db = Database(path, OPTIONS, read_only=read_only, clock=lambda: self.now_ms)
+            db = Database(path, self.options, read_only=read_only, clock=lambda: self.now_ms)
         if not read_only:
             # Flushes are steps of ours.
             db._storage.maintenance.request_flush = lambda: None
@@ -150,6 +165,9 @@ class LifeOfData(RuleBasedStateMachine):
             )  # fmt: skip
         assert (outcome.rejected, outcome.too_old, outcome.too_new) == ((), (), ())
         self.life.append(rows)
+        for name, t, value in rows:
+            self.unsure.discard((name, t))
+            self.held.setdefault((name, t), []).append(value)
         self.is_built = False
 
     def _floor(self, name: str) -> int:
@@ -168,28 +186,110 @@ class LifeOfData(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
+        self._erases()
         self.db.flush()
 
     @rule()
     def compact(self) -> None:
+        self._erases()
         self.db.flush()
         self.db.compact()
 
     @rule()
     def downsample(self) -> None:
+        self._erases()
         self.db.build_tiers()
         self.is_built = True
 
     @rule()
     def clean_tombstones(self) -> None:
+        self._erases()
         self.db.clean_tombstones()
 
     @rule(n=st.sampled_from([1, 2, 4, 4, 8, 12]))
     def expire(self, n) -> None:
         """Six hours go by, or some days; what is past its retention leaves the disk."""
         self.move_clock(n * WIDE)
+        self._erases()
         for chore in (Expiry, RetentionRewriting):
             self.db._storage.maintenance.run(chore(self.db._storage))
+
+    @rule(days=st.sampled_from([2, 4, 6, 9, 9]))
+    def keep(self, days) -> None:
+        """The retention is raised or lowered."""
+        self.keep_days = days
+        self.options = replace(OPTIONS, retention=days * 86_400.0)
+        self.db.reconfigure(retention=self.options.retention)
+        self.move_clock(0)
+
+    @rule(n=st.integers(8, 32), scrape=scrapes, late=names)
+    def outlive(self, n, scrape, late) -> None:
+        """Samples go that tiers have; then the retention is raised, and others come there."""
+        self.scrape(scrape)
+        self.downsample()
+        self.expire(n)
+        self.keep(30)
+        self.holds()
+        self.scrape((late, scrape[1] + n * WIDE, *scrape[2:]))
+        self.holds()
+        self.downsample()
+
+    def _erases(self) -> None:
+        """What is past its retention now may leave the disk."""
+        for name in JOBS:
+            if self._floor(name) > self.gone_ms[name]:
+                self.gone_ms[name] = self._floor(name)
+            own = self.life.samples.get(name, {})
+            self.unsure |= {(name, t) for t in own if t < self._floor(name)}
+
+    @precondition(lambda self: len(self.db._storage.state.parts) > 1)
+    @rule(share=st.sampled_from([0.05, 0.3, 0.6]))
+    def limit_bytes(self, share) -> None:
+        """The oldest parts go, of samples and of tiers."""
+        storage = self.db._storage
+        before = storage.state
+        self._erases()
+        storage.maintenance.run(Expiry(storage))
+        size = sum(e.entry.size_bytes for e in (*storage.state.parts, *storage.state.tiers))
+        limit = storage.size_bytes(storage.state) - int(size * share)
+        self.db.reconfigure(retention_size=max(1, limit))
+        storage.maintenance.run(Expiry(storage))
+        self.db.reconfigure(retention_size=None)
+        kept = {part.entry.name for part in storage.state.parts}
+        tiers = {tier.entry.name for tier in storage.state.tiers}
+        self._lose(
+            before,
+            [part for part in before.parts if part.entry.name not in kept],
+            [tier.entry for tier in before.tiers if tier.entry.name not in tiers],
+        )
+        self.is_built = False
+
+    def _lose(self, before, parts, tiers) -> None:
+        """Parts of samples and of tiers went, whatever was in them."""
+        view = self.db._storage.view()
+        names = dict(zip(
+            view.all_refs().tolist(),
+            [labels["s"] for labels in label_dicts(view.catalog, view.labels(view.all_refs()))],
+            strict=True,
+        ))  # fmt: skip
+        for part in parts:
+            columns = part.collect(None, NEVER, 2**63 - 1)
+            owner = np.repeat(columns.refs, np.diff(columns.offsets)).tolist()
+            self.unsure |= {
+                (names[ref], t) for ref, t in zip(owner, columns.t_ms.tolist(), strict=True)
+            }
+            end = -(-part.entry.maxt // WIDE) * WIDE + 1
+            self.gone_ms = {name: max(t, end) for name, t in self.gone_ms.items()}
+        for width_ms in (NARROW, WIDE):
+            clean = before.tier_map.clean(width_ms)
+            for name, t in self.unsure:
+                end = -(-t // width_ms) * width_ms
+                is_clean = any(owned.mint <= end <= owned.maxt for owned in clean)
+                went = any(
+                    e.width_ms == width_ms and e.cover_min <= end <= e.cover_max for e in tiers
+                )
+                if not is_clean or went:
+                    self.lost.add((name, width_ms, end))
 
     @rule(n=st.sampled_from([1, 4]))
     def wait(self, n) -> None:
@@ -204,7 +304,7 @@ class LifeOfData(RuleBasedStateMachine):
     def move_clock(self, by_ms: int) -> None:
         self.now_ms += by_ms
         self.is_built = False
-        self.life.floor_ms = self.now_ms - KEEP_DAYS * DAY_MS
+        self.life.floor_ms = self.now_ms - self.keep_days * DAY_MS
         self.life.floors_ms = {"c": self.now_ms - CI_DAYS * DAY_MS, "s": NEVER}
 
     # --- life of the process --------------------------------------------------------------------
@@ -243,7 +343,8 @@ class LifeOfData(RuleBasedStateMachine):
     def query(self, expr, back, n) -> None:
         """PromQL at the ends of windows, where all samples are there, as over the plain samples."""
         end = (self.now_ms - 1) // WIDE * WIDE - back * HOUR_MS
-        start = max(end - n * WIDE, self.life.floor_ms - 1 + WIDE)
+        complete_ms = max(self.life.floor_ms, *self.gone_ms.values())
+        start = max(end - n * WIDE, -(-(complete_ms - 1) // WIDE) * WIDE + WIDE)
         start += (end - start) % WIDE
         if start > end:
             return
@@ -253,7 +354,7 @@ class LifeOfData(RuleBasedStateMachine):
                 times = sorted(own)
                 bits = np.array([own[t][0] for t in times], np.uint64)
                 source.append(labels_of(name), times, bits.view(np.float64).tolist())
-        engine = Engine(source, OPTIONS)
+        engine = Engine(source, self.options)
         wanted = engine.query_range(expr, start, end, WIDE)
         found = self.db.query_range(expr, start, end, WIDE)
         assert_same_answers(found, tsengine.Result(wanted), expr)
@@ -264,41 +365,63 @@ class LifeOfData(RuleBasedStateMachine):
         self.compare(self.db)
 
     def compare(self, db: Database) -> None:
-        """Samples to the bit; windows to the bit where they are said to be complete."""
+        """Samples to the bit, and windows, where they are said to be complete."""
         mint = (BEGIN // DAY_MS) * DAY_MS + 1
         maxt = -(-self.now_ms // DAY_MS) * DAY_MS
         found = reference.found_in(db._storage, (NARROW, WIDE), mint, maxt)
         expected = self.life.content((NARROW, WIDE), mint, maxt)
-        samples = reference.Content(found.samples, {}, set(), {})
+        samples = self.without_unsure(found.samples, expected.samples)
+        samples = reference.Content(samples, {}, set(), {})
         assert samples == (wanted := reference.Content(expected.samples, {}, set(), {})), (
             reference.difference(samples, wanted)
         )
         for width_ms, windows in expected.windows.items():
             self.compare_windows(width_ms, found.windows[width_ms], windows)
 
+    def without_unsure(self, found, expected):
+        """The samples as expected where they may have been erased and are none that never was."""
+        samples = {name: dict(own) for name, own in found.items()}
+        for name, t in self.unsure:
+            wanted = expected.get(name, {}).get(t)
+            if wanted is not None and samples.get(name, {}).get(t) in [None, *self.held[name, t]]:
+                samples.setdefault(name, {})[t] = wanted
+        return samples
+
     def compare_windows(self, width_ms: int, found, expected) -> None:
         """Those in which all samples are there, and all that were just built, are exact.
 
         Where samples are past their retention, what came since the windows were built is in them
-        when they are built again; and windows that a delete cuts may be gone. So it is before the
-        common retention also for series that a rule keeps longer.
+        when they are built again; and windows that a delete cuts may be gone. Where samples were
+        erased before the retention was raised, what comes then is in none.
         """
         for name in found.keys() | expected.keys():
             own, wanted = found.get(name, {}), expected.get(name, {})
             for end in own.keys() | wanted.keys():
-                known = self.known.setdefault((name, width_ms, end), [])
+                known = self.known.setdefault((name, width_ms, end), [None])
+                if (name, width_ms, end) in self.told:
+                    known[:] = [window for window in known if window is not None]
                 if wanted.get(end) not in known:
                     known.append(wanted.get(end))
                 if own.get(end) == wanted.get(end):
+                    if self.is_built and end in own:
+                        self.told.add((name, width_ms, end))
                     continue
-                own_floor_ms = self.life.floors_ms.get(name, self.life.floor_ms)
-                is_old = end < max(own_floor_ms, self.life.floor_ms)
-                is_there = is_old and not self.is_built and own.get(end) in [None, *known]
+                if (name, width_ms, end) in self.lost:
+                    continue
+                is_old = end < max(self._floor(name), self.gone_ms[name])
+                is_late = self._is_late(name, end, width_ms)
+                is_there = is_old and (is_late or not self.is_built)
+                is_there = is_there and own.get(end) in known
                 is_cut = is_old and end not in own and self._is_touched(name, end, width_ms)
                 assert is_there or is_cut, (
                     f"{name}, {width_ms} ms, {end - self.now_ms}: {own.get(end)}, "
                     f"expected {wanted.get(end)}"
                 )
+
+    def _is_late(self, name: str, end: int, width_ms: int) -> bool:
+        """Whether samples of a window were stored after others were erased."""
+        own = [t for t in self.life.samples.get(name, {}) if end - width_ms < t <= end]
+        return end <= self.gone_ms[name] and any((name, t) not in self.unsure for t in own)
 
     def _is_touched(self, name: str, end: int, width_ms: int) -> bool:
         return any(

@@ -12,6 +12,7 @@ from tests.query.test_engine import make_engine
 from tests.query.test_native_queries import HISTOGRAMS
 from tests.reference.memory_source import STALE, MemorySource
 from tsengine.errors import QueryError
+from tsengine.model.histograms import CUSTOM_SCHEMA
 from tsengine.options import TYPE_AND_UNIT_LABELS, Options
 from tsengine.promql.functions import ALL_ON, USE_START_TIMESTAMPS
 from tsengine.query.engine import Engine
@@ -491,4 +492,20 @@ def test_increases_of_histogram_counters(steps, expr, numbers, floats_from):
         tiered, plain, expr.replace("%s", "10m"), grid_of(numbers)
     )
     assert result.warnings == plain_result.warnings
+    assert tiered.windows_read
+
+
+def test_a_range_with_buckets_of_another_kind_inside_a_window_has_no_increase():
+    other = next(table for table in TABLES if table.schema[0] == CUSTOM_SCHEMA)
+    times = [20 + 45 * k for k in range(60)]
+    values = [*growing([1.0] * 60)]
+    values[24] = other
+    assert 15 * 60 < times[23] < times[25] < 20 * 60
+    plain, tiered = sources([(times, values)])
+    for expr in ("increase(m[10m])", "rate(m[5m])", "delta(m[10m])"):
+        grid = (10 * MINUTE, 45 * MINUTE, 5 * MINUTE)
+        result, plain_result = assert_same_results(tiered, plain, expr, grid)
+        assert result.warnings == plain_result.warnings
+        assert len(result.values) == 1
+        assert expr.startswith("delta") or any("mix of" in text for text in result.warnings)
     assert tiered.windows_read

@@ -33,6 +33,11 @@ def format_timestamp(t_ms: int) -> str:
     return f"{sign}{seconds}" + (f".{millis:03d}" if millis else "")
 
 
+def write_stamps(stamps_ms: list[int]) -> list[str]:
+    """The text of each timestamp."""
+    return [format_timestamp(t_ms) for t_ms in stamps_ms]
+
+
 def write_series(
     rows: list[tuple[dict[str, str], list[tuple[int, float]]]], *, matrix: bool
 ) -> str:

@@ -7,6 +7,13 @@ def sort_postings(rows: list[list[int]], first: int, last: int) -> list[tuple[in
     return sorted((key, ref) for ref in range(first, last) for key in rows[ref])
 
 
+def bucket_postings(rows: list[list[int]], first: int, last: int) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for key, ref in sort_postings(rows, first, last):
+        found.setdefault(key, []).append(ref)
+    return found
+
+
 def gather_rows(rows: list[list[int]], refs: list[int]) -> list[list[int]]:
     return [rows[ref] for ref in refs]
 

@@ -1,5 +1,9 @@
 """The exemplar store against a list of everything that was added."""
 
+import gc
+import tempfile
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from tsengine.storage.exemplar_records import decode_exemplars, encode_exemplars
 from tsengine.storage.exemplars import FILES_MAX, ExemplarStore, read_exemplars
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.manifest import ExemplarEntry
+from tsengine.storage.tombstones import Tombstone
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -107,6 +112,89 @@ def test_memory_between_flushes_is_bounded(tmp_path):
     assert [t for _, t, _, _ in rows_of(store.view().find(EVERY, *TIMES))] == list(range(90, 100))
     mark = store.mark()
     assert mark == 100
+
+
+def test_many_small_batches_become_few_and_marks_still_part_them(tmp_path):
+    store = open_store(tmp_path, n_recent_max=100_000)
+    expected = []
+    for number in range(3000):
+        store.add(batch((number % 7, number, float(number), {"trace_id": str(number)})))
+        expected.append((number % 7, number, float(number), {"trace_id": str(number)}))
+        if number == 1777:
+            mark = store.mark()
+    assert len(store.view().recent) < 40
+    expected.sort(key=lambda row: row[:2])
+    assert rows_of(store.view().find(EVERY, *TIMES)) == expected
+    entry, kept = store.write(mark, lambda: "0000000001.ex", None, 10**6)
+    store.add(batch((99, 1, 0.0, {})))
+    store.commit(mark, (*kept, entry))
+    assert (entry.n, store.n_recent) == (1778, 3000 - 1778 + 1)
+    assert rows_of(store.view().find(EVERY, *TIMES)) == sorted(
+        [*expected, (99, 1, 0.0, {})], key=lambda row: row[:2]
+    )
+
+
+@pytest.mark.parametrize("per_batch", [1, 5, 2000])
+@pytest.mark.parametrize("size", [0, 32, 128])
+def test_counted_bytes_are_about_those_that_are_taken(tmp_path, per_batch, size):
+    store = open_store(tmp_path, n_recent_max=100_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for first in range(0, 6000, per_batch):
+            numbers = range(first, first + per_batch)
+            rows = [(k % 9, k, 0.0, {"trace_id": f"{k:0{size}d}"}) for k in numbers]
+            store.add(batch(*rows))
+        del rows
+        gc.collect()  # It frees tuples that Python keeps for later.
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * taken < store.n_bytes < 1.25 * taken
+    store.commit(store.mark(), ())
+    assert store.n_bytes == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "delete", "flush"]), st.integers(0, 40)), max_size=40
+    )
+)
+@settings(derandomize=True)
+def test_bytes_and_numbers_are_those_of_what_is_there(script):
+    with tempfile.TemporaryDirectory() as directory:
+        store = open_store(Path(directory), n_recent_max=50)
+        for number, (what, n) in enumerate(script):
+            if what == "add":
+                store.add(batch(*[(k % 3, k, 0.0, {"id": "x" * k}) for k in range(n)]))
+            elif what == "delete":
+                store.delete(Tombstone(number, 0, n, np.array([1], np.uint32)))
+            else:
+                flush(store, number)
+            recent = store.view().recent
+            assert store.n_recent == sum(len(one) for one in recent)
+            assert (store.n_bytes > 0) == bool(recent)
+            fresh = open_store(Path(directory), n_recent_max=10**6)
+            for one in recent:
+                fresh.mark()
+                fresh.add(one)
+            if all(len(one) for one in recent):
+                assert store.n_bytes == fresh.n_bytes
+
+
+def test_adding_is_about_as_fast_after_many_batches(tmp_path):
+    store = open_store(tmp_path, n_recent_max=10**6)
+    many = [batch((1, number, 0.0, {})) for number in range(40_000)]
+
+    def seconds(batches):
+        before = time.thread_time()
+        for one in batches:
+            store.add(one)
+        return time.thread_time() - before
+
+    first = seconds(many[:4000])
+    seconds(many[4000:36_000])
+    assert seconds(many[36_000:]) < 3 * first
 
 
 def test_a_damaged_file_is_named_and_left_alone(tmp_path):

@@ -17,6 +17,7 @@ from tsengine.model.histograms import HANDLE_BITS, is_handle
 from tsengine.storage import head as head_module
 from tsengine.storage.head import Head
 from tsengine.storage.head_read import HeadPieces
+from tsengine.storage.run_memory import BLOCK_SIZE_BYTES, N_FREE_MAX, RunMemory
 
 ALL = (-(2**63), 2**63 - 1)
 
@@ -240,3 +241,46 @@ def test_memory_counts_tables_and_start_timestamps():
     # Equal bounds of joined tables are kept once.
     assert head.n_bytes < before + 8 * n + 5 * batch.histograms.n_bytes
     assert plain_rows(head.view().collect(None, *ALL).histograms) == [one] * (64 * 65)
+
+
+def test_memory_of_runs_is_used_again_only_when_nobody_sees_it():
+    memory = RunMemory()
+    size = BLOCK_SIZE_BYTES // 2
+    first = memory.take(size)
+    first[:] = 1
+    columns = first[:800].view(np.int64), first[800:].view(np.uint32)[::2]
+    del first
+    second = memory.take(BLOCK_SIZE_BYTES)
+    second[:] = 2
+    assert memory.n_free_bytes == 0
+    assert columns[0].tolist() == [0x0101010101010101] * 100
+    address = columns[0].ctypes.data
+    del columns
+    assert memory.n_free_bytes == BLOCK_SIZE_BYTES
+    again = memory.take(size)
+    assert again.ctypes.data == address
+    assert (second == 2).all()
+    for too_many in ([memory.take(size) for _ in range(N_FREE_MAX + 3)], [again], [second]):
+        del too_many[:]
+    del again, second
+    assert memory.n_free_bytes == N_FREE_MAX * BLOCK_SIZE_BYTES
+    assert len(memory.take(10)) == 10
+    assert len(memory.take(BLOCK_SIZE_BYTES + 1)) == BLOCK_SIZE_BYTES + 1
+
+
+def test_views_of_a_head_outlive_it_and_its_successors():
+    n = head_module.RUN_ROWS_MAX
+    head, views = Head(), []
+    for k in range(4):
+        t_ms = np.arange(k, k + n + 10)
+        head.append(SampleBatch(np.zeros(n + 10, np.uint32), t_ms, t_ms.astype(np.uint64)), k)
+        views.append(head.view())
+        head.freeze()
+        views.append(head.view())
+        head = head.successor()
+        if k == 1:
+            del views[:2]
+    for k, view in zip([1, 1, 2, 2, 3, 3], views, strict=True):
+        columns = view.collect(None, -(2**62), 2**62)
+        assert (columns.t_ms == np.arange(k, k + n + 10)).all()
+        assert (columns.bits == np.arange(k, k + n + 10)).all()

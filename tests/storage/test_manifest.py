@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.faults.filesystem import FaultyFileSystem
+from tsengine.codecs.records import crc32c
 from tsengine.errors import CorruptionError, Full, StorageError, UnsupportedFormat
 from tsengine.storage import filenames, manifest
 from tsengine.storage.filesystem import LocalFileSystem
@@ -45,6 +46,7 @@ manifests = st.builds(
     next_ref=numbers,
     next_seq=numbers,
     next_file_number=numbers,
+    erased=st.dictionaries(st.text(max_size=9), st.integers(-(2**63), 2**63 - 1), max_size=3),
 )
 
 
@@ -122,6 +124,22 @@ def test_newer_versions_and_unknown_fields_are_refused():
         assert old in text
         with pytest.raises(CorruptionError):
             manifest.decode(resealed(text.replace(old, new)))
+
+
+def test_what_is_erased_is_there_only_when_something_was():
+    plain = Manifest(database_id="00" * 16, secret="00" * 32)
+    assert b"erased" not in plain.encode()
+    marked = plain.with_changes(erased={"": 5, '{job="slo"}': -(2**63)})
+    text = marked.encode()
+    assert manifest.decode(text).erased == {"": 5, '{job="slo"}': -(2**63)}
+    for bad in (b'"5"', b"null", b"5.5", b"true"):
+        body = text.rpartition(b"crc32c ")[0].replace(b'"": 5', b'"": ' + bad)
+        with pytest.raises(CorruptionError):
+            manifest.decode(body + b"crc32c %08x\n" % crc32c(body))
+    body = text.rpartition(b"crc32c ")[0].replace(b'"erased": {', b'"erased": [{')
+    body = body.replace(b"-9223372036854775808\n  }", b"-9223372036854775808\n  }]")
+    with pytest.raises(CorruptionError):
+        manifest.decode(body + b"crc32c %08x\n" % crc32c(body))
 
 
 def test_create_load_swap(tmp_path):

@@ -16,13 +16,13 @@ from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.histogram_pairs import is_reset
 from tsengine.model.histogram_sums import combine
-from tsengine.model.histograms import is_handle, rows_of
+from tsengine.model.histograms import CUSTOM_SCHEMA, is_handle, rows_of
 from tsengine.model.windows import HANDLE_COLUMNS, HISTOGRAM_COLUMNS, Column, WindowBatch
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import write_part
 from tsengine.storage.tier_format import STORED_COLUMNS
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tier_windows import join, windows_of_samples
+from tsengine.storage.tier_windows import join, wider_windows, windows_of_samples
 from tsengine.storage.tier_writer import write_tier_part
 from tsengine.storage.view import DatabaseView
 
@@ -165,6 +165,29 @@ def test_histograms_of_windows(tmp_path_factory, model, columns):
     finally:
         for reader in (part, *tiers):
             reader.close()
+
+
+def test_resets_that_have_no_sum_stay_without_in_wider_windows(tmp_path):
+    """Exponential, custom, exponential: the histograms before resets have no sum together."""
+    schemas = {81: 3, 82: CUSTOM_SCHEMA, 83: 0, 91: 3}
+    bounds = (bits(1.0), bits(2.0))
+    model = {
+        0: {
+            t: (
+                Histogram(schema, 0, 0, 0, 0, 0, (), bounds if schema == CUSTOM_SCHEMA else None),
+                0,
+            )
+            for t, schema in schemas.items()
+        }
+    }
+    part = open_raw(tmp_path, model)
+    try:
+        fine = DatabaseView(None, [part], [], None).read_windows(REFS, FINE, *EVERY, STORED_COLUMNS)
+        wide = wider_windows(fine, WIDE, STORED_COLUMNS)
+        assert histograms_in(fine, HISTOGRAM_COLUMNS) == expected_of(model, FINE)
+        assert histograms_in(wide, HISTOGRAM_COLUMNS) == expected_of(model, WIDE)
+    finally:
+        part.close()
 
 
 def test_handles_are_numbered_anew_when_ranges_are_joined():

@@ -214,9 +214,15 @@ def check(folder: Path, entry: TierEntry, expected: tiers.Windows) -> None:
         reader.close()
 
 
-def test_the_golden_part_is_read_and_written_alike(tmp_path):
+@pytest.mark.parametrize("is_golden", [True, False])
+def test_the_golden_part_and_what_is_written_now_are_read_alike(tmp_path, is_golden):
+    """Bytes may differ: which of a block's forms is smallest is guessed, better at times."""
+    make_tier.main(str(tmp_path))
+    folder = (GOLDEN if is_golden else tmp_path) / make_tier.NAME
+    sizes = [(place / make_tier.NAME / "values").stat().st_size for place in (GOLDEN, tmp_path)]
+    assert abs(sizes[0] - sizes[1]) <= sizes[0] // 50
     expected = make_tier.golden_windows()
-    reader = TierReader.open(FS, str(GOLDEN / make_tier.NAME), make_tier.golden_entry())
+    reader = TierReader.open(FS, str(folder), make_tier.golden_entry())
     found = reader.read(make_tier.REFS, *make_tier.COVER, STORED_COLUMNS)
     reader.verify()
     reader.close()
@@ -227,10 +233,6 @@ def test_the_golden_part_is_read_and_written_alike(tmp_path):
         )
     for column in HANDLE_COLUMNS:
         assert held(found, column) == held(expected, column)
-    make_tier.main(str(tmp_path))
-    for name in FILES:
-        written = (tmp_path / make_tier.NAME / name).read_bytes()
-        assert written == (GOLDEN / make_tier.NAME / name).read_bytes()
 
 
 def test_flipped_bits_of_histograms_are_found(tmp_path):

@@ -252,15 +252,19 @@ def test_windows_where_samples_are_gone(store):
     assert view.tiers_read(FINE, -39, 120) == ("10ms",)
     found = tiers.windows_in(view.read_windows(REFS, FINE, *EVERY, FLOATS), REFS.tolist())
     assert_same(found, tiers.clipped(tiers.windows_of({0: rising()}, FINE), -39, 120))
+
+    def floors():
+        return DatabaseView(
+            None, store.parts, [], 55, None, store.tiers, tier_floors_ms={FINE: 25, WIDE: -100}
+        )
+
+    assert floors().exact_floor_ms(FINE, REFS) == 30
     # A sample of a dirty window that is partly gone is no reason to give up what the tier knows.
     store.add_part({0: {58: 0}})
     found = store.view(floor_ms=55).read_windows(REFS, FINE, 51, 60, [Column.COUNT])
     assert found.columns[Column.COUNT].tolist() == [10.0]
-    floors = DatabaseView(
-        None, store.parts, [], 55, None, store.tiers, tier_floors_ms={FINE: 25, WIDE: -100}
-    )
-    assert floors.exact_floor_ms(FINE, REFS) == 30
-    found = floors.read_windows(REFS, FINE, *EVERY, [Column.COUNT])
+    assert floors().exact_floor_ms(FINE, REFS) == 60, "but it is not complete"
+    found = floors().read_windows(REFS, FINE, *EVERY, [Column.COUNT])
     assert found.end_ms.tolist() == list(range(40, 121, 10))
 
 

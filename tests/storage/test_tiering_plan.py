@@ -15,6 +15,7 @@ from tsengine.storage.tiering_plan import (
     JOB_SAMPLES_MAX,
     TierRange,
     TierSources,
+    available_spans,
     level_of,
     partition_days,
     plan_builds,
@@ -138,18 +139,30 @@ def test_a_delete_makes_a_day_of_a_tier_dirty_even_where_samples_are_gone():
 def test_windows_of_expired_samples_are_only_built_from_tiers():
     """The floor lies inside a window of a day: that window has lost samples."""
     floor = days(FIRST + 2, 0)[0] + 100_000
-    plain = sources([part_on(FIRST, FIRST + 3)], raw_floor_ms=floor)
+    wide = entry(1, WIDE, FIRST, FIRST + 3)
+    plain = sources([part_on(FIRST, FIRST + 3)], [wide], raw_floor_ms=floor)
     last = days(0, FIRST + 3)[1]
-    assert plan_builds(plain) == [
-        TierRange(NARROW, days(FIRST + 2, 0)[0] + NARROW, last),
-        TierRange(WIDE, days(FIRST + 2, 0)[0] + WIDE, last),
-    ]
+    assert plan_builds(plain) == [TierRange(NARROW, days(FIRST + 2, 0)[0] + NARROW, last)]
     narrow = entry(1, NARROW, FIRST, FIRST + 3)
     plain = sources([part_on(FIRST, FIRST + 3)], [narrow], raw_floor_ms=floor)
     assert plan_builds(plain) == [TierRange(WIDE, *days(FIRST, FIRST + 3))]
     own_floor = days(FIRST + 1, 0)[0]
     plain = dataclasses.replace(plain, floors_ms={NARROW: own_floor})
     assert plan_builds(plain) == [TierRange(WIDE, *days(FIRST + 1, FIRST + 3))]
+
+
+def test_what_there_is_of_samples_is_built_where_no_tier_has_anything():
+    floor = days(FIRST + 2, 0)[0] + 100_000
+    parts = [part_on(FIRST, FIRST + 3)]
+    whole = [TierRange(width, *days(FIRST, FIRST + 3)) for width in (NARROW, WIDE)]
+    assert plan_builds(sources(parts, raw_floor_ms=floor)) == whole
+    wide = entry(1, WIDE, FIRST + 1, FIRST + 2)
+    plain = sources(parts, [wide], raw_floor_ms=floor)
+    assert available_spans(NARROW, plain.tier_map, raw_floor_ms=floor, floors_ms={}) == [
+        (-(-(-(2**62) - 1) // NARROW) * NARROW + 1, days(0, FIRST)[1]),
+        (days(FIRST + 2, 0)[0] + NARROW, 2**62),
+    ]
+    assert TierRange(NARROW, *days(FIRST, FIRST)) in plan_builds(plain)
 
 
 def test_nothing_past_the_retention_of_a_tier_is_built():
@@ -203,12 +216,12 @@ def test_parts_that_others_hold_alone_are_dropped():
     assert plan_drops(sources([], new)) == []
 
 
-@pytest.mark.parametrize("raw_is_there", [True, False])
-def test_a_tier_that_is_not_configured_goes_when_something_else_has_its_time(raw_is_there):
+@pytest.mark.parametrize("floor", [None, "raw_floor_ms", "erase_floor_ms"])
+def test_a_tier_that_is_not_configured_goes_when_something_else_has_its_time(floor):
     removed = entry(1, 60_000, FIRST, FIRST + 2)
-    floor = None if raw_is_there else days(FIRST + 10, 0)[0]
-    plain = sources([], [removed], raw_floor_ms=floor)
-    assert plan_drops(plain) == ([removed] if raw_is_there else [])
+    floors = {} if floor is None else {floor: days(FIRST + 10, 0)[0]}
+    plain = sources([], [removed], **floors)
+    assert plan_drops(plain) == ([removed] if floor is None else [])
     kept = entry(2, WIDE, FIRST, FIRST + 2)
-    plain = sources([], [removed, kept], raw_floor_ms=floor)
+    plain = sources([], [removed, kept], **floors)
     assert plan_drops(plain) == [removed]

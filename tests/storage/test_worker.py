@@ -60,7 +60,7 @@ def start():
     def make(*chores, disk=None):
         database = SimpleNamespace(
             state=object(), now_ms=lambda: 0, directory="/",
-            options=SimpleNamespace(compaction_rate=0),
+            options=SimpleNamespace(compaction_rate=0), cold=None,
         )  # fmt: skip
         made = Worker(database, None, disk or FakeDisk(), chores)
         workers.append(made)

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 from tsengine.backup.store import StoredObject
+from tsengine.errors import StorageError
 from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.snapshot import NO_LINKS, copy_file
 
@@ -79,6 +80,16 @@ class LocalObjects:
                 if self._fs.exists(folder):
                     self._fs.sync_dir(folder)
 
+    def remove_unfinished(self, before_ms: int) -> None:
+        """See `ObjectStore.remove_unfinished`."""
+        folder = os.path.join(self.url, _TMP)
+        with self._errors(f"clearing {_TMP}"):
+            for name in self._fs.listdir(folder) if self._fs.exists(folder) else ():
+                path = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(path).st_mtime_ns // 1_000_000 < before_ms:
+                        self._fs.unlink(path)
+
     def _path(self, key: str) -> str:
         return os.path.join(self.url, *key.split("/"))
 
@@ -105,10 +116,15 @@ class LocalObjects:
             self._make_folder(os.path.dirname(target))
             try:
                 write(temporary)
-                if replace:
-                    self._fs.rename(temporary, target)
-                elif not self._move(temporary, target):
-                    return False
+                try:
+                    if replace:
+                        self._fs.rename(temporary, target)
+                    elif not self._move(temporary, target):
+                        return False
+                except FileNotFoundError as error:
+                    raise StorageError(
+                        f"{self.url}: {key} was taken for a leftover while it was written"
+                    ) from error
             finally:
                 with contextlib.suppress(OSError):
                     self._fs.unlink(temporary)

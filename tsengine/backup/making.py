@@ -7,8 +7,10 @@ never change, so most are not even read again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +20,13 @@ from tsengine.backup.places import Progress
 from tsengine.backup.record import BackupFile, BackupRecord
 from tsengine.backup.store import ObjectStore, StoreOptions, open_store
 from tsengine.clock import Clock, system_clock
-from tsengine.errors import StorageError
+from tsengine.errors import CorruptionError, ObjectMissing, StorageError
 from tsengine.storage import filenames
-from tsengine.storage.cold import read_stub
-from tsengine.storage.filesystem import FileSystem, LocalFileSystem, remove_tree, storage_error
+from tsengine.storage.cold import ColdFileSystem, read_stub
+from tsengine.storage.cold_cache import BlockCache
+from tsengine.storage.filesystem import FileSystem, LocalFileSystem, storage_error
 from tsengine.storage.manifest import Manifest
-from tsengine.storage.snapshot import make_snapshot
+from tsengine.storage.snapshot import pinned, remove_abandoned
 
 Verify = Literal["new", "all", "none"]
 _STAGING = "backup"
@@ -46,6 +49,7 @@ def make_backup(
     verify: Verify = "new",
     progress: Progress | None = None,
     with_log: bool = True,
+    cold_endpoint_of: Callable[[str], str | None] = lambda url: None,
     clock: Clock = system_clock,
     fs: FileSystem | None = None,
 ) -> BackupReport:
@@ -60,6 +64,9 @@ def make_backup(
         former backups sent; damaged ones are sent again. ``none``: trust the store.
     with_log
         Take the log too, and with it samples that are in no part yet.
+    cold_endpoint_of
+        The endpoint of the object store of a URL that has moved parts, None for the one that they
+        were moved to.
 
     Raises
     ------
@@ -71,23 +78,27 @@ def make_backup(
     fs = fs or LocalFileSystem()
     store = open_store(dest, options, fs)
     directory = os.path.abspath(path)
-    # A name that the next start of a writer removes, if this process is killed.
+    cold = ColdFileSystem(
+        fs,
+        BlockCache(filenames.cold_cache_dir(directory), lambda: 0),
+        lambda url, endpoint_url: open_store(url, StoreOptions(endpoint_url=endpoint_url)),
+        cold_endpoint_of,
+    )
     staging = filenames.unfinished_snapshot(
         os.path.join(filenames.snapshots_dir(directory), _STAGING), secrets.token_hex(4)
     )
-    current = make_snapshot(fs, directory, staging, with_log=with_log, durable=False)
     try:
-        name = record.new_name(clock())
-        return _send(fs, store, staging, current, name, verify, progress)
+        # By this file system, which removes objects that only a killed backup still had stubs of.
+        remove_abandoned(cold, directory)
+        with pinned(cold, directory, staging, with_log=with_log) as current:
+            name = record.new_name(clock())
+            return _send(cold, store, staging, current, name, verify, progress)
     except OSError as error:
         raise storage_error(error, f"backing up {directory}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            remove_tree(fs, staging)
 
 
 def _send(
-    fs: FileSystem,
+    fs: ColdFileSystem,
     store: ObjectStore,
     staging: str,
     current: Manifest,
@@ -98,6 +109,7 @@ def _send(
     _claim(store, current.database_id)
     with leases.hold(store, leases.BACKUP) as lease:
         lease.wait_for_others(leases.PRUNE)
+        lease.remove_leftovers()
         try:
             files = _describe(fs, staging, _newest_files(store))
         except FileNotFoundError:
@@ -114,13 +126,16 @@ def _send(
 
         n_sent = new_bytes = 0
         for file, was_sent in in_parallel(store, send, to_do):
-            lease.renew()
+            lease.ensure()
             n_sent += was_sent
             new_bytes += file.size if was_sent else 0
             done += file.size
             if progress is not None:
                 progress(done, n_bytes)
         made = _record_of(current, name, files, new_bytes)
+        # Somebody who took this lease for a dead one's may have removed contents.
+        lease.renew()
+        lease.ensure()
         if not store.create(made.key, made.encode()):
             raise StorageError(f"{store.url}: there is a backup {name} already")
     if places.read_record(store, name) != made:
@@ -151,7 +166,9 @@ def _newest_files(store: ObjectStore) -> dict[str, BackupFile]:
     return {}
 
 
-def _describe(fs: FileSystem, staging: str, known: dict[str, BackupFile]) -> tuple[BackupFile, ...]:
+def _describe(
+    fs: ColdFileSystem, staging: str, known: dict[str, BackupFile]
+) -> tuple[BackupFile, ...]:
     """All files below a folder, by path; those in an object store as if they were here."""
     files: dict[str, BackupFile] = {}
     for folder, _, names in os.walk(staging, onerror=_raise):
@@ -173,7 +190,7 @@ def _describe(fs: FileSystem, staging: str, known: dict[str, BackupFile]) -> tup
             else:
                 files.setdefault(
                     relative,
-                    BackupFile(relative, facts[0], sha256_of_file(fs, path), facts[1]),
+                    BackupFile(relative, facts[0], sha256_of_file(fs.inner, path), facts[1]),
                 )
     return tuple(files[path] for path in sorted(files))
 
@@ -199,22 +216,30 @@ def _check_whole(files: tuple[BackupFile, ...], current: Manifest, staging: str)
         raise _gone(staging)
 
 
-def _fetch(fs: FileSystem, path: str) -> None:
-    """Bring a file here that is in an object store; what arrived is checked after it is sent."""
+def _fetch(fs: ColdFileSystem, path: str, file: BackupFile) -> None:
+    """Bring a file here that is in an object store, and look whether it is what was moved."""
     stub = read_stub(fs, path)
     if stub is None:
         raise _gone(os.path.dirname(path))
-    source = open_store(stub.url, StoreOptions(endpoint_url=stub.endpoint_url))
+    where = f"{stub.url}/{stub.key}"
+    digest = hashlib.sha256()
     writing = fs.open_append(path)
     try:
-        for piece in source.stream(stub.key):
+        for piece in fs.store(stub.url, stub.endpoint_url).stream(stub.key):
+            digest.update(piece)
             writing.write(piece)
+    except FileNotFoundError:
+        raise ObjectMissing(
+            f"{where} ({file.path}): the store has no such object, or no such bucket", path=where
+        ) from None
     finally:
         writing.close()
+    if digest.hexdigest() != file.sha256:
+        raise CorruptionError(f"the object of {file.path} has another checksum", path=where)
 
 
 def _send_one(
-    fs: FileSystem,
+    fs: ColdFileSystem,
     store: ObjectStore,
     staging: str,
     file: BackupFile,
@@ -230,7 +255,7 @@ def _send_one(
     path = os.path.join(staging, *file.path.split("/"))
     is_cold = not fs.exists(path)
     if is_cold:
-        _fetch(fs, path)
+        _fetch(fs, path, file)
     store.upload(file.key, path)
     if is_cold:
         fs.unlink(path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tsengine.backup import record
+from tsengine.backup import leases, record
 from tsengine.backup.contents import content_problem, in_parallel
 from tsengine.backup.record import BackupRecord
 from tsengine.backup.store import ObjectStore, StoreOptions, open_store
@@ -15,6 +15,10 @@ from tsengine.storage import filenames
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, in all)."""
+
+
+class NoSuchBackup(StorageError):
+    """A place has no backup of a name."""
 
 
 @dataclass(slots=True)
@@ -26,6 +30,17 @@ class BackupCheck:
     n_bytes: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def require_place(store: ObjectStore) -> None:
+    """Raise StorageError unless a backup was ever begun there."""
+    try:
+        store.read(record.MARKER)
+    except FileNotFoundError:
+        if not backup_names(store):
+            raise StorageError(
+                f"{store.url} has no backups: there is no {record.MARKER} in it"
+            ) from None
 
 
 def backup_names(store: ObjectStore) -> list[str]:
@@ -47,7 +62,7 @@ def read_record(store: ObjectStore, name: str) -> BackupRecord:
     try:
         data = store.read(key)
     except FileNotFoundError:
-        raise StorageError(f"{store.url} has no backup {name!r}") from None
+        raise NoSuchBackup(f"{store.url} has no backup {name!r}") from None
     found = record.decode(data, f"{store.url}/{key}")
     if found.name != name:
         raise CorruptionError(f"the record is that of {found.name}", path=f"{store.url}/{key}")
@@ -55,11 +70,47 @@ def read_record(store: ObjectStore, name: str) -> BackupRecord:
 
 
 def list_backups(
-    dest: str | os.PathLike[str], options: StoreOptions | None = None
+    dest: str | os.PathLike[str],
+    options: StoreOptions | None = None,
+    *,
+    on_damaged: Callable[[str, StorageError], None] | None = None,
 ) -> list[BackupRecord]:
-    """All backups at a place, oldest first; raises StorageError."""
+    """All backups at a place, oldest first.
+
+    Parameters
+    ----------
+    on_damaged
+        Called with the key of a record that can't be read and the reason; the others are listed
+        all the same. None raises the reason.
+
+    Raises
+    ------
+    StorageError
+        The place can't be reached, or nobody ever made a backup there.
+
+    """
     store = open_store(dest, options)
-    return [read_record(store, name) for name in backup_names(store)]
+    require_place(store)
+    listed = []
+    for name, found in _all_records(store):
+        if isinstance(found, BackupRecord):
+            listed.append(found)
+        elif on_damaged is None:
+            raise found
+        else:
+            on_damaged(record.record_key(name), found)
+    return listed
+
+
+def _all_records(store: ObjectStore) -> Iterator[tuple[str, BackupRecord | StorageError]]:
+    """Names with records, or with what is wrong with them; without those that go meanwhile."""
+    for name in backup_names(store):
+        try:
+            yield name, read_record(store, name)
+        except NoSuchBackup:
+            continue
+        except (CorruptionError, UnsupportedFormat) as error:
+            yield name, error
 
 
 def choose_backup(store: ObjectStore, *, at_ms: int | None, name: str | None) -> BackupRecord:
@@ -73,6 +124,7 @@ def choose_backup(store: ObjectStore, *, at_ms: int | None, name: str | None) ->
     """
     if name is not None:
         return read_record(store, name)
+    require_place(store)
     names = backup_names(store)
     if not names:
         raise StorageError(f"{store.url} has no backups")
@@ -92,18 +144,22 @@ def check_backups(
     Raises
     ------
     StorageError
-        The place can't be reached.
+        The place can't be reached, or nobody ever made a backup there.
 
     """
     store = open_store(dest, options)
+    require_place(store)
+    with leases.hold_if_possible(store, leases.READ):
+        return _check(store, progress)
+
+
+def _check(store: ObjectStore, progress: Progress | None) -> BackupCheck:
     report = BackupCheck()
     needed: dict[str, tuple[int, str]] = {}
     databases: set[str] = set()
-    for name in backup_names(store):
-        try:
-            found = read_record(store, name)
-        except (CorruptionError, UnsupportedFormat) as error:
-            report.problems.append((record.record_key(name), str(error)))
+    for name, found in _all_records(store):
+        if not isinstance(found, BackupRecord):
+            report.problems.append((record.record_key(name), str(found)))
             continue
         report.n_backups += 1
         databases.add(found.database_id)

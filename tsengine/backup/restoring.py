@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from tsengine.backup import places
+from tsengine.backup import leases, places
 from tsengine.backup.contents import in_parallel, sha256_of_file
 from tsengine.backup.places import Progress
 from tsengine.backup.record import BackupFile, BackupRecord
@@ -54,8 +54,20 @@ def restore_backup(
     """
     fs = fs or LocalFileSystem()
     store = open_store(dest, options, fs)
+    places.require_place(store)
+    with leases.hold_if_possible(store, leases.READ):
+        return _restore(fs, store, os.path.abspath(path), at_ms, name, progress)
+
+
+def _restore(
+    fs: FileSystem,
+    store: ObjectStore,
+    directory: str,
+    at_ms: int | None,
+    name: str | None,
+    progress: Progress | None,
+) -> BackupRecord:
     chosen = places.choose_backup(store, at_ms=at_ms, name=name)
-    directory = os.path.abspath(path)
     try:
         _prepare(fs, directory, chosen)
         _fetch_all(fs, store, directory, chosen, progress)

@@ -53,7 +53,8 @@ class S3Objects:
                 client_options={
                     "timeout": timedelta(seconds=options.timeout_s),
                     "connect_timeout": timedelta(seconds=_CONNECT_TIMEOUT_S),
-                    "allow_http": endpoint is not None and endpoint.startswith("http://"),
+                    # The endpoint's scheme decides, also where it comes from the environment.
+                    "allow_http": True,
                 },
                 retry_config={
                     "max_retries": options.retries_max,
@@ -127,6 +128,9 @@ class S3Objects:
         with self._errors("removing objects"):
             for start in range(0, len(keys), _DELETE_AT_ONCE):
                 self._obstore.delete(self._store, list(keys[start : start + _DELETE_AT_ONCE]))
+
+    def remove_unfinished(self, before_ms: int) -> None:
+        """See `ObjectStore.remove_unfinished`: here a rule of the bucket must do that."""
 
     @contextlib.contextmanager
     def _errors(self, doing: str, *, is_read: bool = False) -> Iterator[None]:

@@ -89,6 +89,10 @@ class ObjectStore(Protocol):
         """Remove objects; fine if they are gone."""
         ...
 
+    def remove_unfinished(self, before_ms: int) -> None:
+        """Remove what is no object yet and was last written before a time of the store's clock."""
+        ...
+
 
 def open_store(
     url: str | os.PathLike[str],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,27 @@ from tsengine.kernels.numbers import (
     CURSOR_SIZE,
     HEAD_SIZE_MAX,
     HISTOGRAM_SIZE_MAX,
+    LABEL_SETS,
+    MATRIX,
     POINT_SIZE_MAX,
+    STAMP_SIZE_MAX,
+    VECTOR,
+    WORD_SLACK,
     write_series,
+    write_stamps,
 )
 from tsengine.model.histograms import handles
 from tsengine.model.labels import LabelRows
 from tsengine.model.ragged import offsets_of
 
 PairTexts: TypeAlias = Callable[[npt.NDArray[np.uint32]], tuple[Sequence[str], Sequence[str]]]
+Piece: TypeAlias = bytes | memoryview
+NewBuffer: TypeAlias = Callable[[int], npt.NDArray[np.uint8]]
 
 PIECE_SIZE = 256 * 1024
 """Answers are made in pieces of about so many bytes."""
 _SLICE_PAIRS = 4096
+_MARK_AT = 4096
 _END = b"]}"
 _BEFORE_HISTOGRAM = b'{"metric":{},"histogram":[0,'
 
@@ -92,18 +101,33 @@ class JsonSeries:
     present: npt.NDArray[np.bool_] | None = None
 
 
-def matrix_json(series: JsonSeries) -> Iterator[bytes]:
-    """``{"resultType":"matrix","result":[...]}`` in pieces."""
+def matrix_json(series: JsonSeries, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
+    """``{"resultType":"matrix","result":[...]}`` in pieces.
+
+    With `new_buffer`, which makes a buffer of at least so many bytes, the pieces of a large answer
+    are buffers of their own and not copied out of one.
+    """
     yield b'{"resultType":"matrix","result":['
-    yield from _series(series, True)
+    yield from _series(series, MATRIX, new_buffer)
     yield _END
 
 
-def vector_json(series: JsonSeries) -> Iterator[bytes]:
-    """``{"resultType":"vector","result":[...]}`` in pieces; each series has one sample."""
+def vector_json(series: JsonSeries, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
+    """As `matrix_json` ``{"resultType":"vector",...``; each series has one sample."""
     yield b'{"resultType":"vector","result":['
-    yield from _series(series, False)
+    yield from _series(series, VECTOR, new_buffer)
     yield _END
+
+
+def label_sets_json(rows: LabelRows, pair_texts: PairTexts) -> Iterator[Piece]:
+    """``[{"name":"value",...},...]`` in pieces."""
+    nothing = np.zeros(0, np.int64)
+    yield b"["
+    yield from _series(
+        JsonSeries(rows, pair_texts, np.empty(0), np.zeros(len(rows) + 1, np.int64), nothing, None),
+        LABEL_SETS,
+    )
+    yield b"]"
 
 
 def histogram_texts(histograms: JsonHistograms) -> list[bytes]:
@@ -115,7 +139,7 @@ def histogram_texts(histograms: JsonHistograms) -> list[bytes]:
     series = JsonSeries(
         rows, _no_pair, values, np.arange(n + 1), np.zeros(1, np.int64), nowhere, histograms
     )
-    pieces = b"".join(_series(series, False)).split(_BEFORE_HISTOGRAM)
+    pieces = b"".join(_series(series, VECTOR)).split(_BEFORE_HISTOGRAM)
     return [piece[: piece.rindex(b"]}")] for piece in pieces[1:]]
 
 
@@ -144,7 +168,7 @@ def format_value(value: float) -> str:
     rows = LabelRows(np.zeros(2, np.int64), np.zeros(0, np.uint32))
     nowhere = np.zeros(1, np.int64)
     one = JsonSeries(rows, _no_pair, np.array([value]), np.arange(2), nowhere, nowhere)
-    text = b"".join(_series(one, False))
+    text = b"".join(_series(one, VECTOR))
     return text[text.rindex(b',"') + 2 : text.rindex(b'"')].decode()
 
 
@@ -161,25 +185,22 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _series(series: JsonSeries, is_matrix: bool) -> Iterator[bytes]:
+def _series(series: JsonSeries, form: int, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
     rows = series.rows
     if len(rows) == 0:
         return
-    distinct, row_pairs = np.unique(rows.pairs, return_inverse=True)
-    pair_text, pair_offsets = _pair_arena(distinct, series.pair_texts)
-    stamp_text, stamp_offsets = _arena([format_timestamp(t).encode() for t in series.stamps_ms])
+    pairs = _pairs_of(rows, series.pair_texts)
+    stamp_text, stamp_offsets = _stamp_arena(series.stamps_ms)
     histograms = series.histograms or _NO_HISTOGRAMS
-    out = np.empty(
-        max(
-            PIECE_SIZE,
-            HEAD_SIZE_MAX + _longest_row(np.diff(pair_offsets), row_pairs, rows.offsets),
-            int(np.diff(stamp_offsets).max(initial=0))
-            + POINT_SIZE_MAX
-            + HISTOGRAM_SIZE_MAX
-            + BUCKET_SIZE_MAX * int(np.diff(histograms.offsets).max(initial=0)),
-        ),
-        np.uint8,
-    )
+    head_size, heads_size = _head_sizes(pairs, rows.offsets)
+    point_size = STAMP_SIZE_MAX + POINT_SIZE_MAX
+    size = PIECE_SIZE
+    if series.histograms is None:
+        # Pages of a large buffer cost a small answer more than writing it.
+        size = min(size, heads_size + len(series.values) * point_size)
+    else:
+        buckets_max = int(np.diff(histograms.offsets).max(initial=0))
+        point_size += HISTOGRAM_SIZE_MAX + BUCKET_SIZE_MAX * buckets_max
     arguments = (
         np.ascontiguousarray(series.values),
         np.empty(0, np.bool_) if series.present is None else series.present,
@@ -189,9 +210,10 @@ def _series(series: JsonSeries, is_matrix: bool) -> Iterator[bytes]:
         else np.ascontiguousarray(series.stamp_of_value, np.int64),
         stamp_text,
         stamp_offsets,
-        pair_text,
-        pair_offsets,
-        np.ascontiguousarray(row_pairs, np.int64),
+        pairs.text,
+        pairs.starts,
+        pairs.ends,
+        pairs.of_rows,
         np.ascontiguousarray(rows.offsets, np.int64),
         histograms.counts,
         histograms.sums,
@@ -200,18 +222,62 @@ def _series(series: JsonSeries, is_matrix: bool) -> Iterator[bytes]:
         histograms.lowers,
         histograms.uppers,
         histograms.bucket_counts,
+        form,
+        np.zeros(CURSOR_SIZE, np.int64),
     )
-    cursor = np.zeros(CURSOR_SIZE, np.int64)
-    while cursor[0] < len(rows):
-        size = write_series(*arguments, int(is_matrix), cursor, out)
-        assert size >= 0, "the buffer holds the longest item, and every handle has a histogram"
-        yield out[:size].tobytes()
+    size = max(size, head_size, point_size)
+    if new_buffer is None or size < PIECE_SIZE:
+        return (yield from _copied_pieces(arguments, np.empty(size, np.uint8)))
+    while arguments[-1][0] < len(rows):
+        out = new_buffer(size)
+        yield out[: _write_piece(arguments, out)].data
+
+
+def _copied_pieces(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> Iterator[bytes]:
+    cursor, offsets = arguments[-1], arguments[10]
+    while cursor[0] < len(offsets) - 1:
+        yield out[: _write_piece(arguments, out)].tobytes()
+
+
+def _write_piece(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> int:
+    size: int = write_series(*arguments, out)
+    assert size >= 0, "the buffer holds the longest item, and every handle has a histogram"
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """``"name":"value"`` of pair p is ``text[starts[p]:ends[p]]``; `of_rows` has those of rows.
+
+    Shapes: ``text: u8[...]``, ``starts, ends: i64[P]``, ``of_rows: u32[...]``.
+    """
+
+    text: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    of_rows: npt.NDArray[np.uint32]
+
+
+def _pairs_of(rows: LabelRows, pair_texts: PairTexts) -> _Pairs:
+    ids = np.ascontiguousarray(rows.pairs, np.uint32)
+    if len(ids) >= _MARK_AT and (top := int(ids.max()) + 1) <= 8 * len(ids):
+        # Marking beats sorting, and the ids can stay what they are.
+        seen = np.zeros(top, np.bool_)
+        seen[ids] = True
+        places = np.flatnonzero(seen)
+        text, offsets = _pair_arena(places.astype(np.uint32), pair_texts)
+        starts, ends = np.zeros(top, np.int64), np.zeros(top, np.int64)
+        starts[places], ends[places] = offsets[:-1], offsets[1:]
+        return _Pairs(text, starts, ends, ids)
+    distinct, of_rows = np.unique(ids, return_inverse=True)
+    text, offsets = _pair_arena(distinct, pair_texts)
+    return _Pairs(text, offsets[:-1], offsets[1:], of_rows.astype(np.uint32))
 
 
 def _pair_arena(
     pairs: npt.NDArray[np.uint32], pair_texts: PairTexts
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """``"name":"value"`` of each pair, as `_arena` makes it.
+    """``"name":"value"`` of each pair one after the other, and where each begins.
 
     In slices: making, joining and freeing many objects in one go holds the interpreter for long.
     Of a slice, nearly all is done by few calls: two threads that run much Python code let a third
@@ -229,7 +295,8 @@ def _pair_arena(
         ]
         sizes[start : start + len(texts)] = [len(text) for text in texts]
         parts.append(b"".join(texts))
-    return np.frombuffer(b"".join(parts) or b"\0", np.uint8), offsets_of(sizes)
+    parts.append(bytes(WORD_SLACK))
+    return np.frombuffer(b"".join(parts), np.uint8), offsets_of(sizes)
 
 
 def _escaped(texts: Sequence[str]) -> list[bytes]:
@@ -244,17 +311,23 @@ def _escaped(texts: Sequence[str]) -> list[bytes]:
     return whole[2:-2].split(b'","')
 
 
-def _longest_row(
-    sizes: npt.NDArray[np.int64], row_pairs: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]
-) -> int:
-    """Bytes of the longest label set; ``sizes`` are those of the pairs' texts."""
-    ends = np.zeros(len(row_pairs) + 1, np.int64)
-    np.cumsum(sizes[row_pairs], out=ends[1:])
-    return int((ends[offsets[1:]] - ends[offsets[:-1]]).max()) + int(np.diff(offsets).max())
+def _head_sizes(pairs: _Pairs, offsets: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Bounds of the bytes of one label set with what stands around it, and of all of them."""
+    n_rows = len(offsets) - 1
+    pair_size = int((pairs.ends - pairs.starts).max(initial=0)) + 1
+    bound = HEAD_SIZE_MAX + int(np.diff(offsets).max()) * pair_size
+    if bound <= PIECE_SIZE // 4 and len(pairs.of_rows) >= _MARK_AT:
+        return bound, n_rows * bound
+    sizes = pairs.ends[pairs.of_rows] - pairs.starts[pairs.of_rows] + 1
+    ends = offsets_of(sizes)[offsets]
+    return HEAD_SIZE_MAX + int(np.diff(ends).max()), n_rows * HEAD_SIZE_MAX + int(ends[-1])
 
 
-def _arena(texts: list[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Texts one after the other, and where each begins: u8[...], i64[n + 1]."""
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
-    return np.frombuffer(b"".join(texts) or b"\0", np.uint8), offsets
+def _stamp_arena(
+    stamps_ms: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Texts of timestamps one after the other, and where each begins: u8[...], i64[n + 1]."""
+    text = np.empty(len(stamps_ms) * STAMP_SIZE_MAX + WORD_SLACK, np.uint8)
+    offsets = np.empty(len(stamps_ms) + 1, np.int64)
+    write_stamps(np.ascontiguousarray(stamps_ms, np.int64), text, offsets)
+    return text, offsets

@@ -112,9 +112,10 @@ _ONE = np.uint64(1)
 _SIGN = np.uint64(0x8000000000000000)
 _INF = np.uint64(0x7FF0000000000000)
 _TWO_53 = 9007199254740992.0
-_SAMPLE = 128
+_SAMPLE = 16
 WIDE_BITS = 32
-"""Decimals that take more bits a value are compared with the other forms."""
+HEAD_BITS = 64
+"""Decimals that take more bits, so many a value and these, are compared with the other forms."""
 
 
 @device
@@ -251,9 +252,9 @@ def write_integers(x, n, divisor, shift, out, pos, tag_at, work, plan):
 def guess_residual_exponent(filled, n, changes):
     """Guess (k, is_sure): the exponent whose decimals plus residuals look cheapest.
 
-    k is -1 if ordered bits look cheaper; `is_sure` if they look a third dearer. Counts bits of
-    first differences where the value changes, at no more than 128 such places, which `changes`,
-    u64[1024], gets.
+    k is -1 if ordered bits look cheaper, or less than a sixteenth dearer: then comparing both whole
+    is not worth it; `is_sure` if they look a third dearer. Counts bits of first differences where
+    the value changes, at no more than 16 such places, which `changes`, u64[1024], gets.
     """
     found = 0
     largest = 0.0
@@ -288,6 +289,8 @@ def guess_residual_exponent(filled, n, changes):
         if bits < best:
             best = bits
             best_k = k
+    if 16 * best > 15 * ordered:
+        best_k = -1
     return best_k, 4 * best < 3 * ordered
 
 
@@ -363,7 +366,7 @@ def write_vector(bits, start, n, out, pos, work, plan):
     out[head_at + 1] = np.uint8(k)
     special_bytes = end - head_at - 2
     end = write_integers(x, n, common_divisor(x, n), 0, out, end, head_at, work, plan)
-    if 8 * (end - head_at) <= WIDE_BITS * n:
+    if 8 * (end - head_at) <= WIDE_BITS * n + HEAD_BITS:
         return end
     # Decimals of so many digits may cost more than the bits of their doubles.
     out[end] = np.uint8(flags)

@@ -43,6 +43,7 @@ TOO_MANY_LABELS = 6
 NAME_TOO_LONG = 7
 VALUE_TOO_LONG = 8
 SERIES_TOO_LARGE = 9
+_NAMES_METRIC = 10
 
 N_ROW_KEYS = 256
 MEMO_WINDOW = 32
@@ -52,21 +53,41 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 
 
 @kernel(
-    i64(U8_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, i64, i64, i64, i64, i64,
-        I64_OUT, I64_OUT, I64_OUT)
+    i64(U8_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, i64, i64, i64, i64, i64,
+        I64_OUT, I64_OUT, I64_OUT, I64_OUT, I64_OUT)
 )  # fmt: skip
 def check_labels(
-    data, row_ends, name_starts, name_ends, value_starts, value_ends, n_labels_max, name_size_max,
-    value_size_max, series_size_max, n, order, kept_ends, statuses,
+    data, row_ends, labels, name_starts, name_ends, value_starts, value_ends, n_labels_max,
+    name_size_max, value_size_max, series_size_max, n, label_statuses, smaller, kept, kept_ends,
+    statuses,
 ):  # fmt: skip
     """Sort each row's labels by name, drop empty values, find what makes a row invalid.
 
-    ``order[kept_ends[r - 1]:kept_ends[r]]`` are the positions of row r's labels in bytewise order
-    of the names; none for an invalid row. ``statuses[r]`` is LABELS_OK or the first broken rule.
+    Row r has the labels ``labels[row_ends[r - 1]:row_ends[r]]``, of which
+    ``kept[kept_ends[r - 1]:kept_ends[r]]`` are left, in bytewise order of the names; none of an
+    invalid row. ``statuses[r]`` is LABELS_OK or the first broken rule.
 
-    Shapes: row_ends i64[>= n], label spans and order i64[L], kept_ends, statuses i64[>= n].
-    Returns the number of labels kept.
+    Shapes: row_ends, kept_ends, statuses i64[>= n], labels, kept i64[L], spans of names and values
+    and scratch (label_statuses, smaller) i64[D]. Returns the number of labels kept.
     """
+    for d in range(name_starts.shape[0]):
+        name_size = name_ends[d] - name_starts[d]
+        value_size = value_ends[d] - value_starts[d]
+        status = LABELS_OK
+        if name_size == 0:
+            status = EMPTY_NAME
+        elif name_size > name_size_max:
+            status = NAME_TOO_LONG
+        elif value_size > value_size_max:
+            status = VALUE_TOO_LONG
+        elif not _is_utf8(data, name_starts[d], name_ends[d]):
+            status = BAD_NAME
+        elif not _is_utf8(data, value_starts[d], value_ends[d]):
+            status = BAD_VALUE
+        elif value_size > 0 and _is_metric_name(data, name_starts[d], name_ends[d]):
+            status = _NAMES_METRIC
+        label_statuses[d] = status
+        smaller[d] = -1
     out = 0
     begin = 0
     for r in range(n):
@@ -77,51 +98,53 @@ def check_labels(
             # Labels without a value don't count, but a sender has no reason for so many of them.
             n_full = 0
             for k in range(begin, end):
-                n_full += value_ends[k] > value_starts[k]
+                n_full += value_ends[labels[k]] > value_starts[labels[k]]
             if n_full > n_labels_max:
                 status = TOO_MANY_LABELS
         size = np.int64(0)
+        n_full = 0
         is_sorted = True
         named = False
+        last = np.int64(-1)
         for k in range(begin, end):
             if status != LABELS_OK:
                 break
-            name_size = name_ends[k] - name_starts[k]
-            value_size = value_ends[k] - value_starts[k]
-            size += name_size + value_size
-            if name_size == 0:
-                status = EMPTY_NAME
-            elif name_size > name_size_max:
-                status = NAME_TOO_LONG
-            elif value_size > value_size_max:
-                status = VALUE_TOO_LONG
-            elif size > series_size_max:
-                status = SERIES_TOO_LARGE
-            elif not _is_utf8(data, name_starts[k], name_ends[k]):
-                status = BAD_NAME
-            elif not _is_utf8(data, value_starts[k], value_ends[k]):
-                status = BAD_VALUE
-            elif value_size > 0 and _is_metric_name(data, name_starts[k], name_ends[k]):
+            d = labels[k]
+            size += name_ends[d] - name_starts[d] + value_ends[d] - value_starts[d]
+            n_full += value_ends[d] > value_starts[d]
+            if label_statuses[d] == _NAMES_METRIC:
                 named = True
-            order[out] = k
+            else:
+                status = label_statuses[d]
+            if size > series_size_max and (
+                status == LABELS_OK or status == BAD_NAME or status == BAD_VALUE
+            ):
+                status = SERIES_TOO_LARGE
+            kept[out] = d
             out += 1
-            if k > begin:
-                is_sorted &= _compare(data, name_starts, name_ends, k - 1, k) < 0
+            # Rows repeat their neighbours, so most comparisons were made before.
+            if last >= 0 and smaller[d] != last:
+                if _compare(data, name_starts, name_ends, last, d) < 0:
+                    smaller[d] = last
+                else:
+                    is_sorted = False
+            last = d
         if status == LABELS_OK and not is_sorted:
-            _sort_labels(data, name_starts, name_ends, order, start, out)
+            _sort_labels(data, name_starts, name_ends, kept, start, out)
             for i in range(start + 1, out):
-                if _compare(data, name_starts, name_ends, order[i - 1], order[i]) == 0:
+                if _compare(data, name_starts, name_ends, kept[i - 1], kept[i]) == 0:
                     status = DUPLICATE_NAME
         if status == LABELS_OK and not named:
             status = NO_METRIC_NAME
         if status != LABELS_OK:
             out = start
-        kept = start
-        for i in range(start, out):
-            if value_ends[order[i]] > value_starts[order[i]]:
-                order[kept] = order[i]
-                kept += 1
-        out = kept
+        elif n_full < out - start:
+            full = start
+            for i in range(start, out):
+                if value_ends[kept[i]] > value_starts[kept[i]]:
+                    kept[full] = kept[i]
+                    full += 1
+            out = full
         kept_ends[r] = out
         statuses[r] = status
         begin = end

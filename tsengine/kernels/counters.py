@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.bits import add_compensated, window_bounds
+from tsengine.kernels.bits import add_compensated, unowned, window_bounds
 from tsengine.kernels.jit import (
     BOOL_2D_OUT,
     F64_2D_OUT,
@@ -33,41 +33,64 @@ IDELTA = 1
 CHANGES = 0
 RESETS = 1
 
+_MARGIN = 1.0 + 1e-9
+_TINY = 1e-290
+"""Products that are further apart than this share, and larger than this, are told apart exactly."""
+
 _MANY_RESETS = 48
 _SAFE_SHARE = 1e-6
 """A difference of prefix sums counts only above this share of the whole sum."""
 
 
 @device
-def _extrapolations(t_ms, start, lo, hi, ends_ms, range_ms, covered, to_start, to_end):
-    """Seconds from first to last sample of each window, and what may be added at both ends.
+def _plan_windows(t_ms, start, lo, hi, ends_ms, range_ms, divisor, plan, first, last):
+    """What of each window depends on times alone; returns how many windows have a result.
 
+    ``lo, hi: i64[T]`` are half-open positions on the axis from `start` on. Fills of each window
+    ``first, last: u64[T]``, its first and its last sample, and a row of ``plan: f64[4, T]``: the
+    seconds between these, what may be added before and after them, and the factor that takes an
+    increase to both of the range's ends. All are 0 where a window has no result.
     Source: Prometheus `promql/functions.go`, extrapolatedRate.
     """
+    covered, heads, tails, factors = plan[0], plan[1], plan[2], plan[3]
+    found = 0
     for t in range(ends_ms.shape[0]):
+        covered[t] = 0.0
+        heads[t] = 0.0
+        tails[t] = 0.0
+        factors[t] = 0.0
+        first[t] = 0
+        last[t] = 0
         n_gaps = hi[t] - lo[t] - 1
         if n_gaps < 1:
             continue
-        first = t_ms[start + lo[t]]
-        last = t_ms[start + hi[t] - 1]
-        covered[t] = (last - first) / 1000.0
-        gap = covered[t] / n_gaps
-        head = (first - (ends_ms[t] - range_ms)) / 1000.0
-        tail = (ends_ms[t] - last) / 1000.0
-        to_start[t] = head if head < gap * 1.1 else gap / 2
-        to_end[t] = tail if tail < gap * 1.1 else gap / 2
+        found += 1
+        first[t] = lo[t]
+        last[t] = hi[t] - 1
+        first_ms = t_ms[start + lo[t]]
+        last_ms = t_ms[start + hi[t] - 1]
+        seconds = (last_ms - first_ms) / 1000.0
+        gap = seconds / n_gaps
+        head = (first_ms - (ends_ms[t] - range_ms)) / 1000.0
+        tail = (ends_ms[t] - last_ms) / 1000.0
+        covered[t] = seconds
+        heads[t] = head if head < gap * 1.1 else gap / 2
+        tails[t] = tail if tail < gap * 1.1 else gap / 2
+        factors[t] = (seconds + heads[t] + tails[t]) / seconds / divisor
+    return found
 
 
 @device
-def _find_resets(values, base, n, places, sums, errors):
+def _find_resets(row, places, sums, errors):
     """Positions i with v[i] < v[i - 1], and compensated sums of the values lost there.
 
     Returns their number; fills ``places: i64[R]``, ``sums, errors: f64[R + 1]``. The last sum is
     infinite where differences of sums can't be trusted: an infinite or a negative value was lost.
     """
+    n = row.shape[0]
     n_resets = 0
     for i in range(1, n):
-        n_resets += values[base + i] < values[base + i - 1]
+        n_resets += row[i] < row[i - 1]
     if n_resets == 0:
         return 0
     found = 0
@@ -77,13 +100,13 @@ def _find_resets(values, base, n, places, sums, errors):
     sums[0] = 0.0
     errors[0] = 0.0
     for i in range(1, n):
-        if values[base + i] < values[base + i - 1]:
-            total, error = add_compensated(total, error, values[base + i - 1])
+        if row[i] < row[i - 1]:
+            total, error = add_compensated(total, error, row[i - 1])
             places[found] = i
             found += 1
             sums[found] = total
             errors[found] = error
-            if values[base + i - 1] < 0.0:
+            if row[i - 1] < 0.0:
                 tame = False
     if not tame:
         sums[found] = np.inf
@@ -91,7 +114,7 @@ def _find_resets(values, base, n, places, sums, errors):
 
 
 @device
-def _add_resets(increase, values, base, places, sums, errors, first, last, n_resets):
+def _add_resets(increase, row, places, sums, errors, first, last, n_resets):
     """Increase of a window plus the values lost at its resets ``places[first:last]``."""
     if last - first > _MANY_RESETS:
         lost = (sums[last] - sums[first]) + (errors[last] - errors[first])
@@ -99,8 +122,64 @@ def _add_resets(increase, values, base, places, sums, errors, first, last, n_res
         if total < np.inf and lost >= total * _SAFE_SHARE:
             return increase + lost
     for k in range(first, last):
-        increase += values[base + places[k] - 1]
+        increase += row[places[k] - 1]
     return increase
+
+
+@device
+def _extrapolate_row(row, plan, first, last, is_counter, out):
+    """Increases between first and last samples times the factors of the windows.
+
+    Returns how many of them may be those of counters that the line would take below zero: for
+    these, and where there was a reset, `_extrapolate_carefully` has the last word.
+    """
+    covered, heads, factors = plan[0], plan[1], plan[3]
+    n_doubtful = 0
+    for t in range(out.shape[0]):
+        begin = row[first[t]]
+        increase = row[last[t]] - begin
+        out[t] = increase * factors[t] if factors[t] > 0.0 else 0.0
+        # Whether `covered * (begin / increase) < head`, without the division where it is clear.
+        limit = heads[t] * increase * _MARGIN
+        is_clear = (limit > _TINY) & (covered[t] * begin > limit)
+        n_doubtful += (increase > 0.0) & (begin >= 0.0) & (not is_clear)
+    return n_doubtful if is_counter else 0
+
+
+@device
+def _extrapolate_carefully(
+    row, plan, first, last, divisor, places, sums, errors, n_resets, out,
+):  # fmt: skip
+    """As `_extrapolate_row` for a counter that was reset at ``places[:n_resets]``, or starts at 0.
+
+    ``divisor: f64`` is that of the factors; ``sums, errors`` are those of `_find_resets`.
+    """
+    covered, heads, tails, factors = plan[0], plan[1], plan[2], plan[3]
+    reset_from = 0
+    reset_to = 0
+    for t in range(out.shape[0]):
+        if factors[t] == 0.0:
+            continue
+        a = np.int64(first[t])
+        b = np.int64(last[t])
+        begin = row[a]
+        increase = row[b] - begin
+        if n_resets > 0:
+            while reset_from < n_resets and places[reset_from] <= a:
+                reset_from += 1
+            while reset_to < n_resets and places[reset_to] <= b:
+                reset_to += 1
+            if reset_to > reset_from:
+                increase = _add_resets(
+                    increase, row, places, sums, errors, reset_from, reset_to, n_resets
+                )
+        factor = factors[t]
+        if increase > 0.0 and begin >= 0.0:
+            # A counter can't have been below zero: the line ends where it meets zero.
+            to_zero = covered[t] * (begin / increase)
+            if to_zero < heads[t]:
+                factor = (covered[t] + to_zero + tails[t]) / covered[t] / divisor
+        out[t] = increase * factor
 
 
 @kernel(
@@ -123,61 +202,41 @@ def extrapolate(
         longest = max(longest, axis_offsets[a + 1] - axis_offsets[a])
     lo = np.empty(n_steps, np.int64)
     hi = np.empty(n_steps, np.int64)
-    covered = np.empty(n_steps)
-    to_start = np.empty(n_steps)
-    to_end = np.empty(n_steps)
+    plan = np.empty((4, n_steps))
+    first = np.empty(n_steps, np.uint64)
+    last = np.empty(n_steps, np.uint64)
     places = np.empty(longest, np.int64)
     sums = np.empty(longest + 1)
     errors = np.empty(longest + 1)
-    range_s = range_ms / 1000.0
+    divisor = range_ms / 1000.0 if op == RATE else 1.0
+    values = unowned(values)
     axis = -1
+    found = 0
     for k in range(order.shape[0]):
         s = order[k]
         if row_axis[s] != axis:
             axis = row_axis[s]
             start = axis_offsets[axis]
             window_bounds(t_ms, start, axis_offsets[axis + 1], ends_ms, range_ms, lo, hi)
-            _extrapolations(t_ms, start, lo, hi, ends_ms, range_ms, covered, to_start, to_end)
-        base = row_offsets[s]
-        n = row_offsets[s + 1] - base
+            found = _plan_windows(
+                t_ms, start, lo, hi, ends_ms, range_ms, divisor, plan, first, last
+            )
+        n_present[s] = found
+        for t in range(n_steps):
+            valid[s, t] = plan[3, t] > 0.0
+        if found == 0:
+            for t in range(n_steps):
+                out[s, t] = 0.0
+            continue
+        row = values[row_offsets[s] : row_offsets[s + 1]]
+        n_doubtful = _extrapolate_row(row, plan, first, last, op != DELTA, out[s])
         n_resets = 0
         if op != DELTA:
-            n_resets = _find_resets(values, base, n, places, sums, errors)
-        reset_from = 0
-        reset_to = 0
-        found = 0
-        for t in range(n_steps):
-            a = lo[t]
-            b = hi[t] - 1
-            if b <= a:
-                out[s, t] = 0.0
-                valid[s, t] = False
-                continue
-            first = values[base + a]
-            increase = values[base + b] - first
-            if n_resets > 0:
-                while reset_from < n_resets and places[reset_from] <= a:
-                    reset_from += 1
-                while reset_to < n_resets and places[reset_to] <= b:
-                    reset_to += 1
-                if reset_to > reset_from:
-                    increase = _add_resets(
-                        increase, values, base, places, sums, errors,
-                        reset_from, reset_to, n_resets,
-                    )  # fmt: skip
-            head = to_start[t]
-            if op != DELTA and increase > 0.0 and first >= 0.0:
-                # A counter can't have been below zero: the line ends where it meets zero.
-                to_zero = covered[t] * (first / increase)
-                if to_zero < head:
-                    head = to_zero
-            factor = (covered[t] + head + to_end[t]) / covered[t]
-            if op == RATE:
-                factor /= range_s
-            out[s, t] = increase * factor
-            valid[s, t] = True
-            found += 1
-        n_present[s] = found
+            n_resets = _find_resets(row, places, sums, errors)
+        if n_doubtful > 0 or n_resets > 0:
+            _extrapolate_carefully(
+                row, plan, first, last, divisor, places, sums, errors, n_resets, out[s]
+            )
     return OK
 
 

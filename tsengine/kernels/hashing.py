@@ -36,7 +36,7 @@ def hash_spans(data, starts, ends, n, key, out):
     Shapes: data u8[.], starts i64[>= n], ends i64[>= n], key u64[KEY_WORDS], out u64[>= 2n].
     """
     for i in range(n):
-        first, second = _hash_span(data, starts[i], ends[i], key)
+        first, second = hash_span(data, starts[i], ends[i], key)
         out[2 * i] = first
         out[2 * i + 1] = second
     return OK
@@ -86,7 +86,7 @@ def hash_rows(row_ends, symbols, tags, n, symbol_hashes, key, out):
 
 
 @device
-def _hash_span(data, start, end, key):
+def hash_span(data, start, end, key):
     """Both halves for one span; reads stay inside [start, end) or are masked inside data."""
     zero = np.uint64(0)
     first = zero
@@ -118,6 +118,32 @@ def _hash_span(data, start, end, key):
             break
     length = np.uint64(end - start)
     return _step(first, key[POINT_1], length), _step(second, key[POINT_2], length)
+
+
+@device
+def hash_half(data, start, end, key):
+    """The first half of `hash_span` alone: for one candidate, not for one among millions."""
+    zero = np.uint64(0)
+    first = zero
+    pos = start
+    while True:
+        stop = min(pos + 8 * BLOCK_WORDS, end)
+        lo = zero
+        hi = zero
+        k = 0
+        while pos + 16 <= stop:
+            x = load_u64(data, pos) + key[k]
+            lo, hi = _add_product(lo, hi, x, load_u64(data, pos + 8) + key[k + 1])
+            pos += 16
+            k += 2
+        if pos < stop:
+            x = _load_part(data, pos, stop - pos) + key[k]
+            lo, hi = _add_product(lo, hi, x, _load_part(data, pos + 8, stop - pos - 8) + key[k + 1])
+            pos = stop
+        first = _absorb(first, lo, hi, key[POINT_1])
+        if pos >= end:
+            break
+    return _step(first, key[POINT_1], np.uint64(end - start))
 
 
 @device

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.kernels.bits import f64_bits, mul_high
+from tsengine.kernels.bits import f64_bits, load_u64, mul_high, store_u64
 from tsengine.kernels.jit import (
     BOOL_IN,
     ERR_CAPACITY,
@@ -20,6 +20,7 @@ from tsengine.kernels.jit import (
     I64_OUT,
     U8_IN,
     U8_OUT,
+    U32_IN,
     device,
     i64,
     kernel,
@@ -34,6 +35,12 @@ POINT_SIZE_MAX = VALUE_SIZE_MAX + 32
 HISTOGRAM_SIZE_MAX = 2 * VALUE_SIZE_MAX + 64
 """A histogram without its timestamp and buckets."""
 BUCKET_SIZE_MAX = 3 * VALUE_SIZE_MAX + 16
+WORD_SLACK = 7
+"""Bytes that there must be behind the last one of `write_series`'s texts."""
+STAMP_SIZE_MAX = 24
+"""No timestamp's text is longer: sign, 16 digits of seconds, point, 3 digits."""
+VECTOR, MATRIX, LABEL_SETS = 0, 1, 2
+"""What `write_series` writes of a row: one sample, lists of samples, nothing but its labels."""
 CURSOR_SIZE = 4
 """Series, stage, value and whether its list is open: where `write_series` goes on."""
 
@@ -41,11 +48,14 @@ _POWER_MIN, _POWER_MAX = -292, 324
 _FRACTION = np.uint64((1 << 52) - 1)
 _HIDDEN = np.uint64(1 << 52)
 _ZERO, _ONE, _TWO, _FOUR, _TEN = (np.uint64(n) for n in (0, 1, 2, 4, 10))
+_THOUSAND = np.uint64(1000)
 _DIGITS_MAX = 20
+_SECONDS_DIGITS_MAX = 16
 
 _QUOTE, _COMMA, _OPEN, _CLOSE, _BRACE_CLOSE = 34, 44, 91, 93, 125
 _0, _DOT, _MINUS, _PLUS, _E, _S = 48, 46, 45, 43, 101, 115
 _METRIC = np.frombuffer(b'{"metric":{', np.uint8)
+_METRIC_SIZE = len(_METRIC)
 _VALUE = np.frombuffer(b',"value', np.uint8)
 _HISTOGRAM = np.frombuffer(b',"histogram', np.uint8)
 _COUNT = np.frombuffer(b'{"count":"', np.uint8)
@@ -79,6 +89,14 @@ _POWERS_HIGH, _POWERS_LOW = _powers_of_ten()
 def _copy(source, start, end, out, at):
     for k in range(start, end):
         out[at + k - start] = source[k]
+    return at + end - start
+
+
+@device
+def _copy_words(source, start, end, out, at):
+    """As `_copy`, in words: reads and writes up to WORD_SLACK bytes behind the end."""
+    for k in range(start, end, 8):
+        store_u64(out, at + k - start, load_u64(source, k))
     return at + end - start
 
 
@@ -258,15 +276,15 @@ def _write_key(stage, is_matrix, out, at):
 
 
 @kernel(
-    i64(F64_IN, BOOL_IN, I64_IN, I64_IN, U8_IN, I64_IN, U8_IN, I64_IN, I64_IN, I64_IN,
+    i64(F64_IN, BOOL_IN, I64_IN, I64_IN, U8_IN, I64_IN, U8_IN, I64_IN, I64_IN, U32_IN, I64_IN,
         F64_IN, F64_IN, I64_IN, U8_IN, F64_IN, F64_IN, F64_IN, i64, I64_OUT, U8_OUT)
 )  # fmt: skip
 def write_series(
     values, present, value_offsets, stamps, stamp_text, stamp_offsets,
-    pair_text, pair_offsets, row_pairs, row_offsets,
-    counts, sums, bucket_offsets, rules, lowers, uppers, bucket_counts, is_matrix, cursor, out,
+    pair_text, pair_starts, pair_ends, row_pairs, row_offsets,
+    counts, sums, bucket_offsets, rules, lowers, uppers, bucket_counts, form, cursor, out,
 ):  # fmt: skip
-    """Write as much of a matrix or vector result as fits; returns the bytes written.
+    """Write as much of a matrix or vector result, or of label sets, as fits; returns the bytes.
 
     Goes on where ``cursor: i64[CURSOR_SIZE]`` says (zeros: the beginning) and leaves there where
     the next call has to; all is written when ``cursor[0]`` is S. ERR_CAPACITY if `out` is too small
@@ -275,8 +293,8 @@ def write_series(
     Shapes: row s owns the values ``value_offsets[s]:value_offsets[s + 1]`` of ``values: f64[N]``
     (vector: exactly one), those of them where ``present: bool[N]`` is set; an empty one means all.
     ``stamps: i64[N]`` index into the texts of timestamps; if they are empty, it is a value's
-    position in its row. ``row_pairs`` index into the texts ``"name":"value"``, row s owns
-    ``row_offsets[s]:row_offsets[s + 1]``.
+    position in its row. Pair p is ``pair_text[pair_starts[p]:pair_ends[p]]``, row s owns the pairs
+    ``row_offsets[s]:row_offsets[s + 1]``. Both texts have WORD_SLACK bytes more.
     Histograms: ``counts, sums: f64[H]``; histogram h owns the buckets
     ``bucket_offsets[h]:bucket_offsets[h + 1]`` of ``rules: u8[B]`` (boundary rules 0 to 3),
     ``lowers, uppers, bucket_counts: f64[B]``. Handles among the values count only if H > 0.
@@ -284,6 +302,7 @@ def write_series(
     digits = np.empty(_DIGITS_MAX, np.uint8)
     n_rows = value_offsets.shape[0] - 1
     n_histograms = counts.shape[0]
+    is_matrix = form == MATRIX
     size = out.shape[0]
     s, stage, i, is_open = cursor[0], cursor[1], cursor[2], cursor[3]
     at = 0
@@ -292,22 +311,26 @@ def write_series(
         if stage == _HEAD:
             room = HEAD_SIZE_MAX + row_offsets[s + 1] - row_offsets[s]
             for p in range(row_offsets[s], row_offsets[s + 1]):
-                room += pair_offsets[row_pairs[p] + 1] - pair_offsets[row_pairs[p]]
+                room += pair_ends[row_pairs[p]] - pair_starts[row_pairs[p]]
             if at + room > size:
                 is_full = True
                 continue
             if s > 0:
                 out[at] = _COMMA
                 at += 1
-            at = _copy(_METRIC, 0, _METRIC.shape[0], out, at)
+            first = _METRIC_SIZE - 1 if form == LABEL_SETS else 0
+            at = _copy(_METRIC, first, _METRIC_SIZE, out, at)
             for p in range(row_offsets[s], row_offsets[s + 1]):
                 if p > row_offsets[s]:
                     out[at] = _COMMA
                     at += 1
                 pair = row_pairs[p]
-                at = _copy(pair_text, pair_offsets[pair], pair_offsets[pair + 1], out, at)
+                at = _copy_words(pair_text, pair_starts[pair], pair_ends[pair], out, at)
             out[at] = _BRACE_CLOSE
             at += 1
+            if form == LABEL_SETS:
+                s += 1
+                continue
             stage, i, is_open = _FLOATS, value_offsets[s], 0
         end = value_offsets[s + 1]
         while i < end:
@@ -338,7 +361,8 @@ def write_series(
                 at = _write_key(stage, is_matrix, out, at)
                 is_open = 1
             out[at] = _OPEN
-            at = _copy(stamp_text, stamp_offsets[stamp], stamp_offsets[stamp + 1], out, at + 1)
+            first = stamp_offsets[stamp]
+            at = _copy_words(stamp_text, first, stamp_offsets[stamp + 1], out, at + 1)
             out[at] = _COMMA
             at += 1
             if is_histogram:
@@ -365,4 +389,39 @@ def write_series(
     cursor[0], cursor[1], cursor[2], cursor[3] = s, stage, i, is_open
     if at == 0 and s < n_rows:
         return ERR_CAPACITY
+    return at
+
+
+@kernel(i64(I64_IN, U8_OUT, I64_OUT))
+def write_stamps(stamps_ms, out, offsets):
+    """Write timestamps in seconds, one after the other; returns the bytes written.
+
+    ``stamps_ms: i64[K]``; `out` holds STAMP_SIZE_MAX bytes for each. ``offsets: i64[K + 1]`` tells
+    where each begins.
+    """
+    at = 0
+    for k in range(stamps_ms.shape[0]):
+        offsets[k] = at
+        rest = np.uint64(stamps_ms[k])
+        if stamps_ms[k] < 0:
+            out[at] = _MINUS
+            at += 1
+            rest = _ZERO - rest
+        seconds = rest // _THOUSAND
+        millis = np.int64(rest - seconds * _THOUSAND)
+        end = at + 1
+        bound = _TEN
+        while end - at < _SECONDS_DIGITS_MAX and bound <= seconds:
+            bound *= _TEN
+            end += 1
+        for place in range(end - 1, at - 1, -1):
+            tenth = seconds // _TEN
+            out[place] = _0 + np.int64(seconds - tenth * _TEN)
+            seconds = tenth
+        at = end
+        if millis:
+            out[at], out[at + 1] = _DOT, _0 + millis // 100
+            out[at + 2], out[at + 3] = _0 + millis // 10 % 10, _0 + millis % 10
+            at += 4
+    offsets[stamps_ms.shape[0]] = at
     return at

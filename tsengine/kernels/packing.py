@@ -78,6 +78,9 @@ EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 3
 """Pieces are planned if they would win by saving one 2**PIECES_HOPE-th of their packed bits."""
 GUESS_SAMPLE = 48
+GUESS_CENTRE = 9
+SPREAD_ROWS_MIN = 32
+SPREAD_BITS_MIN = 24
 TRY_ALL_ROWS = 16
 """Up to here a guess is worth little, and planning all orders costs little."""
 
@@ -492,6 +495,37 @@ def cheapest_width(x, count, stride, n, widths):
 
 
 @device
+def put_sorted(x, n, value):
+    """Insert a value, read as int64, into ascending ``x[0:n]``."""
+    k = n
+    while k > 0 and np.int64(x[k - 1]) > np.int64(value):
+        x[k] = x[k - 1]
+        k -= 1
+    x[k] = value
+
+
+@device
+def is_spread_out(part, full, scratch):
+    """Whether u64s that take `full` bits have no window worth exceptions, as far as one can see.
+
+    Not half of them lie within an eighth of the width around the median of nine: then nothing that
+    is two bits narrower holds enough of them. Few values are better tried.
+    """
+    count = part.shape[0]
+    if count < SPREAD_ROWS_MIN or full < SPREAD_BITS_MIN:
+        return False
+    for j in range(GUESS_CENTRE):
+        put_sorted(scratch, j, part[j * (count - 1) // (GUESS_CENTRE - 1)])
+    half = _ONE << np.uint64(full - 3)
+    low = scratch[GUESS_CENTRE // 2] - half
+    width = half + half
+    inside = 0
+    for i in range(count):
+        inside += 1 if part[i] - low < width else 0
+    return 2 * inside < count
+
+
+@device
 def plan_body(d, start, stop, near, work, plan, at):
     """Choose base and width of ``d[start:stop]``, read as int64, with the fewest bits; return them.
 
@@ -510,7 +544,7 @@ def plan_body(d, start, stop, near, work, plan, at):
     best_width = full
     best_first = 0
     best_inside = count
-    if full > 0 and count > 2:
+    if full > 0 and count > 2 and not is_spread_out(part, full, work[SORTED]):
         x = work[SORTED]
         for i in range(count):
             x[i] = part[i] - low
@@ -643,25 +677,37 @@ def read_exceptions(data, pos, end, width, x, start, count):
     shift = np.uint64(width)
     low_part = low_mask(low)
     high_mask = low_mask(bits)
+    part = x[start : start + count]
+    # Whole words may be loaded from any bit, but for the last exceptions of the last stream.
+    is_near_end = limit + 8 > data.shape[0] or bits > 57
     at = unary_at
-    word = peek(data, at) & _LOW56
-    for k in range(n_exceptions):
-        while word == _ZERO:
-            at += 56
-            if at >= high_at:
-                return np.int64(ERR_CORRUPT)
-            word = peek(data, at) & _LOW56
-        one = at + trailing_zeros(word)
-        word &= word - _ONE
-        below = np.int64(peek(data, low_at + k * low) & low_part)
-        idx = ((one - unary_at - k) << low) + below
-        if one >= high_at or idx >= count:
+    stop = high_at
+    k = 0
+    while k < n_exceptions:
+        if at >= stop:
             return np.int64(ERR_CORRUPT)
-        if bits <= 57:
-            high = (peek(data, high_at + k * bits) & high_mask) + _ONE
-        else:
-            high = get_bits(data, high_at + k * bits, bits, limit) + _ONE
-        x[start + idx] += (unzigzag(high) if signed else high) << shift
+        word = peek(data, at) & _LOW56
+        while word != _ZERO and k < n_exceptions:
+            one = at + trailing_zeros(word)
+            word &= word - _ONE
+            if is_near_end:
+                below = peek(data, low_at) & low_part
+                if bits <= 57:
+                    high = (peek(data, high_at) & high_mask) + _ONE
+                else:
+                    high = get_bits(data, high_at, bits, limit) + _ONE
+            else:
+                below = (load_u64(data, low_at >> 3) >> np.uint64(low_at & 7)) & low_part
+                high = load_u64(data, high_at >> 3) >> np.uint64(high_at & 7)
+                high = (high & high_mask) + _ONE
+            idx = ((one - unary_at - k) << low) + np.int64(below)
+            if one >= stop or idx >= count:
+                return np.int64(ERR_CORRUPT)
+            part[idx] += (unzigzag(high) if signed else high) << shift
+            low_at += low
+            high_at += bits
+            k += 1
+        at += 56
     return limit
 
 
@@ -700,33 +746,49 @@ def integrate(x, n, order, head, step):
 
 
 @device
+def difference_at(x, i, order):
+    """Difference of `order` 0, 1 or 2 at position i >= order."""
+    if order == 0:
+        return x[i]
+    if order == 1:
+        return x[i] - x[i - 1]
+    return x[i] - x[i - 1] - (x[i - 1] - x[i - 2])
+
+
+@device
 def guess_bits(x, n, order, sample):
-    """Bits that the differences of `order` may need, guessed from up to 48 positions."""
-    stride = max(1, (n - order) // GUESS_SAMPLE)
+    """Bits that the differences of `order` may need, guessed from up to 48 positions.
+
+    Counted are the bits of distances from a centre, the median of nine; sample: u64[>= 128].
+    """
+    left = n - order
+    for j in range(GUESS_CENTRE):
+        i = order + j * (left - 1) // (GUESS_CENTRE - 1)
+        put_sorted(sample, j, difference_at(x, i, order))
+    centre = sample[GUESS_CENTRE // 2]
+    for bits in range(65):
+        sample[bits] = _ZERO
+    stride = max(1, left // GUESS_SAMPLE)
     count = 0
+    full = 0
     i = order
-    smallest = np.int64(0x7FFFFFFFFFFFFFFF)
     while i < n and count < GUESS_SAMPLE:
-        if order == 0:
-            value = x[i]
-        elif order == 1:
-            value = x[i] - x[i - 1]
-        else:
-            value = x[i] - x[i - 1] - (x[i - 1] - x[i - 2])
-        sample[count] = value
-        smallest = min(smallest, np.int64(value))
+        bits = bit_length(zigzag(difference_at(x, i, order) - centre))
+        sample[bits] += _ONE
+        full = max(full, bits)
         count += 1
         i += stride
-    # Insertion sort; moving the smallest to zero makes signed order the order of u64.
-    for j in range(count):
-        value = sample[j] - np.uint64(smallest)
-        k = j
-        while k > 0 and sample[k - 1] > value:
-            sample[k] = sample[k - 1]
-            k -= 1
-        sample[k] = value
-    _width, bits = cheapest_width(sample, count, 1, n, 65)
-    return bits
+    # An exception takes its high part, a unary bit and about the low bits of its position.
+    header = EXCEPTIONS_HEADER_BITS * count // n
+    place = bit_length(np.uint64(count)) + 1
+    best = count * full
+    outside = count
+    for width in range(full):
+        outside -= np.int64(sample[width])
+        if outside < count:
+            patch = full - width + place - bit_length(np.uint64(outside))
+            best = min(best, count * width + header + outside * patch)
+    return best * n // count
 
 
 @device
@@ -740,13 +802,15 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     top = min(max_order, n - 1)
     sample = work[SORTED]
     none = np.int64(0x7FFFFFFFFFFFFFFF)
+    is_long = n > TRY_ALL_ROWS
     guesses = (
-        guess_bits(x, n, 0, sample),
-        guess_bits(x, n, 1, sample) if top >= 1 else none,
-        guess_bits(x, n, 2, sample) if top >= 2 else none,
+        guess_bits(x, n, 0, sample) if is_long else none,
+        guess_bits(x, n, 1, sample) if is_long and top >= 1 else none,
+        guess_bits(x, n, 2, sample) if is_long and top >= 2 else none,
     )
-    guess = min(guesses[0], guesses[1], guesses[2])
-    limit = guess + n // 4 if n > TRY_ALL_ROWS else none
+    limit = min(guesses[0], guesses[1], guesses[2])
+    if is_long:
+        limit += n // 4
     best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
     best_order = 0
     d = work[DIFFERENCES]

@@ -68,6 +68,28 @@ def sort_postings(row_offsets, row_pairs, first, last, keys, refs, keys_2, refs_
     return where
 
 
+@kernel(i64(I64_IN, U32_IN, i64, i64, I64_OUT, U32_OUT))
+def bucket_postings(row_offsets, row_pairs, first, last, ends, refs):
+    """As `sort_postings`, with a counter for each pair: two walks, whatever the pairs are.
+
+    ``refs[ends[p - 1]:ends[p]]`` become the refs of pair p, ascending. Shapes: row_offsets
+    i64[> last], row_pairs u32[.] below K, ends i64[K], zero, refs u32[E].
+    """
+    for k in range(row_offsets[first], row_offsets[last]):
+        ends[row_pairs[k]] += 1
+    total = np.int64(0)
+    for p in range(ends.shape[0]):
+        count = ends[p]
+        ends[p] = total
+        total += count
+    for ref in range(first, last):
+        for k in range(row_offsets[ref], row_offsets[ref + 1]):
+            pair = row_pairs[k]
+            refs[ends[pair]] = np.uint32(ref)
+            ends[pair] += 1
+    return OK
+
+
 @kernel(i64(U32_IN, I64_IN, U32_IN, I64_OUT, U32_OUT))
 def gather_rows(refs, row_offsets, row_pairs, out_offsets, out):
     """Rows of the given refs as a CSR of their own. The caller sizes out by the rows' lengths.

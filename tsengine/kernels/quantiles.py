@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsengine.kernels.bits import unowned
 from tsengine.kernels.jit import (
     BOOL_2D_IN,
     BOOL_2D_OUT,
@@ -31,6 +32,8 @@ BLOCK = 8
 SMALL_DELTA = 1e-12
 """Relative difference of neighbouring buckets that counts as rounding, not as a decrease."""
 
+_CLEAR_DELTA = 2 * SMALL_DELTA
+"""Neighbours that are this far apart, and not the lower one second, need no closer look."""
 _MIN_NORMAL = 2.2250738585072014e-308
 _MAX_FLOAT = 1.7976931348623157e308
 
@@ -180,7 +183,9 @@ def _force_monotonic(ends, counts, n, g, t, fixes, fix_steps):
         count = counts[i]
         if count == previous:
             continue
-        if _almost_equal(previous, count):
+        if previous > 0.0 and count - previous > _CLEAR_DELTA * (count + previous):
+            previous = count
+        elif _almost_equal(previous, count):
             counts[i] = previous
         elif count < previous:
             counts[i] = previous
@@ -240,6 +245,14 @@ def bucket_quantiles(
     highest (-Inf), largest difference (0); ``fix_steps: i64[3 G]`` times it happened (0), first and
     last step.
     """
+    values = unowned(values)
+    valid = unowned(valid)
+    order = unowned(order)
+    bounds = unowned(bounds)
+    ends = unowned(ends)
+    counts = unowned(counts)
+    fixes = unowned(fixes)
+    fix_steps = unowned(fix_steps)
     for g in range(offsets.shape[0] - 1):
         for t in range(values.shape[1]):
             n = _gather_buckets(
@@ -298,6 +311,12 @@ def bucket_fractions(
 
     Shapes and scratch as in `bucket_quantiles`.
     """
+    values = unowned(values)
+    valid = unowned(valid)
+    order = unowned(order)
+    bounds = unowned(bounds)
+    ends = unowned(ends)
+    counts = unowned(counts)
     for g in range(offsets.shape[0] - 1):
         for t in range(values.shape[1]):
             n = _gather_buckets(

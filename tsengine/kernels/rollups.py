@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.bits import add_compensated, window_bounds
+from tsengine.kernels.bits import add_compensated, unowned, window_bounds
 from tsengine.kernels.jit import (
     BOOL_2D_OUT,
     F64_2D_OUT,
@@ -247,6 +247,81 @@ def sum_windows(
     return OK
 
 
+@device
+def _cut_windows(lo, hi, cuts, first, behind):
+    """Cut an axis at all ends of windows, so that each window is a run of pieces.
+
+    ``lo, hi: i64[T]`` ascend. Piece k is ``cuts[k]:cuts[k + 1]``; fills ``cuts: i64[2 T]`` and
+    ``first, behind: i64[T]``: window t is made of the pieces ``first[t]:behind[t]``.
+    """
+    n_steps = lo.shape[0]
+    n_cuts = 0
+    i = 0
+    j = 0
+    while j < n_steps:
+        at = hi[j]
+        if i < n_steps and lo[i] < at:
+            at = lo[i]
+        cuts[n_cuts] = at
+        while i < n_steps and lo[i] == at:
+            first[i] = n_cuts
+            i += 1
+        while j < n_steps and hi[j] == at:
+            behind[j] = n_cuts
+            j += 1
+        n_cuts += 1
+
+
+@device
+def _largest(part, sign):
+    """Largest of ``sign * part``, NaN if there is nothing but NaN; the sign of 0 is any."""
+    n = part.shape[0]
+    a = -np.inf
+    b = -np.inf
+    c = -np.inf
+    d = -np.inf
+    # Four at a time, since each choice waits for the one before it.
+    for i in range(0, n - 3, 4):
+        x = part[i] * sign
+        y = part[i + 1] * sign
+        z = part[i + 2] * sign
+        w = part[i + 3] * sign
+        a = x if x > a else a
+        b = y if y > b else b
+        c = z if z > c else c
+        d = w if w > d else d
+    for i in range(n - n % 4, n):
+        x = part[i] * sign
+        a = x if x > a else a
+    a = b if b > a else a
+    c = d if d > c else c
+    a = c if c > a else a
+    if a == -np.inf:
+        for i in range(n):
+            if part[i] * sign == a:
+                return a
+        return np.nan
+    return a
+
+
+@device
+def _first_equal(part, x):
+    """The first of the values that are equal to x: 0 may be -0."""
+    for i in range(part.shape[0]):
+        if part[i] == x:
+            return part[i]
+    return x
+
+
+@device
+def _last_place(part, x):
+    """Place of the last of the values that are equal to x."""
+    for i in range(part.shape[0] - 1, -1, -1):
+        if part[i] == x:
+            return i
+    return 0
+
+
 @kernel(
     i64(
         i64, I64_IN, I64_IN, I64_IN, I64_IN, F64_IN, I64_IN, I64_IN, i64,
@@ -260,18 +335,20 @@ def extreme_windows(
     """MIN, MAX, TS_OF_MIN, TS_OF_MAX of (end - range, end]; shapes as in `windows.select_latest`.
 
     NaN only if all values are NaN; of equal extremes the first one's value (0 or -0) and the last
-    one's time count. A monotonic queue of positions makes every sample enter and leave once,
-    however windows overlap.
+    one's time count. Each sample is looked at once, with those between the same two ends of
+    windows; a monotonic queue of these pieces has the largest of every window in front.
     """
     n_steps = ends_ms.shape[0]
-    longest = 0
-    for a in range(axis_offsets.shape[0] - 1):
-        longest = max(longest, axis_offsets[a + 1] - axis_offsets[a])
     lo = np.empty(n_steps, np.int64)
     hi = np.empty(n_steps, np.int64)
-    queue = np.empty(longest, np.int64)
-    want_max = op == MAX or op == TS_OF_MAX
+    cuts = np.empty(2 * n_steps, np.int64)
+    first = np.empty(n_steps, np.int64)
+    behind = np.empty(n_steps, np.int64)
+    queue = np.empty(2 * n_steps, np.int64)
+    largest = np.empty(2 * n_steps)
+    sign = 1.0 if op == MAX or op == TS_OF_MAX else -1.0
     want_time = op == TS_OF_MIN or op == TS_OF_MAX
+    values = unowned(values)
     axis = -1
     start = 0
     for k in range(order.shape[0]):
@@ -280,37 +357,45 @@ def extreme_windows(
             axis = row_axis[s]
             start = axis_offsets[axis]
             window_bounds(t_ms, start, axis_offsets[axis + 1], ends_ms, range_ms, lo, hi)
-        base = row_offsets[s]
+            _cut_windows(lo, hi, cuts, first, behind)
+        row = values[row_offsets[s] : row_offsets[s + 1]]
         head = 0
         tail = 0
         pushed = 0
         found = 0
         for t in range(n_steps):
-            a = lo[t]
-            b = hi[t]
-            pushed = max(pushed, a)
-            while head < tail and queue[head] < a:
+            pushed = max(pushed, first[t])
+            while head < tail and queue[head] < first[t]:
                 head += 1
-            for i in range(pushed, b):
-                x = values[base + i]
+            for piece in range(pushed, behind[t]):
+                x = row[cuts[piece]] * sign
+                if cuts[piece + 1] - cuts[piece] > 1:
+                    x = _largest(row[cuts[piece] : cuts[piece + 1]], sign)
                 if np.isnan(x):
                     continue
-                while head < tail:
-                    y = values[base + queue[tail - 1]]
-                    if not (want_time and y == x) and not (y < x if want_max else y > x):
-                        break
+                largest[piece] = x
+                while head < tail and (
+                    largest[queue[tail - 1]] < x or (want_time and largest[queue[tail - 1]] == x)
+                ):
                     tail -= 1
-                if head == tail:
-                    head = 0
-                    tail = 0
-                queue[tail] = i
+                queue[tail] = piece
                 tail += 1
-            pushed = max(pushed, b)
-            present = b > a
+            pushed = max(pushed, behind[t])
+            present = hi[t] > lo[t]
             x = 0.0
             if present:
-                best = queue[head] if head < tail else b - 1
-                x = t_ms[start + best] / 1000.0 if want_time else values[base + best]
+                place = hi[t] - 1
+                x = row[place]
+                if head < tail:
+                    begin = cuts[queue[head]]
+                    part = row[begin : cuts[queue[head] + 1]]
+                    x = largest[queue[head]] * sign
+                    if want_time:
+                        place = begin + _last_place(part, x)
+                    elif x == 0.0:
+                        x = _first_equal(part, x)
+                if want_time:
+                    x = t_ms[start + place] / 1000.0
             out[s, t] = x
             valid[s, t] = present
             found += present

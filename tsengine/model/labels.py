@@ -55,6 +55,15 @@ class LabelRows:
         return len(self.offsets) - 1
 
 
+def texts_of_pairs(
+    dictionary: LabelDictionary, pairs: npt.NDArray[np.uint32]
+) -> tuple[list[str], list[str]]:
+    """Names and values of many pairs; a fraction of the time of asking one by one."""
+    names, codes = np.unique(dictionary.pair_names[pairs], return_inverse=True)
+    texts = dictionary.texts(names)
+    return [texts[code] for code in codes.tolist()], dictionary.texts(dictionary.pair_values[pairs])
+
+
 def label_dicts(dictionary: LabelDictionary, rows: LabelRows) -> list[dict[str, str]]:
     """Label sets as dicts in the order of the rows: for answers, not for hot paths."""
     distinct, inverse = np.unique(rows.pairs, return_inverse=True)

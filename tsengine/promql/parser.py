@@ -11,6 +11,7 @@ is made of selectors. Thread rules: every function may be called from any thread
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from tsengine.errors import ParseError
@@ -39,6 +40,9 @@ from tsengine.promql.tokens import POWER, PRECEDENCE
 DEPTH_MAX: Final = 250
 TEXT_SIZE_MAX: Final = 1024 * 1024
 
+_CACHED_SIZE_MAX: Final = 1024
+"""Dashboards ask the same again and again: trees of texts up to this size are kept."""
+
 _LABEL_KEYWORDS: Final = lx.KEYWORDS - {"without"}
 _PLAIN_MATCHING: Final = VectorMatching()
 
@@ -61,6 +65,12 @@ def parse(text: str, *, features: frozenset[str] = fn.ALL_OFF, max_depth: int = 
         The query is not valid.
 
     """
+    if len(text) <= _CACHED_SIZE_MAX:
+        return _parse_cached(text, features, max_depth)
+    return _parse(text, features, max_depth)
+
+
+def _parse(text: str, features: frozenset[str], max_depth: int) -> Expr:
     parser = _start(text, features, max_depth)
     try:
         expr = parser.whole_expression()
@@ -68,6 +78,9 @@ def parse(text: str, *, features: frozenset[str] = fn.ALL_OFF, max_depth: int = 
     except RecursionError:
         raise parser.too_deep() from None
     return expr
+
+
+_parse_cached = lru_cache(maxsize=256)(_parse)
 
 
 def parse_selector(

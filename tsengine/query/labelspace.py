@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tsengine.errors import QueryLimitExceeded
 from tsengine.kernels.labelrows import group_rows
-from tsengine.model.labels import NO_ID, LabelDictionary, LabelRows
+from tsengine.model.labels import NO_ID, LabelDictionary, LabelRows, texts_of_pairs
 
 OVERLAY = 1 << 31
 """First id of a query's own pairs and symbols."""
@@ -91,12 +91,7 @@ class LabelSpace:
         if len(pairs) and int(pairs.max()) >= OVERLAY:
             ids = pairs.tolist()
             return [self.name_of(pair) for pair in ids], [self.value_of(pair) for pair in ids]
-        names, codes = np.unique(self._base_names[pairs], return_inverse=True)
-        texts = self._dictionary.texts(names)
-        return (
-            [texts[code] for code in codes.tolist()],
-            self._dictionary.texts(self._base_values[pairs]),
-        )
+        return texts_of_pairs(self._dictionary, pairs)
 
     def _symbols_of(self, pair: int) -> tuple[int, int]:
         pair = int(pair)
@@ -141,7 +136,7 @@ class LabelSpace:
     def materialise(self, rows: LabelRows) -> list[dict[str, str]]:
         """One dict per row, in the order of the rows, names bytewise ascending."""
         distinct, inverse = self._distinct_pairs(rows.pairs)
-        texts = [(self.name_of(pair), self.value_of(pair)) for pair in distinct.tolist()]
+        texts = list(zip(*self.texts_of(distinct), strict=True))
         codes = inverse.tolist()
         bounds = rows.offsets.tolist()
         return [dict([texts[c] for c in codes[start:end]]) for start, end in pairwise(bounds)]
@@ -250,8 +245,11 @@ class LabelSpace:
         Returns positions i64[S]; equal rows keep their order.
         """
         order = np.arange(len(rows))
+        if len(rows) < 2:
+            return order
         distinct, inverse = self._distinct_pairs(rows.pairs)
-        texts = [(_bytes(self.name_of(p)), _bytes(self.value_of(p))) for p in distinct.tolist()]
+        # Texts order as their UTF-8 does: both go by code points.
+        texts = list(zip(*self.texts_of(distinct), strict=True))
         rank = np.empty(len(texts), np.int64)
         rank[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
         codes = rank[inverse]

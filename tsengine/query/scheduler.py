@@ -12,8 +12,11 @@ from concurrent.futures import Future
 
 from tsengine.query.context import QueryContext
 
-SLICE_SAMPLES = 512 * 1024
-"""Samples a slice should hold: large against the cost of a call, small against the caches."""
+SLICE_SAMPLES = 1024 * 1024
+"""Samples a slice should hold at most: what is done once for each must not count."""
+
+SHARED_SAMPLES = 512 * 1024
+"""Samples from which on all threads get a share."""
 
 SLICE_CELLS = 1024 * 1024
 """Results a slice should hold at most."""
@@ -24,7 +27,7 @@ def plan_slices(n_rows: int, *, n_samples: int, n_steps: int, n_threads: int) ->
     by_samples = -(-n_samples // SLICE_SAMPLES)
     by_cells = -(-n_rows * n_steps // SLICE_CELLS)
     n_slices = max(by_samples, by_cells, 1)
-    if n_slices > 1:
+    if n_slices > 1 or n_samples > SHARED_SAMPLES:
         # Even shares for all threads.
         n_slices = -(-n_slices // n_threads) * n_threads
     n_slices = max(1, min(n_slices, n_rows))

@@ -7,8 +7,9 @@ Any thread may append; each call returns after the fsync. What is durable then b
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from tsengine.storage.append_limits import TimeLimits, split_by_time, split_exem
 from tsengine.storage.append_records import checked_batch, sample_records
 from tsengine.storage.catalog import Reject
 from tsengine.storage.exemplar_records import encode_exemplars
-from tsengine.storage.ingest_log import LogEntry, Ticket
+from tsengine.storage.ingest_log import LogEntry, OnDone, Ticket
 from tsengine.storage.series_lane import SeriesLane
 from tsengine.storage.state import AppendItem
 
@@ -58,6 +59,9 @@ class AppendOutcome:
                 raise error(f"{first.series}: {first.reason}{more}; the others are stored")
 
 
+OnAppended = Callable[[AppendOutcome, BaseException | None], None]
+
+
 class AppendLane(SeriesLane):
     """Appends of a database."""
 
@@ -74,33 +78,74 @@ class AppendLane(SeriesLane):
         MalformedRequest, Overloaded, Full, Closed, ReadOnly
 
         """
-        self._admit()
+        outcome, ticket = self._begin_remote_write(body, version, sender, 0.0, None)
+        if ticket is not None:
+            ticket.wait()
+        return outcome
+
+    def submit_remote_write(
+        self,
+        body: bytes | memoryview,
+        *,
+        version: int,
+        sender: str,
+        waited_s: float,
+        on_done: OnAppended,
+    ) -> None:
+        """As `append_remote_write`, but it returns when the entry waits for the log.
+
+        Parameters
+        ----------
+        waited_s
+            How long the body has waited already; it waits so much less for room.
+        on_done
+            Called when it is durable, or with the error: in the log's thread, or in this one before
+            this returns if there was nothing to store. Must be short and must not raise.
+
+        """
+        outcome, ticket = self._begin_remote_write(body, version, sender, waited_s, on_done)
+        if ticket is None:
+            on_done(outcome, None)
+
+    def _begin_remote_write(
+        self,
+        body: bytes | memoryview,
+        version: int,
+        sender: str,
+        waited_s: float,
+        on_done: OnAppended | None,
+    ) -> tuple[AppendOutcome, Ticket | None]:
+        self._admit(waited_s)
         with self._lane:
             self._check_writable()
-            self._note_memory()
-            scan = self.catalog.scan_remote_write(body, version=version, sender=sender)
+            scan = self.catalog.scan_remote_write(
+                body, version=version, sender=sender, on_unknown=self._note_memory
+            )
             self._n_shed += scan.n_shed
             limits = self._time_limits()
             split = split_by_time(scan.batch, limits, self._describe_in_lane)
             exemplars, late = split_exemplars(scan.exemplars, limits, self._describe_in_lane)
+            n_floats = scan.n_floats
+            if split.kept is not None:
+                n_floats = int(np.searchsorted(split.kept, n_floats))
+            outcome = AppendOutcome(
+                n_floats,
+                len(split.accepted) - n_floats,
+                0 if exemplars is None else len(exemplars),
+                (*scan.rejected, *split.too_old, *split.too_new, *late),
+                n_shed=scan.n_shed,
+            )
             n_bytes = len(body)
             if split.accepted.histograms is not None:
                 n_bytes += split.accepted.histograms.n_bytes
             ticket = self._log_batch(
-                split.accepted, scan.metadata, exemplars=exemplars, n_bytes=n_bytes
+                split.accepted,
+                scan.metadata,
+                exemplars=exemplars,
+                n_bytes=n_bytes,
+                on_done=None if on_done is None else partial(on_done, outcome),
             )
-        if ticket is not None:
-            ticket.wait()
-        n_floats = scan.n_floats
-        if split.kept is not None:
-            n_floats = int(np.searchsorted(split.kept, n_floats))
-        return AppendOutcome(
-            n_floats,
-            len(split.accepted) - n_floats,
-            0 if exemplars is None else len(exemplars),
-            (*scan.rejected, *split.too_old, *split.too_new, *late),
-            n_shed=scan.n_shed,
-        )
+        return outcome, ticket
 
     def append_columns(
         self,
@@ -172,20 +217,20 @@ class AppendLane(SeriesLane):
             ticket = self._log.append(LogEntry((), 0, item))
         ticket.wait()
 
-    def _admit(self) -> None:
+    def _admit(self, waited_s: float = 0.0) -> None:
         """Let an append begin, or raise why it can't: the disk takes no writes, or is too slow."""
         self._check_writable()
         self.disk.check()
-        self._wait_for_room()
+        self._wait_for_room(waited_s)
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, waited_s: float) -> None:
         """Hold an append back while flush or merges can't keep up; at most some seconds."""
         if self._maintenance is not None:
-            self._maintenance.hold_append_back()
+            self._maintenance.hold_append_back(waited_s)
         if self._has_room():
             return
         with self._room:
-            if not self._room.wait_for(self._has_room, _BACKPRESSURE_S):
+            if not self._room.wait_for(self._has_room, max(0.0, _BACKPRESSURE_S - waited_s)):
                 raise Overloaded("the head is full and its flush can't keep up; try again later")
 
     def _has_room(self) -> bool:
@@ -197,14 +242,15 @@ class AppendLane(SeriesLane):
         maxt = None
         if self.options.future_limit is not None:
             maxt = self._clock() + int(self.options.future_limit * 1000)
-        mint = self.retention.highest_floor()
-        if not self.retention.has_rules:
-            return TimeLimits(mint, maxt)
-        return TimeLimits(mint, maxt, self._floors_in_lane)
+        moment = self.retention.moment()
+        if not moment.has_rules:
+            return TimeLimits(moment.highest_ms, maxt)
 
-    def _floors_in_lane(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        self._publish_lane_catalog()
-        return self.retention.sample_floors(self._lane_catalog).of_refs(refs)
+        def floors_of(refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+            self._publish_lane_catalog()
+            return moment.sample_floors(self._lane_catalog).of_refs(refs)
+
+        return TimeLimits(moment.highest_ms, maxt, floors_of)
 
     def _log_batch(
         self,
@@ -213,6 +259,7 @@ class AppendLane(SeriesLane):
         *,
         exemplars: ExemplarBatch | None = None,
         n_bytes: int,
+        on_done: OnDone | None = None,
     ) -> Ticket | None:
         """Queue a batch for the log, with the series that the log lacks. Lane only."""
         assert self._log is not None, "checked by _check_writable"
@@ -235,7 +282,7 @@ class AppendLane(SeriesLane):
             if not records:
                 return None
             item = AppendItem(batch, exemplars, metadata, self._lane_catalog, next_ref)
-            ticket = self._log.append(LogEntry(tuple(records), n_bytes, item))
+            ticket = self._log.append(LogEntry(tuple(records), n_bytes, item), on_done)
             self._logged_ref = next_ref
         return ticket
 

@@ -10,7 +10,7 @@ Writer methods: one thread at a time (the caller holds the lane's lock). `view`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,7 +47,10 @@ MEMO_SIZE_BYTES_MAX = 64 * 1024 * 1024
 LOST_SERIES = "tsengine_lost_series"
 """Metric name of series whose labels were lost with a damaged piece of the log."""
 METADATA_SEEN_MAX = 200_000
+_METADATA_SEEN_BYTES = 170
 _LIMIT_ROUNDS_MAX = 8
+_ENTRY_BYTES = 4
+"""What a label of a series takes in postings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ class Catalog:
         self._memo = SenderMemo(MEMO_SIZE_BYTES_MAX)
         self._scanner = RemoteWriteScanner(self._keys.spans)
         self._postings = PostingsBuilder()
-        self._metadata: dict[str, MetadataEntry] = {}
+        # Hashes of metrics and of what was said last: small whatever the texts are.
+        self._metadata: dict[int, int] = {}
         self._view = self._new_view({})
 
     @property
@@ -135,7 +139,6 @@ class Catalog:
     def publish(self) -> None:
         """Make all series so far visible to `view`; called when they are durable."""
         if self.next_ref != self._view.next_ref:
-            self._postings.advance(self._interner.state())
             self._view = self._new_view(self._view.regex_cache)
 
     def _new_view(self, regex_cache: RegexCache) -> CatalogView:
@@ -143,7 +146,12 @@ class Catalog:
         return CatalogView.of(state, self._ref_map, self._keys, self._postings, regex_cache)
 
     def scan_remote_write(
-        self, body: bytes | memoryview, *, version: int, sender: str = ""
+        self,
+        body: bytes | memoryview,
+        *,
+        version: int,
+        sender: str = "",
+        on_unknown: Callable[[], None] | None = None,
     ) -> ScanResult:
         """Take a decompressed body of remote write 1.0 or 2.0 apart, inserting new series.
 
@@ -155,6 +163,8 @@ class Catalog:
             1 or 2.
         sender
             Named in the error's text.
+        on_unknown
+            Called before series may be made: the time to set `memory_max_series`.
 
         Raises
         ------
@@ -163,6 +173,14 @@ class Catalog:
 
         """
         first_new_ref = self.next_ref
+        known = None
+        if version == 1:
+            known = self._scanner.scan_known(body, self._memo, first_new_ref)
+        if known is not None:
+            self.note_used(known.refs)
+            return ScanResult(known, len(known), None, first_new_ref, 0, (), (), 0)
+        if on_unknown is not None:
+            on_unknown()
         try:
             rows = self._scanner.scan(body, version)
             listed = rows.listed_metadata()
@@ -232,13 +250,19 @@ class Catalog:
         self._ref_map = catalog_payload.decode(self._interner, self._ref_map, payload)
 
     def series_bytes(self) -> int:
-        """Memory of all series. Any thread."""
+        """Memory of all series, with the postings that the next query may build. Any thread."""
         view = self._view
-        return array_bytes(self._interner, self._postings, view.refs, view.regex_cache)
+        n_entries = int(view.state.row_offsets[view.n_series]) + view.n_pairs
+        postings = max(array_bytes(self._postings), _ENTRY_BYTES * n_entries)
+        return array_bytes(self._interner, view.refs, view.regex_cache) + postings
 
     def sender_bytes(self) -> int:
         """Memory of what is known of senders' bytes, and of the scan. Any thread."""
         return array_bytes(self._memo, self._scanner)
+
+    def metadata_seen_bytes(self) -> int:
+        """Memory of what is known of metadata that were sent before. Any thread."""
+        return len(self._metadata) * _METADATA_SEEN_BYTES
 
     def watch_use(self) -> None:
         """From now on remember which of the refs there are now were found or used."""
@@ -433,8 +457,9 @@ class Catalog:
             self._metadata.clear()
         news = []
         for entry in entries:
-            if self._metadata.get(entry.metric) != entry:
-                self._metadata[entry.metric] = entry
+            metric, said = hash(entry.metric), hash(entry)
+            if self._metadata.get(metric) != said:
+                self._metadata[metric] = said
                 news.append(entry)
         return tuple(news)
 

@@ -11,7 +11,6 @@ See docs/decisions/0006-dead-series-leave.md.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.model.machine import give_back_memory
 from tsengine.storage import filenames
 from tsengine.storage.catalog import Catalog
 from tsengine.storage.catalog_file import write_catalog_segment
@@ -93,13 +93,6 @@ class CatalogShrink:
             give_back_memory()
         else:
             self._looked_at = None
-
-
-def give_back_memory() -> None:
-    """Let the C library return freed memory to the system, where it can (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def live_refs(database: StorageDatabase, state: State, n: int) -> BoolArray:

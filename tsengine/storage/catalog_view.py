@@ -40,7 +40,7 @@ class CatalogView:
         postings: PostingsBuilder,
         regex_cache: matching.RegexCache,
     ) -> CatalogView:
-        """View of a state whose rows the builder has been advanced to."""
+        """View of a state whose rows the builder's postings are of."""
         of_pairs, of_names = postings.series_of_pairs(state), postings.pairs_of_names(state)
         return cls(state, refs, keys, of_pairs, of_names, regex_cache)
 
@@ -61,6 +61,11 @@ class CatalogView:
     def has(self, refs: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Which refs, of any numbers, are there: bool[N]."""
         return self.refs.has(refs, self.n_series)
+
+    def prepare(self) -> None:
+        """Build the postings that the first query would have to build."""
+        self.series_of_pairs.prepare()
+        self.pairs_of_names.prepare()
 
     @property
     def n_symbols(self) -> int:

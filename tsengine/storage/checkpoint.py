@@ -23,7 +23,7 @@ from tsengine.storage import filenames, manifest
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.catalog_file import write_catalog_segment
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
-from tsengine.storage.head import HeadView
+from tsengine.storage.head import Head, HeadView
 from tsengine.storage.manifest import ExemplarEntry, Manifest, PartEntry, TombstoneEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.metadata_store import write_metadata
@@ -36,7 +36,8 @@ from tsengine.storage.tombstones import Tombstone, write_tombstone
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
 
-_CHUNK_SAMPLES = 2 * 1024 * 1024
+_CHUNK_SAMPLES = 512 * 1024
+_CHUNK_SERIES = 64 * 1024
 _CHUNK_HISTOGRAM_BYTES = 32 * 1024 * 1024
 
 
@@ -122,12 +123,19 @@ class Checkpointer:
 
     def _flush(self, frozen: FrozenHead, written: list[str]) -> None:
         database = self._database
+        head = frozen.head
+        state = database.state
+        floors = database.retention.erase_floors(state)
+        mask = floors.mask(state.tombstones)
+        raised = None
+        if floors.groups is not None and head.n_samples:
+            raised = database.retention.raised(floors, [(head.mint, head.maxt)])
         try:
             segment = self._write_catalog(frozen, written)
             metadata_file = self._write_metadata(written)
             saved = self._write_tombstones(frozen, written)
             exemplar_files = self._write_exemplars(frozen, written)
-            entry = self._write_head(frozen, written)
+            entry = self._write_head(head, mask, written)
             part = None
             if entry is not None:
                 part = PartReader.open(self._fs, written[-1], entry)
@@ -146,13 +154,16 @@ class Checkpointer:
                 wal_floor=frozen.wal_floor,
                 next_ref=max(current.next_ref, frozen.next_ref),
                 next_seq=max(current.next_seq, frozen.next_seq),
+                erased=current.erased if raised is None else raised.applied(current.erased),
             )
 
         previous = self._manifest.exemplar_files
         self.commit(change, written)
         database.exemplars.commit(frozen.exemplar_mark, exemplar_files, saved)
         self._drop_exemplar_files(set(previous) - set(exemplar_files))
-        database.change_state(lambda state: state.with_flushed(frozen, part, saved))
+        database.change_state(
+            lambda state: state.with_flushed(frozen, part, saved).with_erased(self._manifest.erased)
+        )
 
     def _write_catalog(self, frozen: FrozenHead, written: list[str]) -> str | None:
         first = self._manifest.next_ref
@@ -214,19 +225,17 @@ class Checkpointer:
             filenames.exemplar_path(self._directory, file.name) for file in replaced
         ]
 
-    def _write_head(self, frozen: FrozenHead, written: list[str]) -> PartEntry | None:
-        head = frozen.head
+    def _write_head(self, head: Head, mask: Mask | None, written: list[str]) -> PartEntry | None:
         if head.n_samples == 0:
             return None
-        state = self._database.state
-        catalog = state.catalog
+        catalog = self._database.state.catalog
         name = filenames.part_name(self.new_file_number())
         written.append(filenames.part_dir(self._directory, name))
         return write_part(
             self._fs,
             os.path.join(self._directory, filenames.PARTS_DIR),
             name,
-            chunks_of_head(head.view(), self._database.mask(state)),
+            chunks_of_head(head.view(), mask),
             targets=lambda refs: targets_of(catalog, refs),
             seq_min=head.seq_min,
             seq_max=head.seq_max,
@@ -241,7 +250,10 @@ def chunks_of_head(view: HeadView, mask: Mask | None = None) -> Iterator[SeriesC
     """
     refs = view.refs()
     n_chunks = max(
-        1, -(-view.n_samples // _CHUNK_SAMPLES), -(-view.histogram_bytes // _CHUNK_HISTOGRAM_BYTES)
+        1,
+        -(-view.n_samples // _CHUNK_SAMPLES),
+        -(-len(refs) // _CHUNK_SERIES),
+        -(-view.histogram_bytes // _CHUNK_HISTOGRAM_BYTES),
     )
     for piece in np.array_split(refs, min(n_chunks, max(1, len(refs)))):
         if len(piece):

@@ -23,6 +23,7 @@ from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.replaced_files import ReplacedFiles
 from tsengine.storage.retention import none_for_ever
+from tsengine.storage.retention_marks import Raise
 from tsengine.storage.state import State, tier_order
 from tsengine.storage.tier_reader import TierReader
 
@@ -145,8 +146,13 @@ class JobContext:
         self.database.change_state(publish)
         self._replaced.add(replaced_paths)
 
-    def replace_parts(self, removed: frozenset[str], added: Sequence[PartEntry]) -> None:
-        """Let parts that were written take the place of live ones (named), in one commit."""
+    def replace_parts(
+        self, removed: frozenset[str], added: Sequence[PartEntry], raised: Raise | None = None
+    ) -> None:
+        """Let parts that were written take the place of live ones (named), in one commit.
+
+        ``raised``: samples were dropped by their retention.
+        """
         paths = [filenames.part_dir(self.directory, entry.name) for entry in added]
         opened: list[PartReader] = []
         try:
@@ -159,9 +165,12 @@ class JobContext:
             raise
         self.commit(
             lambda current: current.with_changes(
-                parts=(*(e for e in current.parts if e.name not in removed), *added)
+                parts=(*(e for e in current.parts if e.name not in removed), *added),
+                erased=current.erased if raised is None else raised.applied(current.erased),
             ),
-            lambda state: state.with_merged(removed, tuple(opened)),
+            lambda state: state.with_merged(removed, tuple(opened)).with_erased(
+                self.manifest.erased
+            ),
             new_paths=paths,
             replaced_paths=[filenames.part_dir(self.directory, name) for name in removed],
         )
@@ -193,7 +202,7 @@ class JobContext:
         )
 
     def merge(self, inputs: Sequence[PartEntry], level: int) -> None:
-        """Rewrite live parts (ascending sequence) as one part per day, without what is gone.
+        """Rewrite live parts (ascending sequence) as one part per day, without what may be erased.
 
         One input is a rewrite. Raises as `merge_parts` does, with StorageError for OSError.
         """
@@ -213,7 +222,8 @@ class JobContext:
                 cancel=self.cancel,
                 mask=floors.mask(state.tombstones),
             )
-            self.replace_parts(names, added)
+            spans = [(entry.mint, entry.maxt) for entry in inputs]
+            self.replace_parts(names, added, self.database.retention.raised(floors, spans))
         except OSError as error:
             raise storage_error(error, "merging parts") from error
 

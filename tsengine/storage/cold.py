@@ -3,7 +3,8 @@
 Beside a part's index, which stays, a *stub* `values.cold` says where the file `values` is, how long
 it is and what its SHA-256 is (docs/format/cold.md). `ColdFileSystem` opens a file that has a stub
 from the store, by range requests; everything else goes to the file system below. Opening asks the
-store for nothing, so a database starts while the store is away; reading raises what that raises.
+store for nothing, so a database starts while the store is away. Reading raises StoreUnavailable:
+what can't be read is not known to be damaged.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from tsengine.codecs.records import crc32c
-from tsengine.errors import CorruptionError, StorageError
+from tsengine.errors import CorruptionError, ObjectMissing, StorageError, StoreUnavailable
 from tsengine.storage import filenames
 from tsengine.storage.cold_cache import BLOCK_BYTES, BlockCache
 from tsengine.storage.filesystem import AppendFile, FileSystem, ReadFile
@@ -128,9 +130,17 @@ class ColdFile:
         self._store = store
         self._cache = cache
         self._head = bytes.fromhex(stub.head)
+        self.is_closed = False
 
     def pread(self, offset: int, size: int) -> bytes:
-        """See `ReadFile.pread`. Raises StorageError when the store does not answer."""
+        """See `ReadFile.pread`.
+
+        Raises
+        ------
+        ObjectMissing, StoreUnavailable
+            The store has no such object, or does not answer as it should.
+
+        """
         end = min(offset + size, self.size)
         if end <= len(self._head):
             return self._head[offset:end]
@@ -142,7 +152,8 @@ class ColdFile:
         return data[offset - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nobody reads it any more."""
+        self.is_closed = True
 
     def _fetch(self, start: int, stop: int) -> dict[int, bytes | None]:
         """Blocks start..stop, without the last, by one request."""
@@ -152,10 +163,14 @@ class ColdFile:
         try:
             data = self._store().read_range(self._stub.key, begin, wanted)
         except FileNotFoundError:
-            raise CorruptionError("the object is missing", path=where) from None
+            raise ObjectMissing(
+                f"{where}: the store has no such object, or no such bucket", path=where
+            ) from None
+        except StorageError as error:
+            raise StoreUnavailable(str(error), path=where) from error
         if len(data) != wanted:
-            raise CorruptionError(
-                f"{len(data)} bytes instead of {wanted}", path=where, offset=begin
+            raise StoreUnavailable(
+                f"{where}: {len(data)} bytes instead of {wanted} at byte {begin}", path=where
             )
         found: dict[int, bytes | None] = {}
         for number in range(start, stop):
@@ -206,6 +221,7 @@ class ColdFileSystem:
         self._open_store = open_store
         self._endpoint_of = endpoint_of
         self._stores: dict[tuple[str, str | None], RemoteStore] = {}
+        self._opened: weakref.WeakKeyDictionary[ColdFile, str] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._no_removals_before_s = 0.0
 
@@ -222,7 +238,22 @@ class ColdFileSystem:
         stub = read_stub(self.inner, path)
         if stub is None:
             return self.inner.open_read(path)
-        return ColdFile(stub, lambda: self.store(stub.url, stub.endpoint_url), self.cache)
+        file = ColdFile(stub, lambda: self.store(stub.url, stub.endpoint_url), self.cache)
+        with self._lock:
+            self._opened[file] = path
+        return file
+
+    def is_read(self, folder: str) -> bool:
+        """Whether somebody has a file below a folder open whose bytes are in a store.
+
+        Local files may be removed under their readers, objects may not.
+        """
+        prefix = os.path.join(folder, "")
+        with self._lock:
+            return any(
+                path.startswith(prefix) and not file.is_closed
+                for file, path in self._opened.items()
+            )
 
     def unlink(self, path: str) -> None:
         """See `FileSystem.unlink`."""

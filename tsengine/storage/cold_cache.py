@@ -25,7 +25,7 @@ class BlockCache:
     Parameters
     ----------
     size_max
-        Called when something is put: how many bytes may be kept.
+        How many bytes may be kept; asked each time. With 0 what is there is not used either.
 
     """
 
@@ -45,6 +45,8 @@ class BlockCache:
 
     def get(self, name: str, block: int) -> bytes | None:
         """A block that was put, None if it is not there any more or damaged."""
+        if self._size_max() <= 0:
+            return None
         file = f"{name}-{block}"
         data = None
         with contextlib.suppress(OSError), open(os.path.join(self._directory, file), "rb") as found:

@@ -8,6 +8,7 @@ long ranges need them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -104,7 +105,7 @@ def move_part(context: JobContext, cold: ColdFileSystem, entry: PartEntry) -> No
             if read_stub(cold.inner, path) is None:
                 key = f"{prefix}/{os.path.relpath(path, directory)}"
                 stub = _send(cold.inner, store, path, url, context.options.cold_endpoint_url, key)
-                cold.inner.write_file(filenames.stub_path(path), stub.encode())
+                _put_stub(cold.inner, directory, path, stub)
         for folder in {os.path.dirname(path) for path in local}:
             cold.inner.sync_dir(folder)
         reopened = PartReader.open(cold, directory, entry)
@@ -115,6 +116,19 @@ def move_part(context: JobContext, cold: ColdFileSystem, entry: PartEntry) -> No
         lambda state: state.with_merged(frozenset({entry.name}), (reopened,)),
         replaced_paths=local,
     )
+
+
+def _put_stub(fs: FileSystem, directory: str, path: str, stub: Stub) -> None:
+    """Put a stub beside a file of a part, whole or not at all."""
+    # Not in the part's folder, where every file counts; one that a crash leaves is an orphan.
+    temporary = directory + filenames.TMP_SUFFIX
+    try:
+        fs.write_file(temporary, stub.encode())
+        fs.rename(temporary, filenames.stub_path(path))
+    except OSError:
+        with contextlib.suppress(OSError):
+            fs.unlink(temporary)
+        raise
 
 
 def _local_files(fs: FileSystem, directory: str) -> list[str]:

@@ -26,8 +26,10 @@ from tsengine.storage.part_writer import Progress, Targets, write_part
 from tsengine.storage.pieces import expand_ranges
 from tsengine.storage.select import read_columns
 
-CHUNK_SAMPLES = 2 * 1024 * 1024
+CHUNK_SAMPLES = 512 * 1024
 """Samples decoded at a time (more only if one series alone has more), see `series_samples`."""
+_SERIES_SAMPLES = 8
+"""What a series' columns take counts as so many samples."""
 
 
 class Cancel(Protocol):
@@ -120,7 +122,7 @@ def _chunks(
     n_samples = np.zeros(len(refs), np.int64)
     for own, counts in tables:
         n_samples[np.searchsorted(refs, own)] += counts
-    chunk = np.cumsum(n_samples) // CHUNK_SAMPLES
+    chunk = np.cumsum(n_samples + _SERIES_SAMPLES) // CHUNK_SAMPLES
     borders = np.concatenate(([0], np.flatnonzero(np.diff(chunk)) + 1, [len(refs)]))
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         if cancel is not None and cancel.is_set():

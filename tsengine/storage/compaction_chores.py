@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tsengine.model.machine import GIVE_BACK_SAMPLES, give_back_memory
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.compaction_plan import (
     Merge,
@@ -104,3 +105,5 @@ class _Run:
 
     def __call__(self, context: JobContext) -> None:
         context.merge(self._merge.inputs, self._merge.level)
+        if sum(entry.n_samples for entry in self._merge.inputs) >= GIVE_BACK_SAMPLES:
+            give_back_memory()

@@ -9,6 +9,7 @@ order). *Log writer*: the log's own thread; after each fsync it appends to the h
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -23,6 +24,7 @@ from tsengine.clock import Clock, system_clock
 from tsengine.options import Options
 from tsengine.storage import filenames, wal_records
 from tsengine.storage.append_lane import AppendLane
+from tsengine.storage.axis_cache import AxisCache
 from tsengine.storage.catalog_shrink import CatalogShrink
 from tsengine.storage.checkpoint import Checkpointer
 from tsengine.storage.cold import ColdFileSystem, OpenStore
@@ -36,7 +38,7 @@ from tsengine.storage.ingest_log import LogEntry
 from tsengine.storage.lock import DirectoryLock
 from tsengine.storage.maintenance import Maintenance
 from tsengine.storage.memory import StorageMemory
-from tsengine.storage.recovery import recover
+from tsengine.storage.recovery import Recovered, recover
 from tsengine.storage.retention_policy import RetentionPolicy
 from tsengine.storage.retention_rules import SelectorParser
 from tsengine.storage.snapshot import make_snapshot
@@ -97,13 +99,19 @@ class StorageDatabase(AppendLane, DatabaseReads):
         self.held_refs = HeldRefs()
         self._log = None
         self._maintenance = None
-        self._lock = None if read_only else DirectoryLock(self._fs, directory)
-        try:
+        self._lock = None
+        # What a step that fails finds made is closed again, the last first.
+        with contextlib.ExitStack() as made:
+            if not read_only:
+                self._lock = DirectoryLock(self._fs, directory)
+                made.callback(self._lock.release)
             recovered = recover(self._fs, directory, options, read_only=read_only)
-        except BaseException:
-            if self._lock is not None:
-                self._lock.release()
-            raise
+            self._take_over(recovered)
+            if not read_only:
+                self._start(recovered, made)
+            made.pop_all()
+
+    def _take_over(self, recovered: Recovered) -> None:
         self.recovery = recovered.report
         self.catalog = recovered.catalog
         self.metadata = recovered.metadata
@@ -113,27 +121,33 @@ class StorageDatabase(AppendLane, DatabaseReads):
         self._lane_catalog = recovered.state.catalog
         self._n_shed = 0
         self.memory = StorageMemory(self)
-        if not read_only:
-            self._log = Wal(
-                self._fs,
-                directory,
-                database_id=recovered.manifest.database_id,
-                next_segment=recovered.replay.last_segment + 1,
-                next_seq=recovered.next_seq,
-                fsync=options.fsync,
-                queue_size_bytes_max=options.queue_size_bytes_max,
-                on_durable=self._on_durable,
-                on_failed=self._on_failed,
-                previous=recovered.replay.previous,
-            )
-            self._checkpointer = Checkpointer(self, self._fs, recovered.manifest)
-            self._maintenance = Maintenance(self, self._checkpointer, self._fs)
-            self._maintenance.start()
-            if self.recovery.is_lossy:
-                # New series may get refs that samples of lost series in the damaged log carry;
-                # that log must never be replayed again. Its damaged file is kept aside.
-                self._maintenance.flush(force=True)
-            self.disk.start()
+        self.axis_cache = AxisCache(self.memory.axes_max)
+
+    def _start(self, recovered: Recovered, made: contextlib.ExitStack) -> None:
+        """Start log, maintenance and the watch of the disk; ``made`` can stop them."""
+        self._log = Wal(
+            self._fs,
+            self.directory,
+            database_id=recovered.manifest.database_id,
+            next_segment=recovered.replay.last_segment + 1,
+            next_seq=recovered.next_seq,
+            fsync=self.options.fsync,
+            queue_size_bytes_max=self.options.queue_size_bytes_max,
+            on_durable=self._on_durable,
+            on_failed=self._on_failed,
+            previous=recovered.replay.previous,
+        )
+        made.callback(self._log.close)
+        self._checkpointer = Checkpointer(self, self._fs, recovered.manifest)
+        self._maintenance = Maintenance(self, self._checkpointer, self._fs)
+        made.callback(self._maintenance.stop)
+        self._maintenance.start()
+        if self.recovery.is_lossy:
+            # New series may get refs that samples of lost series in the damaged log carry;
+            # that log must never be replayed again. Its damaged file is kept aside.
+            self._maintenance.flush(force=True)
+        made.callback(self.disk.stop)
+        self.disk.start()
 
     def _endpoint_of(self, url: str) -> str | None:
         """The endpoint that the options give for an object store."""
@@ -150,34 +164,54 @@ class StorageDatabase(AppendLane, DatabaseReads):
             self.retention.check(changed)
             self.options = changed
             self.exemplars.n_recent_max = self.options.exemplars_max
+            self.metadata.size_max = self.options.metadata_memory
         return self.options
 
     # --- log writer -----------------------------------------------------------------------------
 
-    def _on_durable(self, entries: list[LogEntry]) -> None:
-        """Make fsynced entries visible. Log writer thread, in the order of the log."""
-        state = self._state
-        catalog = state.catalog
+    def _on_durable(self, entries: list[LogEntry]) -> dict[int, Exception]:
+        """Make fsynced entries visible. Log writer thread, in the order of the log.
+
+        Returns why entries are not, by sequence: they are in the log, but nothing of them may be
+        acknowledged. Their series count as logged, whatever becomes of their samples: later entries
+        rely on it.
+        """
+        failures: dict[int, Exception] = {}
+        items = [entry.item for entry in entries if isinstance(entry.item, AppendItem)]
+        if items:
+            self._durable_ref = max(self._durable_ref, items[-1].next_ref)
         for entry in entries:
-            item = entry.item
-            if isinstance(item, DeleteItem):
-                self._hide(Tombstone(entry.seq, item.mint, item.maxt, item.refs))
-                continue
-            assert isinstance(item, AppendItem), "the lane makes no other items"
-            if len(item.batch):
-                state.head.append(item.batch, entry.seq)
-            if item.exemplars is not None:
-                self.exemplars.add(item.exemplars)
-            if item.metadata:
-                self.metadata.update(item.metadata)
-            if item.next_ref >= self._durable_ref:
-                self._durable_ref = item.next_ref
-                catalog = item.catalog
-        if catalog is not state.catalog:
+            try:
+                self._apply(entry)
+            except Exception as error:  # No memory, say. The others' samples don't need this one.
+                _LOG.exception("an entry of the log could not be applied")
+                failures[entry.seq] = error
+        if items and items[-1].catalog is not self._state.catalog:
             with self._state_lock:
-                self._state = replace(self._state, catalog=catalog)
-        if self._maintenance is not None and self._is_head_full():
-            self._maintenance.request_flush()
+                self._state = replace(self._state, catalog=items[-1].catalog)
+        self._flush_if_full()
+        return failures
+
+    def _apply(self, entry: LogEntry) -> None:
+        item = entry.item
+        if isinstance(item, DeleteItem):
+            self._hide(Tombstone(entry.seq, item.mint, item.maxt, item.refs))
+            return
+        assert isinstance(item, AppendItem), "the lane makes no other items"
+        if len(item.batch):
+            self._state.head.append(item.batch, entry.seq)
+        if item.exemplars is not None:
+            self.exemplars.add(item.exemplars)
+        if item.metadata:
+            self.metadata.update(item.metadata)
+
+    def _flush_if_full(self) -> None:
+        """Ask for a flush. That it can't be asked for now is no failure of what was appended."""
+        try:
+            if self._maintenance is not None and self._is_head_full():
+                self._maintenance.request_flush()
+        except Exception:
+            _LOG.exception("a flush could not be asked for")
 
     def _hide(self, tombstone: Tombstone) -> None:
         """What a durable delete hides is invisible from now on."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tsengine.clock import Clock
 from tsengine.errors import Closed, ReadOnly
 from tsengine.options import Options
+from tsengine.storage.axis_cache import AxisCache
 from tsengine.storage.catalog import Catalog
 from tsengine.storage.cold import ColdFileSystem
 from tsengine.storage.disk_watch import DiskWatch
@@ -31,6 +32,7 @@ from tsengine.storage.wal import Wal
 class DatabaseCore:
     """Fields of one open database."""
 
+    axis_cache: AxisCache
     directory: str
     options: Options
     read_only: bool

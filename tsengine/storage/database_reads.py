@@ -16,8 +16,7 @@ from tsengine.model.exemplars import ExemplarBatch
 from tsengine.storage import filenames, manifest
 from tsengine.storage.database_core import DatabaseCore
 from tsengine.storage.filesystem import storage_error
-from tsengine.storage.mask import Mask
-from tsengine.storage.retention import MIN_MS, SampleFloors, none_for_ever
+from tsengine.storage.retention import SampleFloors, none_for_ever
 from tsengine.storage.retention_report import RetentionPlan, plan_retention
 from tsengine.storage.state import State
 from tsengine.storage.view import DatabaseView
@@ -32,20 +31,17 @@ class DatabaseReads(DatabaseCore):
         self._check_open()
         return self.view_of(self._state)
 
-    def whole_view(self) -> DatabaseView:
-        """As `view`, with samples that are past their retention and not erased yet."""
-        self._check_open()
-        return self.view_of(self._state, SampleFloors(MIN_MS, None, ()))
-
     def view_of(self, state: State, floors: SampleFloors | None = None) -> DatabaseView:
         """What a state holds; of its last head what that holds now.
 
         ``floors`` take the place of those of samples.
         """
         if floors is None:
-            floors = self.retention.sample_floors(state.catalog)
+            floors = self.retention.sample_floors(state.catalog).with_marks(state.erased)
         heads = [frozen.head.view() for frozen in state.frozen]
         heads.append(state.head.view())
+        for part in state.parts:
+            part.keep_axes(self.axis_cache.times)
         return DatabaseView(
             state.catalog,
             state.parts,
@@ -55,8 +51,8 @@ class DatabaseReads(DatabaseCore):
             state.tiers,
             state.tier_map,
             self.tier_floors(),
-            none_for_ever(floors.common_ms),
-            floors.longer_refs,
+            none_for_ever(floors.complete_ms),
+            [(refs, none_for_ever(from_ms)) for refs, from_ms in floors.longer],
         )
 
     def find_exemplars(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> ExemplarBatch:
@@ -109,6 +105,7 @@ class DatabaseReads(DatabaseCore):
             "tier_bytes": sum(tier.entry.size_bytes for tier in state.tiers),
             "series": state.catalog.n_series,
             "exemplars": self.exemplars.n_exemplars,
+            "metadata_dropped": self.metadata.n_dropped,
             "tombstones": len(state.tombstones),
             "log_bytes": self.log_size_bytes,
             "damaged_files": self.recovery.n_damaged_files,
@@ -162,10 +159,6 @@ class DatabaseReads(DatabaseCore):
         """By width in ms: windows that begin before it are past the retention of their tier."""
         return self.retention.tier_floors()
 
-    def erase_floor(self, state: State) -> int | None:
-        """Samples of series without a rule before it may be gone for good; None keeps all."""
-        return none_for_ever(self.retention.erase_floors(state).common_ms)
-
-    def mask(self, state: State) -> Mask | None:
-        """What of a state may be erased; None if nothing but what is before the lowest floor."""
-        return self.retention.erase_floors(state).mask(state.tombstones)
+    def stored_from(self, state: State) -> int | None:
+        """From when on samples of series without a rule are complete on disk; None: all are."""
+        return none_for_ever(self.retention.build_floors(state).complete_ms)

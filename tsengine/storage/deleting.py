@@ -11,6 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tsengine.errors import CorruptionError
 from tsengine.storage import filenames
 from tsengine.storage.chores import Job, JobContext
@@ -19,11 +21,14 @@ from tsengine.storage.compaction_plan import partition_of
 from tsengine.storage.head import Head
 from tsengine.storage.head_read import is_among
 from tsengine.storage.manifest import PartEntry, TierEntry
+from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.pieces import U32Array
+from tsengine.storage.retention import MIN_MS, SampleFloors
 from tsengine.storage.state import State
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tiering import build_range, is_buildable
-from tsengine.storage.tiering_plan import TierRange
+from tsengine.storage.tiering_plan import TierRange, kept_range
 from tsengine.storage.tombstones import Tombstone
 
 if TYPE_CHECKING:
@@ -67,13 +72,17 @@ class Erasing:
         jobs += [
             _rebuilding(tier.entry)
             for tier in state.tiers
-            if self._is_tier_due(tier, state, now_ms)
-            and is_buildable(self._database, state, _range_of(tier.entry))
+            if self._is_tier_due(tier, state, now_ms) and self._is_buildable(tier.entry, state)
         ]
         dead = [tombstone for tombstone in state.tombstones if not self._hides(tombstone, state)]
         if dead:
             jobs.insert(0, _dropping(dead))
         return jobs
+
+    def _is_buildable(self, entry: TierEntry, state: State) -> bool:
+        """Whether what the retention of its tier keeps of a part can be written again."""
+        kept = kept_range(_range_of(entry), self._database.tier_floors())
+        return kept is not None and is_buildable(self._database, state, kept)
 
     def _is_due(self, part: PartReader, state: State, now_ms: int) -> bool:
         hiding = [t for t in state.tombstones if self._count(part, t)]
@@ -138,6 +147,41 @@ class Erasing:
         }
 
 
+def held(database: StorageDatabase, state: State, refs: U32Array, mint: int, maxt: int) -> U32Array:
+    """Those of the series ``refs`` (ascending) of which a state may hold data of a closed range.
+
+    What deletes hide does not count, what retention hides does. Raises StorageError.
+    """
+    if database.recovery.has_lost_parts:
+        # A damaged part that was left out may have any of them, and may come back.
+        return refs
+    kept_for_ever = SampleFloors(MIN_MS, None, ())
+    found = database.view_of(state, kept_for_ever).live(refs, mint, maxt)
+    deletes = Mask(state.tombstones)
+    for tier in state.tiers:
+        found = np.union1d(found, _with_windows(tier, refs, deletes, mint, maxt))
+    rest = np.setdiff1d(refs, found, assume_unique=True)
+    return np.union1d(found, database.exemplars.series_among(rest, mint, maxt))
+
+
+def _with_windows(
+    tier: TierReader, refs: U32Array, deletes: Mask, mint: int, maxt: int
+) -> U32Array:
+    """Series with windows in a closed range that deletes leave, as far as the index tells."""
+    low, high = max(mint, _first_time(tier.entry)), min(maxt, tier.entry.maxt)
+    if low > high:
+        return refs[:0]
+    here = refs[is_among(refs, tier.refs)]
+    hidden = deletes.touching(here, low, high)
+    left = None if hidden is None else hidden.windows(tier.entry.seq_max)
+    if left is None:
+        return here
+    is_left = np.zeros(len(here), np.bool_)
+    for rows, _, _ in left:
+        is_left[rows] = True
+    return here[is_left]
+
+
 def count_hidden(part: PartReader, tombstone: Tombstone) -> int:
     """Samples of a part that a tombstone hides; reads axes, no values. Raises CorruptionError."""
     if not _is_older(part.entry, tombstone):
@@ -179,12 +223,17 @@ def _may_hold(head: Head, tombstone: Tombstone) -> bool:
 def _share_of_windows(tier: TierReader, tombstone: Tombstone) -> float:
     """About how much of a part of a tier a tombstone hides, by series and time; 0 if nothing."""
     entry = tier.entry
-    first = entry.mint - entry.width_ms + 1
+    first = _first_time(entry)
     if entry.seq_max >= tombstone.seq or not tombstone.touches(first, entry.maxt):
         return 0.0
     n_series = int(is_among(tier.refs, tombstone.refs).sum())
     span_ms = min(entry.maxt, tombstone.maxt) - max(first, tombstone.mint) + 1
     return n_series * span_ms / (max(1, len(tier.refs)) * (entry.maxt - first + 1))
+
+
+def _first_time(entry: TierEntry) -> int:
+    """The first time that its windows cover; its ``mint`` is the end of the first one."""
+    return entry.mint - entry.width_ms + 1
 
 
 def _range_of(entry: TierEntry) -> TierRange:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,12 @@ MAGIC = b"TSEXEMPL"
 VERSION = 1
 FILES_MAX = 8
 """With more files than this a flush joins them all."""
+_JOINED_MAX = 4096
+"""Exemplars up to which batches in memory are joined."""
+_BATCH_BYTES = 560
+"""A batch in memory without its rows: three arrays and a tuple."""
+_ROW_BYTES = 68
+"""An exemplar in memory without its labels' text: 20 in arrays, the others those of an object."""
 
 U32Array = npt.NDArray[np.uint32]
 
@@ -55,6 +63,10 @@ class ExemplarView:
         Ordered by series and time; equal ones appear once. Raises StorageError for a file that
         can't be read.
         """
+        return _distinct(join_batches(self.matching(refs, mint, maxt)))
+
+    def matching(self, refs: U32Array, mint: int, maxt: int) -> list[ExemplarBatch]:
+        """As `find`, in batches as they are stored."""
         try:
             batches = [
                 _kept(read_exemplars(self.fs, self.directory, entry), _hiding(self.deletes, entry))
@@ -63,8 +75,7 @@ class ExemplarView:
             ]
         except OSError as error:
             raise storage_error(error, "reading exemplars") from error
-        found = join_batches([_matching(b, refs, mint, maxt) for b in (*batches, *self.recent)])
-        return _distinct(found)
+        return [_matching(batch, refs, mint, maxt) for batch in (*batches, *self.recent)]
 
 
 class ExemplarStore:
@@ -84,29 +95,52 @@ class ExemplarStore:
         self.n_recent_max = n_recent_max
         self._lock = threading.Lock()
         self._files = tuple(files)
-        self._recent: tuple[ExemplarBatch, ...] = ()
+        self._recent: deque[ExemplarBatch] = deque()
         self._n_recent = 0
+        self._recent_bytes = 0
         self._first = 0
+        self._marked = 0
         self._deletes: tuple[Tombstone, ...] = ()
         self._keep_deletes(deletes)
 
     def add(self, batch: ExemplarBatch) -> None:
-        """Take a batch over; of too many unflushed ones the oldest go."""
+        """Take a batch over; of too many unflushed ones the oldest go.
+
+        Small batches are joined with those before them, each exemplar a few times at most: a
+        message may have one, and a million batches would take more than what is in them.
+        """
         if len(batch) == 0:
             return
         with self._lock:
-            recent = [*self._recent, batch]
+            recent = self._recent
             self._n_recent += len(batch)
+            self._recent_bytes += _bytes_of(batch)
+            while self._goes_with_newest(batch):
+                batch = join_batches((recent.pop(), batch))
+            recent.append(batch)
             while self._n_recent > self.n_recent_max and len(recent) > 1:
-                self._n_recent -= len(recent.pop(0))
-                self._first += 1
-            self._recent = tuple(recent)
+                self._take_oldest()
+
+    def _goes_with_newest(self, batch: ExemplarBatch) -> bool:
+        """Whether to join a batch with the one before it, which no mark must part from it."""
+        if self._first + len(self._recent) <= self._marked:
+            return False
+        size = len(self._recent[-1])
+        size_max = min(_JOINED_MAX, self.n_recent_max // 16)
+        return size <= len(batch) <= size_max - size
+
+    def _take_oldest(self) -> None:
+        oldest = self._recent.popleft()
+        self._first += 1
+        self._n_recent -= len(oldest)
+        self._recent_bytes -= _bytes_of(oldest)
 
     def delete(self, tombstone: Tombstone) -> None:
         """Take out what a delete hides of everything that was added so far."""
         with self._lock:
-            self._recent = tuple(_kept(batch, [tombstone]) for batch in self._recent)
+            self._recent = deque(_kept(batch, [tombstone]) for batch in self._recent)
             self._n_recent = sum(len(batch) for batch in self._recent)
+            self._recent_bytes = sum(_bytes_of(batch) for batch in self._recent)
             self._keep_deletes((*self._deletes, tombstone))
 
     def is_hidden_by(self, tombstone: Tombstone) -> bool:
@@ -117,12 +151,14 @@ class ExemplarStore:
     def mark(self) -> int:
         """A number that tells what was added so far from what will be."""
         with self._lock:
-            return self._first + len(self._recent)
+            self._marked = self._first + len(self._recent)
+            return self._marked
 
     def view(self) -> ExemplarView:
         """What is stored now."""
         with self._lock:
-            return ExemplarView(self._directory, self._fs, self._files, self._recent, self._deletes)
+            recent = tuple(self._recent)
+            return ExemplarView(self._directory, self._fs, self._files, recent, self._deletes)
 
     def refs(self, floor_ms: int | None) -> list[U32Array]:
         """Series of everything stored, files before ``floor_ms`` left out; may repeat.
@@ -139,6 +175,20 @@ class ExemplarStore:
                 _LOG.error("exemplars keep no series: %s", error)
         return found
 
+    def series_among(self, refs: U32Array, mint: int, maxt: int) -> U32Array:
+        """Those of the series ``refs`` (ascending) that have exemplars in a closed range.
+
+        A damaged file may have any of them, and may come back. Raises StorageError.
+        """
+        if len(refs) == 0:
+            return refs
+        try:
+            batches = self.view().matching(refs, mint, maxt)
+        except (CorruptionError, UnsupportedFormat) as error:
+            _LOG.error("series of exemplars are not known: %s", error)
+            return refs
+        return np.unique(np.concatenate([refs[:0], *(batch.refs for batch in batches)]))
+
     @property
     def n_exemplars(self) -> int:
         """Stored exemplars, repeated ones counted each time."""
@@ -149,6 +199,11 @@ class ExemplarStore:
     def n_recent(self) -> int:
         """Exemplars in memory."""
         return self._n_recent
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that they take, about."""
+        return self._recent_bytes + _BATCH_BYTES * len(self._recent)
 
     @property
     def has_unsaved(self) -> bool:
@@ -168,7 +223,7 @@ class ExemplarStore:
         """
         with self._lock:
             # In one step: the writer of the log may drop the oldest at any time.
-            batches = list(self._recent[: max(0, mark - self._first)])
+            batches = list(islice(self._recent, max(0, mark - self._first)))
             files, deletes = self._files, self._deletes
         kept = [e for e in files if floor_ms is None or e.maxt >= floor_ms]
         n_in_all = sum(len(b) for b in batches) + sum(e.n for e in kept)
@@ -203,10 +258,8 @@ class ExemplarStore:
         Tombstones ``saved`` have files now, older ones than a new file of exemplars.
         """
         with self._lock:
-            n_written = max(0, mark - self._first)
-            self._n_recent -= sum(len(batch) for batch in self._recent[:n_written])
-            self._recent = self._recent[n_written:]
-            self._first += n_written
+            while self._recent and self._first < mark:
+                self._take_oldest()
             self._files = tuple(files)
             numbered = {tombstone.seq: tombstone for tombstone in saved}
             self._keep_deletes([numbered.get(t.seq, t) for t in self._deletes])
@@ -271,6 +324,10 @@ def _kept(batch: ExemplarBatch, deletes: Sequence[Tombstone]) -> ExemplarBatch:
         inside = (batch.t_ms >= tombstone.mint) & (batch.t_ms <= tombstone.maxt)
         is_hidden |= inside & np.isin(batch.refs, tombstone.refs)
     return batch.take(np.flatnonzero(~is_hidden)) if is_hidden.any() else batch
+
+
+def _bytes_of(batch: ExemplarBatch) -> int:
+    return _ROW_BYTES * len(batch) + sum(map(len, batch.labels))
 
 
 def _matching(batch: ExemplarBatch, refs: U32Array, mint: int, maxt: int) -> ExemplarBatch:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tsengine.errors import Closed, TsengineError
+from tsengine.model.machine import GIVE_BACK_SAMPLES, give_back_memory
 from tsengine.storage.checkpoint import Checkpointer
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Flusher:
         self._stopping.set()
         self._wanted.set()
         self._retry_now.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # Else it was never started.
+            self._thread.join()
         with self._lock:
             pass
 
@@ -81,16 +83,25 @@ class Flusher:
         with self._lock:
             if self._stopping.is_set():
                 raise Closed("the database is closed")
-            database = self._database
-            for waiting in database.state.frozen:
-                self._checkpointer.flush(waiting)
+            n_samples = self._flush_frozen()
             if force or self._has_unsaved():
-                database.freeze()
-                for waiting in database.state.frozen:
-                    self._checkpointer.flush(waiting)
+                self._database.freeze()
+                # Who asked before has got it: the head that was full is frozen.
+                self._wanted.clear()
+                n_samples += self._flush_frozen()
                 self._n_flushes += 1
             self._last_flush = time.monotonic()
+        if n_samples >= GIVE_BACK_SAMPLES:
+            give_back_memory()
         self._on_flushed()
+
+    def _flush_frozen(self) -> int:
+        """Flush what is frozen; returns how many samples that were."""
+        n_samples = 0
+        for waiting in self._database.state.frozen:
+            n_samples += waiting.head.n_samples
+            self._checkpointer.flush(waiting)
+        return n_samples
 
     def _has_unsaved(self) -> bool:
         database = self._database
@@ -114,6 +125,8 @@ class Flusher:
             self._retry_now.clear()
             try:
                 self.flush()
+                # Whoever asks first would wait for it.
+                self._database.state.catalog.prepare()
             except TsengineError as error:
                 if self._stopping.is_set():
                     return

@@ -21,11 +21,13 @@ from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import handles, is_handle, rows_of
 from tsengine.storage.head_histograms import HeadHistograms
 from tsengine.storage.head_read import DAY_MS, HeadView, RefCache, Run, sort_run
+from tsengine.storage.run_memory import RunMemory
 
 __all__ = ["RUN_ROWS_MAX", "Head", "HeadView"]
 
 RUN_ROWS_MAX = 256 * 1024
 _ROW_SIZE_BYTES = 4 + 8 + 8
+_NO_REFS = np.zeros(0, np.uint32)
 _I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
 
 
@@ -51,11 +53,12 @@ class Head:
     are not counted once their run was sorted. ``mint > maxt`` while it is empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: RunMemory | None = None) -> None:
+        self._memory = RunMemory() if memory is None else memory
         self._cache = RefCache()
         self._frozen = False
-        self._open = _OpenRun()
-        self._publish(_Published((), HeadHistograms(), 0, 0, _I64_MAX, _I64_MIN, 0, 0, frozenset()))
+        empty = _Published((), HeadHistograms(), 0, 0, _I64_MAX, _I64_MIN, 0, 0, frozenset())
+        self._publish(empty, _OpenRun(self._memory))
 
     def append(self, batch: SampleBatch, seq: int) -> None:
         """Add a batch's rows; they are visible to views taken afterwards.
@@ -72,20 +75,21 @@ class Head:
             table = batch.histograms
             batch = _renumbered(batch, len(histograms))
             histograms = histograms.with_table(table)
-        sealed, n_open = state.sealed, state.n_open
+        mint, maxt = int(batch.t_ms.min()), int(batch.t_ms.max())
+        sealed, n_open, open_run = state.sealed, state.n_open, self._open
         n_samples = state.n_samples + n
         done = 0
         while done < n:
             size = min(RUN_ROWS_MAX - n_open, n - done)
-            self._open.put(batch, done, n_open, size)
+            open_run.put(batch, done, n_open, size)
             done += size
             n_open += size
             if n_open == RUN_ROWS_MAX:
-                run = self._open.sort(n_open)
+                run = open_run.sort(n_open, has_histograms=len(histograms) > 0)
                 n_samples -= n_open - len(run.t_ms)
                 sealed = (*sealed, run)
                 # A view may still hold the old columns: they stay as they are.
-                self._open = _OpenRun()
+                open_run = _OpenRun(self._memory)
                 n_open = 0
         self._publish(
             _Published(
@@ -93,12 +97,13 @@ class Head:
                 histograms,
                 n_open,
                 n_samples,
-                min(state.mint, int(batch.t_ms.min())),
-                max(state.maxt, int(batch.t_ms.max())),
+                min(state.mint, mint),
+                max(state.maxt, maxt),
                 state.seq_min if state.n_samples else seq,
                 seq,
-                state.days | _days_of(batch.t_ms),
-            )
+                state.days | _days_of(batch.t_ms, mint, maxt),
+            ),
+            open_run,
         )
 
     def freeze(self) -> None:
@@ -107,11 +112,8 @@ class Head:
         if state.n_open == 0:
             self._frozen = True
             return
-        run = self._open.sort(state.n_open)
-        # Only now: if memory was short for sorting, the head goes on taking samples.
-        self._frozen = True
+        run = self._open.sort(state.n_open, has_histograms=len(state.histograms) > 0)
         n_samples = state.n_samples - (state.n_open - len(run.t_ms))
-        self._open = _OpenRun()
         self._publish(
             _Published(
                 (*state.sealed, run),
@@ -123,8 +125,15 @@ class Head:
                 state.seq_min,
                 state.seq_max,
                 state.days,
-            )
+            ),
+            _OpenRun(None),
         )
+        # Only now: if memory was short, the head goes on taking samples.
+        self._frozen = True
+
+    def successor(self) -> Head:
+        """An empty head that uses this one's memory again when it is free."""
+        return Head(self._memory)
 
     def view(self) -> HeadView:
         """An immutable snapshot of everything appended so far."""
@@ -168,18 +177,22 @@ class Head:
 
     @property
     def n_bytes(self) -> int:
-        """Memory held by columns and tables of histograms."""
+        """Memory held by columns and tables of histograms, and free for more of them."""
         state = self._state
         sealed = sum(run.n_bytes for run in state.sealed)
-        return self._open.n_bytes + sealed + state.histograms.n_bytes
+        free = 0 if self._frozen else self._memory.n_free_bytes
+        return self._open.n_bytes + sealed + state.histograms.n_bytes + free
 
-    def _publish(self, state: _Published) -> None:
+    def _publish(self, state: _Published, open_run: _OpenRun) -> None:
+        """Replace all at once: whoever fails before this has changed nothing."""
+        n = state.n_open
+        start_ms = open_run.start_ms
         view = HeadView(
             state.sealed,
-            self._open.refs[: state.n_open],
-            self._open.t_ms[: state.n_open],
-            self._open.bits[: state.n_open],
-            None if self._open.start_ms is None else self._open.start_ms[: state.n_open],
+            open_run.refs[:n],
+            open_run.t_ms[:n],
+            open_run.bits[:n],
+            None if start_ms is None else start_ms[:n],
             mint=state.mint,
             maxt=state.maxt,
             n_samples=state.n_samples,
@@ -188,6 +201,7 @@ class Head:
             histograms=state.histograms,
             cache=self._cache,
         )
+        self._open = open_run
         self._view = view
         self._state = state
 
@@ -195,12 +209,16 @@ class Head:
 class _OpenRun:
     """Columns that still take rows."""
 
-    __slots__ = ("bits", "refs", "start_ms", "t_ms")
+    __slots__ = ("_memory", "bits", "refs", "start_ms", "t_ms")
 
-    def __init__(self) -> None:
-        self.refs: npt.NDArray[np.uint32] = np.empty(RUN_ROWS_MAX, np.uint32)
-        self.t_ms: npt.NDArray[np.int64] = np.empty(RUN_ROWS_MAX, np.int64)
-        self.bits: npt.NDArray[np.uint64] = np.empty(RUN_ROWS_MAX, np.uint64)
+    def __init__(self, memory: RunMemory | None) -> None:
+        """Columns in one piece of memory, for which NumPy asks for huge pages; None for no rows."""
+        n = 0 if memory is None else RUN_ROWS_MAX
+        block = np.empty(0, np.uint8) if memory is None else memory.take(_ROW_SIZE_BYTES * n)
+        self._memory = memory
+        self.bits: npt.NDArray[np.uint64] = block[: 8 * n].view(np.uint64)
+        self.t_ms: npt.NDArray[np.int64] = block[8 * n : 16 * n].view(np.int64)
+        self.refs: npt.NDArray[np.uint32] = block[16 * n :].view(np.uint32)
         self.start_ms: npt.NDArray[np.int64] | None = None
 
     @property
@@ -219,17 +237,27 @@ class _OpenRun:
                 self.start_ms = np.zeros(RUN_ROWS_MAX, np.int64)
             self.start_ms[at : at + size] = batch.start_ms[start : start + size]
 
-    def sort(self, n: int) -> Run:
+    def sort(self, n: int, *, has_histograms: bool) -> Run:
         """The first ``n`` rows as a sorted run of its own arrays."""
         start_ms = None if self.start_ms is None else self.start_ms[:n]
-        run = sort_run(self.refs[:n], self.t_ms[:n], self.bits[:n], start_ms)
-        return run.with_histogram_refs()
+        columns = (self.refs[:n], self.t_ms[:n], self.bits[:n])
+        run = sort_run(*columns, start_ms, memory=self._memory)
+        if has_histograms:
+            return run.with_histogram_refs()
+        return replace(run, histogram_refs=_NO_REFS)
 
 
-def _days_of(t_ms: npt.NDArray[np.int64]) -> frozenset[int]:
-    """UTC days of some times, left-open and right-closed; at least one time."""
+def _days_of(t_ms: npt.NDArray[np.int64], mint: int, maxt: int) -> frozenset[int]:
+    """UTC days of some times between two, left-open and right-closed; at least one time."""
+    first, last = _day_of(mint), _day_of(maxt)
+    if last - first <= 1:
+        return frozenset((first, last))
     days = (np.maximum(t_ms, _I64_MIN + 1) - 1) // DAY_MS
     return frozenset(days[np.flatnonzero(np.diff(days, prepend=days[0] - 1))].tolist())
+
+
+def _day_of(t_ms: int) -> int:
+    return (max(t_ms, _I64_MIN + 1) - 1) // DAY_MS
 
 
 def _renumbered(batch: SampleBatch, first_row: int) -> SampleBatch:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tsengine.kernels.axes import copy_rows
 from tsengine.kernels.bits import STALE_BITS
 from tsengine.kernels.merge import slice_run
-from tsengine.kernels.sorting import N_DIGITS, order_by_key
+from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.histograms import Histograms, handles, is_handle, rows_of
 from tsengine.storage.head_histograms import HeadHistograms
@@ -27,6 +27,7 @@ from tsengine.storage.pieces import (
     offsets_of,
     settle,
 )
+from tsengine.storage.run_memory import RunMemory
 from tsengine.storage.spans import Span, spans_of, without_hidden
 
 DAY_MS = 86_400_000
@@ -89,11 +90,20 @@ class RefCache:
 
 
 def sort_run(
-    refs: U32Array, t_ms: I64Array, bits: U64Array, start_ms: I64Array | None = None
+    refs: U32Array,
+    t_ms: I64Array,
+    bits: U64Array,
+    start_ms: I64Array | None = None,
+    *,
+    memory: RunMemory | None = None,
 ) -> Run:
     """Copies of rows in any order as a run; of equal (series, time) the last row stays."""
     n = len(refs)
     assert n > 0, "runs have rows"
+    lowest = int(refs.min())
+    span = int(refs.max()) - lowest + 1
+    if start_ms is None and span <= 2 * n:
+        return _group_run(refs, t_ms, bits, lowest, span, memory)
     order = np.empty(n, np.uint32)
     order_by_key(refs, order, np.empty(n, np.uint32), np.empty(N_DIGITS, np.int64))
     sorted_refs = refs[order]
@@ -108,6 +118,30 @@ def sort_run(
         values, starts_ms = bits[rows], start_ms[rows]
     mint, maxt = int(times.min()), int(times.max())
     return Run(sorted_refs[starts], offsets, times, values, mint, maxt, starts_ms)
+
+
+def _group_run(
+    refs: U32Array,
+    t_ms: I64Array,
+    bits: U64Array,
+    lowest: int,
+    span: int,
+    memory: RunMemory | None,
+) -> Run:
+    """As `sort_run`, of refs that are few beside the rows."""
+    n = len(refs)
+    distinct, offsets = np.empty(min(n, span), np.uint32), np.empty(min(n, span) + 1, np.int64)
+    block = np.empty(16 * n, np.uint8) if memory is None else memory.take(16 * n)
+    times, values = block[: 8 * n].view(np.int64), block[8 * n :].view(np.uint64)
+    n_falls = np.zeros(1, np.int64)
+    n_refs = group_by_key(
+        refs, t_ms, bits, lowest, np.empty(span, np.uint32), distinct, offsets, times, values,
+        n_falls,
+    )  # fmt: skip
+    distinct, offsets = distinct[:n_refs].copy(), offsets[: n_refs + 1].copy()
+    if n_falls[0]:
+        offsets, times, values = settle(offsets, times, values, drop_stale=False)
+    return Run(distinct, offsets, times, values, int(times.min()), int(times.max()))
 
 
 def _with_refs(known: U32Array, added: list[U32Array]) -> U32Array:

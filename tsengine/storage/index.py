@@ -2,12 +2,13 @@
 
 Used twice: label pair -> series refs, and label name -> pairs. The rows themselves are the log of
 entries (they are append-only), so a segment can be built, or several be merged, from them at any
-time. The writer builds segments of at least 64 Ki entries when it publishes and merges eight of a
-kind; what is newer, a reader's `Postings` sorts for itself when first asked.
+time. So the writer builds none: whoever asks first builds what is missing, for all, in segments of
+at least 64 Ki entries, eight of a kind merged; what is newer, it sorts for itself alone.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from tsengine.storage.interning import InternedState
 _ENTRIES_MIN = 64 * 1024
 _ENTRIES_MAX = 64 * _ENTRIES_MIN
 _MERGED_AT_ONCE = 8
+_KEYS_PER_ENTRY_MAX = 4
+"""With more keys than so many times the entries, these are sorted digit by digit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,21 +39,49 @@ class Segment:
     rows: npt.NDArray[np.uint32]
 
 
+class _SharedSegments:
+    """Segments that all postings of one catalog share: they grow when one is asked. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._segments: tuple[Segment, ...] = ()
+
+    def covering(
+        self,
+        row_offsets: npt.NDArray[np.int64] | None,
+        row_keys: npt.NDArray[np.uint32],
+        n_rows: int,
+    ) -> tuple[Segment, ...]:
+        """Segments of rows below ``n_rows``, of all of them but for a small tail.
+
+        Who asks after others who have more rows may find fewer: a segment may hold later rows too.
+        """
+        with self._lock:
+            if not self._segments or self._segments[-1].last < n_rows:
+                self._segments = _advanced(self._segments, row_offsets, row_keys, n_rows)
+            segments = self._segments
+        return tuple(segment for segment in segments if segment.last <= n_rows)
+
+
 class Postings:
     """All entries of the first n_rows rows. Immutable to its users; any thread."""
 
     def __init__(
         self,
-        segments: tuple[Segment, ...],
+        shared: _SharedSegments,
         row_offsets: npt.NDArray[np.int64] | None,
         row_keys: npt.NDArray[np.uint32],
         n_rows: int,
     ) -> None:
-        self._segments = segments
+        self._shared = shared
         self._row_offsets = row_offsets
         self._row_keys = row_keys
         self._n_rows = n_rows
         self._complete: tuple[Segment, ...] | None = None
+
+    def prepare(self) -> None:
+        """Build what others will ask for."""
+        self._shared.covering(self._row_offsets, self._row_keys, self._n_rows)
 
     def rows(self, key: int) -> npt.NDArray[np.uint32]:
         """Rows u32[n] that have a key, ascending; a copy or a view that must not be written."""
@@ -89,8 +120,8 @@ class Postings:
         """Segments of all rows. Two threads may both build the tail; either result will do."""
         complete = self._complete
         if complete is None:
-            first = self._segments[-1].last if self._segments else 0
-            complete = self._segments
+            complete = self._shared.covering(self._row_offsets, self._row_keys, self._n_rows)
+            first = complete[-1].last if complete else 0
             if first < self._n_rows:
                 tail = _build(self._row_offsets, self._row_keys, first, self._n_rows)
                 complete = (*complete, tail)
@@ -99,18 +130,11 @@ class Postings:
 
 
 class PostingsBuilder:
-    """The writer's side: segments over what is published. Writer lane only."""
+    """What the postings of all states of one catalog share. Any thread."""
 
     def __init__(self) -> None:
-        self._of_pairs: tuple[Segment, ...] = ()
-        self._of_names: tuple[Segment, ...] = ()
-
-    def advance(self, state: InternedState) -> None:
-        """Cover the state's rows but for a small tail."""
-        self._of_pairs = _advanced(
-            self._of_pairs, state.row_offsets, state.row_pairs, state.n_series
-        )
-        self._of_names = _advanced(self._of_names, None, state.pair_names, state.n_pairs)
+        self._of_pairs = _SharedSegments()
+        self._of_names = _SharedSegments()
 
     def series_of_pairs(self, state: InternedState) -> Postings:
         """Label pair -> series refs."""
@@ -177,15 +201,26 @@ def _build(
     else:
         n = int(row_offsets[last] - row_offsets[first])
         offsets, begin, end, shift = row_offsets, first, last, np.uint32(0)
-    arrays = np.empty((4, n), np.uint32)
-    counts = np.empty(kernels.DIGIT_BUCKETS, np.int64)
-    where = kernels.sort_postings(offsets, row_keys, begin, end, *arrays, counts)
-    keys, rows = arrays[2 * where], arrays[2 * where + 1] + shift
-    starts = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    starts = np.concatenate((np.zeros(min(n, 1), np.int64), starts))
+    n_keys = int(row_keys[offsets[begin] : offsets[end]].max(initial=0)) + 1
+    if n_keys <= _KEYS_PER_ENTRY_MAX * n:
+        rows = np.empty(n, np.uint32)
+        ends = np.zeros(n_keys, np.int64)
+        kernels.bucket_postings(offsets, row_keys, begin, end, ends, rows)
+        found = np.flatnonzero(np.diff(ends, prepend=0))
+        keys, ends = found.astype(np.uint32), ends[found]
+    else:
+        arrays = np.empty((4, n), np.uint32)
+        counts = np.empty(kernels.DIGIT_BUCKETS, np.int64)
+        where = kernels.sort_postings(offsets, row_keys, begin, end, *arrays, counts)
+        entries, rows = arrays[2 * where], arrays[2 * where + 1]
+        ends = np.append(np.flatnonzero(entries[1:] != entries[:-1]) + 1, [n] * (n > 0))
+        # A copy: the other arrays would live as long as a view of theirs.
+        keys, rows = entries[ends - 1], rows.copy()
+    rows += shift
     # Readers hand parts of it out.
     rows.flags.writeable = False
-    return Segment(first, last, keys[starts], np.append(starts, n).astype(np.uint32), rows)
+    starts = np.concatenate((np.zeros(1, np.int64), ends)).astype(np.uint32)
+    return Segment(first, last, keys, starts, rows)
 
 
 def _one(key: int) -> npt.NDArray[np.uint32]:

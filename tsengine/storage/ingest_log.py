@@ -6,10 +6,15 @@ sequences. A replicated log would fulfil the same protocol.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+_LOG = logging.getLogger(__name__)
+
+OnDone = Callable[[BaseException | None], None]
 
 
 @dataclass(slots=True)
@@ -37,13 +42,25 @@ class LogEntry:
 
 
 class Ticket:
-    """Says when an entry or a cut is done. One waits, or several do."""
+    """Says when an entry or a cut is done. One waits, or several do.
 
-    __slots__ = ("_done", "_error")
+    Parameters
+    ----------
+    on_done
+        Called in the log's thread with the error, or None, before those who wait go on. It must be
+        short and must not raise.
 
-    def __init__(self) -> None:
-        self._done = threading.Event()
+    """
+
+    __slots__ = ("_error", "_gate", "_is_done", "_on_done")
+
+    def __init__(self, on_done: OnDone | None = None) -> None:
+        self._on_done = on_done
         self._error: BaseException | None = None
+        self._is_done = False
+        # Closed until it is done. A bare lock: an Event is a good part of a small append.
+        self._gate = threading.Lock()
+        self._gate.acquire()
 
     def wait(self, timeout: float | None = None) -> None:
         """Return when the entry is durable and visible.
@@ -56,27 +73,38 @@ class Ticket:
             The entry was not made durable.
 
         """
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"the log did not answer within {timeout} s")
+        if not self._is_done:
+            if not self._gate.acquire(timeout=-1 if timeout is None else timeout):
+                raise TimeoutError(f"the log did not answer within {timeout} s")
+            self._gate.release()
         if self._error is not None:
             raise self._error
 
     @property
     def is_done(self) -> bool:
         """Whether `wait` would return (or raise) at once."""
-        return self._done.is_set()
+        return self._is_done
 
     def complete(self, error: BaseException | None = None) -> None:
-        """Let everybody who waits go on. For the log only."""
+        """Let everybody who waits go on. For the log only, once."""
         self._error = error
-        self._done.set()
+        self._is_done = True
+        try:
+            if self._on_done is not None:
+                self._on_done(error)
+        except Exception:  # The caller's bug: the log must live on.
+            _LOG.exception("who was told that an append is done failed")
+        self._gate.release()
 
 
 class IngestLog(Protocol):
     """An ordered, durable log. `append` and `cut` may be called from any thread."""
 
-    def append(self, entry: LogEntry) -> Ticket:
-        """Queue an entry and give it its sequence; raises Overloaded, Full or Closed."""
+    def append(self, entry: LogEntry, on_done: OnDone | None = None) -> Ticket:
+        """Queue an entry and give it its sequence; raises Overloaded, Full or Closed.
+
+        ``on_done`` is that of the ticket.
+        """
         ...
 
     def cut(self, on_cut: Callable[[int], None]) -> Ticket:

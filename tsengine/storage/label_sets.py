@@ -24,10 +24,11 @@ _METADATA_LABELS = ("__type__", "__unit__")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSets:
-    """R label sets over K texts; label l is the pair of texts ``names[l], values[l]``.
+    """R rows of labels, which are D pairs of K texts; equal ones may be there several times.
 
+    Row r is ``labels[row_ends[r - 1]:row_ends[r]]``, label d the texts ``names[d], values[d]``.
     Shapes: ``data: u8[.]``, ``starts, ends: i64[K]``, ``hashes: u64[2K]`` or None if not computed
-    yet, ``names, values: i64[L]``, ``row_ends: i64[R]``.
+    yet, ``names, values: i64[D]``, ``labels: i64[L]``, ``row_ends: i64[R]``.
     """
 
     data: npt.NDArray[np.uint8]
@@ -36,6 +37,7 @@ class LabelSets:
     hashes: npt.NDArray[np.uint64] | None
     names: npt.NDArray[np.int64]
     values: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
     row_ends: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -46,35 +48,32 @@ class LabelSets:
 
         An invalid row loses all its labels; its status is one of `tsengine.kernels.catalog`.
         """
-        order = np.empty(len(self.names), np.int64)
-        row_ends = np.empty(len(self), np.int64)
-        statuses = np.empty(len(self), np.int64)
+        kept = np.empty(len(self.labels), np.int64)
+        row_ends, statuses = np.empty((2, len(self)), np.int64)
+        label_statuses, smaller = np.empty((2, len(self.names)), np.int64)
         n_kept = kernels.check_labels(
-            self.data, self.row_ends, self.starts[self.names], self.ends[self.names],
+            self.data, self.row_ends, self.labels, self.starts[self.names], self.ends[self.names],
             self.starts[self.values], self.ends[self.values], limits.n_labels_max,
-            limits.name_size_max, limits.value_size_max, limits.series_size_max, len(self), order,
-            row_ends, statuses,
+            limits.name_size_max, limits.value_size_max, limits.series_size_max, len(self),
+            label_statuses, smaller, kept, row_ends, statuses,
         )  # fmt: skip
-        kept = order[:n_kept]
-        canonical = replace(
-            self, names=self.names[kept], values=self.values[kept], row_ends=row_ends
-        )
-        return canonical, statuses
+        return replace(self, labels=kept[:n_kept], row_ends=row_ends), statuses
 
     def take(self, rows: npt.NDArray[np.int64]) -> LabelSets:
         """Some of the rows."""
         row_starts = np.concatenate((np.zeros(1, np.int64), self.row_ends[:-1]))[rows]
         counts = self.row_ends[rows] - row_starts
-        labels = ragged_positions(row_starts, counts)
-        return replace(
-            self, names=self.names[labels], values=self.values[labels], row_ends=np.cumsum(counts)
-        )
+        labels = self.labels[ragged_positions(row_starts, counts)]
+        return replace(self, labels=labels, row_ends=np.cumsum(counts))
 
     def intern(self, interner: Interner, *, insert: bool) -> npt.NDArray[np.uint32]:
         """Series refs u32[R]; NONE for rows without labels and, if not inserted, unknown ones."""
+        is_used = np.zeros(len(self.names), np.bool_)
+        is_used[self.labels] = True
+        names, values = self.names[is_used], self.values[is_used]
         used = np.zeros(len(self.starts), np.bool_)
-        used[self.names] = True
-        used[self.values] = True
+        used[names] = True
+        used[values] = True
         starts, ends = self.starts[used], self.ends[used]
         if self.hashes is None:
             hashes = interner.hash_spans(self.data, starts, ends)
@@ -82,8 +81,9 @@ class LabelSets:
             hashes = self.hashes.reshape(-1, 2)[used].ravel()
         ids = np.empty(len(self.starts), np.uint32)
         ids[used] = interner.symbols(self.data, starts, ends, hashes, insert=insert)
-        pairs = interner.pairs(ids[self.names], ids[self.values], insert=insert)
-        return interner.series(self.row_ends, pairs, insert=insert)
+        pairs = np.empty(len(self.names), np.uint32)
+        pairs[is_used] = interner.pairs(ids[names], ids[values], insert=insert)
+        return interner.series(self.row_ends, pairs[self.labels], insert=insert)
 
     def text(self, row: int) -> str:
         """A row as ``name{a="b"}``, shortened, with what is not UTF-8 replaced."""
@@ -91,7 +91,7 @@ class LabelSets:
         metric = ""
         parts = []
         size = 0
-        for label in range(start, int(self.row_ends[row])):
+        for label in self.labels[start : int(self.row_ends[row])].tolist():
             name, value = self._text(self.names[label]), self._text(self.values[label])
             if name == "__name__" and not metric:
                 metric = value
@@ -132,43 +132,46 @@ def with_type_and_unit(
     rows = np.repeat(np.arange(len(counts)), counts)
     given = [label_sets.data[s:e].tobytes() in own[:2] for s, e in zip(
         label_sets.starts.tolist(), label_sets.ends.tolist(), strict=True)]  # fmt: skip
-    kept = ~(np.array(given, np.bool_)[label_sets.names] & (has_type | has_unit)[rows])
+    given_names = label_sets.names[label_sets.labels]
+    kept = ~(np.array(given, np.bool_)[given_names] & (has_type | has_unit)[rows])
     with_type, with_unit = np.flatnonzero(has_type), np.flatnonzero(has_unit)
     all_rows = np.concatenate((rows[kept], with_type, with_unit))
     names = np.concatenate(
         (
-            label_sets.names[kept],
+            given_names[kept],
             np.full(len(with_type), n_texts),
             np.full(len(with_unit), n_texts + 1),
         )
     )
     type_texts = n_texts + len(_METADATA_LABELS) + types[with_type] - 1
-    values = np.concatenate((label_sets.values[kept], type_texts, units[with_unit]))
+    given_values = label_sets.values[label_sets.labels]
+    values = np.concatenate((given_values[kept], type_texts, units[with_unit]))
     order = np.argsort(all_rows, kind="stable")
     row_ends = np.cumsum(np.bincount(all_rows, minlength=len(counts)))
-    return LabelSets(data, starts, ends, None, names[order], values[order], row_ends)
+    return LabelSets(data, starts, ends, None, names, values, order, row_ends)
 
 
 def label_sets_of_mappings(label_sets: Sequence[Mapping[str, str]]) -> LabelSets:
     """Label sets of plain mappings; raises InvalidLabels for names or values that are no text."""
     texts: dict[str, int] = {}
-    names: list[int] = []
-    values: list[int] = []
+    pairs: dict[tuple[int, int], int] = {}
+    rows: list[int] = []
     row_ends: list[int] = []
     for labels in label_sets:
         for name, value in labels.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise InvalidLabels(f"labels must be text, got {name!r}: {value!r}")
-            names.append(texts.setdefault(name, len(texts)))
-            values.append(texts.setdefault(value, len(texts)))
-        row_ends.append(len(names))
+            pair = texts.setdefault(name, len(texts)), texts.setdefault(value, len(texts))
+            rows.append(pairs.setdefault(pair, len(pairs)))
+        row_ends.append(len(rows))
     # Lone surrogates become bytes that the check refuses by name.
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     starts = np.concatenate((np.zeros(1, np.int64), ends))[: len(ends)]
     data = np.frombuffer(b"".join(encoded), np.uint8)
+    names, values = np.array(list(pairs), np.int64).reshape(-1, 2).T
     return LabelSets(
-        data, starts, ends, None, np.array(names, np.int64), np.array(values, np.int64),
+        data, starts, ends, None, names, values, np.array(rows, np.int64),
         np.array(row_ends, np.int64),
     )  # fmt: skip
 

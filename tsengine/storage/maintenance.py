@@ -126,11 +126,16 @@ class Maintenance:
         """Go on after `pause`."""
         self._worker.resume()
 
-    def hold_append_back(self) -> None:
-        """Sleep a little while there are far too many parts for merges to keep up."""
+    def hold_append_back(self, waited_s: float = 0.0) -> None:
+        """Sleep a little while there are far too many parts for merges to keep up.
+
+        What an append has waited already, for others that were held back, counts.
+        """
         n_above = self._urgent.n_excess - LIVE_PARTS_MAX
         if n_above >= 0:
-            self._stopping.wait(min(_SLOW_APPEND_S_MAX, (n_above + 1) / LIVE_PARTS_MAX))
+            pause_s = min(_SLOW_APPEND_S_MAX, (n_above + 1) / LIVE_PARTS_MAX) - waited_s
+            if pause_s > 0:
+                self._stopping.wait(pause_s)
 
     def counters(self) -> dict[str, int]:
         """Numbers for stats; those of chores end with ``:`` and the name of the chore."""

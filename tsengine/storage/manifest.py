@@ -7,21 +7,25 @@ directory's lock) and one thread at a time; loading is for anybody.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tsengine.codecs.records import crc32c
 from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
 from tsengine.storage import filenames
 from tsengine.storage.filesystem import FileSystem, storage_error
+from tsengine.storage.folder_lock import is_held
 
 FORMAT_VERSION = 1
 _FIRST_LINE = "tsengine manifest"
+_OPTIONAL = ("exemplar_files", "erased")
+"""Fields that are not there when they are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,10 @@ class Manifest:
     tiers
         Parts of all tiers, by width, then time covered, then sequence. Versions before there were
         any refuse a manifest that has tombstones or tiers.
+    erased
+        By selectors of retention rules: samples of these series before it may be gone, see
+        `retention_marks`. The field is not written when there is none, and refused by versions
+        before there was any.
 
     """
 
@@ -135,6 +143,7 @@ class Manifest:
     next_file_number: int = 1
     tombstones: tuple[TombstoneEntry, ...] = ()
     tiers: tuple[TierEntry, ...] = ()
+    erased: Mapping[str, int] = field(default_factory=dict)
 
     def with_changes(self, **changes: Any) -> Manifest:
         """The next generation, with fields replaced."""
@@ -146,10 +155,12 @@ class Manifest:
         fields = {
             name: getattr(self, name)
             for name in self.__slots__
-            if name not in ("format_version", "parts", "exemplar_files")
+            if name not in ("format_version", "parts", *_OPTIONAL)
         }
         if self.exemplar_files:
             fields["exemplar_files"] = [dataclasses.asdict(file) for file in self.exemplar_files]
+        if self.erased:
+            fields["erased"] = dict(self.erased)
         fields["tombstones"] = [dataclasses.asdict(entry) for entry in self.tombstones]
         fields["tiers"] = [dataclasses.asdict(entry) for entry in self.tiers]
         parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
@@ -284,7 +295,8 @@ def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
     """Paths of the database's own files and part folders that ``manifest`` does not name.
 
     Left by a crash between writing and committing, or between committing and deleting. Names that
-    tsengine does not give (a user's notes, `*.damaged`) are never listed.
+    tsengine does not give (a user's notes, `*.damaged`) are never listed, nor is what a process
+    that lives is building in `snapshots/`.
     """
     known: dict[str, tuple[Callable[[str], int | None], set[str | None]]] = {
         filenames.PARTS_DIR: (filenames.parse_part_name, {p.name for p in manifest.parts}),
@@ -312,8 +324,10 @@ def orphans(fs: FileSystem, directory: str, manifest: Manifest) -> list[str]:
             if segment is not None and segment < manifest.wal_floor:
                 found.append(filenames.wal_path(directory, segment))
         for name in _names(fs, filenames.snapshots_dir(directory)):
-            if filenames.is_unfinished_snapshot(name):
-                found.append(os.path.join(filenames.snapshots_dir(directory), name))
+            path = os.path.join(filenames.snapshots_dir(directory), name)
+            with contextlib.suppress(FileNotFoundError):  # finished just then
+                if filenames.is_unfinished_snapshot(name) and not is_held(path):
+                    found.append(path)
         if fs.exists(filenames.manifest_tmp_path(directory)):
             found.append(filenames.manifest_tmp_path(directory))
     except OSError as error:
@@ -332,7 +346,8 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     fields = dict(fields)
     parts = fields.pop("parts")
     files = fields.pop("exemplar_files", [])
-    names = set(Manifest.__slots__) - {"format_version", "parts", "exemplar_files"}
+    erased = dict(fields.pop("erased", {}))
+    names = set(Manifest.__slots__) - {"format_version", "parts", *_OPTIONAL}
     _refuse_unknown(fields.keys() - names, path)
     if names - fields.keys():
         raise ValueError(f"fields {sorted(names - fields.keys())} are missing")
@@ -343,6 +358,7 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
         format_version=version,
         parts=_entries(PartEntry, parts, path),
         exemplar_files=_entries(ExemplarEntry, files, path),
+        erased=erased,
         **fields,
     )
     _check_types(manifest)
@@ -371,6 +387,9 @@ def _check_types(manifest: Manifest) -> None:
     for name in ("generation", "wal_floor", "next_ref", "next_seq", "next_file_number"):
         if type(getattr(manifest, name)) is not int or getattr(manifest, name) < 0:
             raise ValueError(f"{name} is not a number")
+    for selector, t_ms in manifest.erased.items():
+        if type(t_ms) is not int:
+            raise ValueError(f"what is erased of {selector!r} is not a time")
     texts = [*manifest.catalog_segments, *(part.name for part in manifest.parts)]
     texts += [file.name for file in manifest.exemplar_files]
     texts += [tombstone.name for tombstone in manifest.tombstones]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.kernels import catalog as kernels
+from tsengine.kernels.knownseries import scan_known_v1
 
 _SLOT_BYTES = 20
 _N_SLOTS_MIN = 1024
@@ -45,6 +46,9 @@ class SenderMemo:
         self._n_taken = 0
         self._allocate(_N_SLOTS_MIN)
         self._misses = np.empty(_N_SLOTS_MIN, np.int64)
+        # By ref: how its labels looked last. See `tsengine.kernels.knownseries`.
+        self._trail_keys = np.empty(0, np.uint64)
+        self._trail_sizes = np.empty(0, np.uint32)
 
     @property
     def n_slots(self) -> int:
@@ -64,6 +68,34 @@ class SenderMemo:
         refs = np.empty(n, np.uint32)
         n_misses = kernels.memo_find(hashes, n, self._keys, self._refs, refs, self._misses)
         return refs, self._misses[:n_misses]
+
+    def scan_known(
+        self,
+        data: npt.NDArray[np.uint8],
+        key: npt.NDArray[np.uint64],
+        refs: npt.NDArray[np.uint32],
+        t_ms: npt.NDArray[np.int64],
+        bits: npt.NDArray[np.uint64],
+        *,
+        next_ref: int,
+    ) -> int:
+        """See `tsengine.kernels.knownseries.scan_known_v1`; all refs are below ``next_ref``."""
+        self._grow_trail(next_ref)
+        found: int = scan_known_v1(
+            data, key, self._keys, self._refs, self._trail_keys, self._trail_sizes, refs, t_ms, bits
+        )
+        return found
+
+    def _grow_trail(self, n: int) -> None:
+        """Room for refs below n, within the bound."""
+        n_trail = len(self._trail_sizes)
+        n = min(n, self._n_slots_max)
+        if n <= n_trail:
+            return
+        n = min(max(n, 2 * n_trail), self._n_slots_max)
+        keys, sizes = np.zeros(n, np.uint64), np.zeros(n, np.uint32)
+        keys[:n_trail], sizes[:n_trail] = self._trail_keys, self._trail_sizes
+        self._trail_keys, self._trail_sizes = keys, sizes
 
     def insert(self, hashes: npt.NDArray[np.uint64], refs: npt.NDArray[np.uint32]) -> None:
         """Enter fingerprints; those with ref NONE are left out. Shapes: u64[2n], u32[n]."""

@@ -5,10 +5,10 @@ One budget covers recent samples, series, open parts, caches and queries. Its qu
 - recent samples may take one: heads are flushed at a third of it, since two more may wait for their
   flush, and then appends wait (`head_samples_max`);
 - queries always have one, and whatever the others leave of theirs (`left_for_queries`);
-- series, parts and caches may take the rest, a half. Above it new series are refused
-  (`series_max`), while samples of known ones are taken.
+- series, parts, metadata, exemplars and caches may take the rest, a half. Above it new series are
+  refused (`series_max`), while samples of known ones are taken.
 
-Bytes are those of the arrays that are there, counted; measured again at most ten times a second.
+Bytes are those of what is there, counted; measured again at most ten times a second.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from tsengine.model.machine import machine_memory
 from tsengine.storage.array_bytes import array_bytes
-from tsengine.storage.exemplars import ExemplarStore
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
 
-KINDS = ("head", "series", "senders", "parts", "exemplars", "log")
+KINDS = ("head", "series", "senders", "parts", "metadata", "exemplars", "log")
 """What `StorageMemory.by_kind` tells apart; queries are counted where they run."""
 ROW_BYTES = 20
 """A sample in the head: ref, time, value."""
@@ -35,10 +34,11 @@ _SHARES = 4
 _HEADS = 3
 _HEAD_SAMPLES_MIN = 64 * 1024
 _FLUSH_SAMPLES_MIN = 256 * 1024
+_AXES_SHARE = 64
+_AXES_BYTES_MAX = 32 << 20
 _MEASURE_S = 0.1
 _SERIES_BYTES_MIN = 512
 """What a new series is expected to take at least; its tables grow by doubling."""
-_EXEMPLAR_BYTES = 160
 
 
 class StorageMemory:
@@ -112,6 +112,10 @@ class StorageMemory:
             each = max(each, 2 * self.by_kind()["series"] // max(n_series, 1000))
         return n_series + left // each
 
+    def axes_max(self) -> int:
+        """Bytes that decoded axes of parts may take; they count as parts."""
+        return min(self.budget // _AXES_SHARE, _AXES_BYTES_MAX)
+
     def _measure(self) -> dict[str, int]:
         database = self._database
         state = database.state
@@ -120,8 +124,10 @@ class StorageMemory:
             "head": sum(head.n_bytes for head in heads),
             "series": database.catalog.series_bytes(),
             "senders": database.catalog.sender_bytes(),
-            "parts": sum(self._of_part(part) for part in (*state.parts, *state.tiers)),
-            "exemplars": _of_exemplars(database.exemplars),
+            "parts": sum(self._of_part(part) for part in (*state.parts, *state.tiers))
+            + database.axis_cache.n_bytes,
+            "metadata": database.metadata.n_bytes + database.catalog.metadata_seen_bytes(),
+            "exemplars": database.exemplars.n_bytes,
             "log": database.log_queue_bytes,
         }
 
@@ -131,7 +137,3 @@ class StorageMemory:
         if known is None:
             known = self._part_bytes[part] = array_bytes(part)
         return known
-
-
-def _of_exemplars(store: ExemplarStore) -> int:
-    return store.n_recent * _EXEMPLAR_BYTES

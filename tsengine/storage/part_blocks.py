@@ -6,27 +6,36 @@ Thread-safe; nothing changes after opening.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 
 from tsengine.errors import CorruptionError
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage import part_format
+from tsengine.storage.axis_cache import AxisOwner, Decode, decode_used
 from tsengine.storage.cold import ColdFile
 from tsengine.storage.filesystem import FileSystem, ReadFile
 from tsengine.storage.part_format import PartHeader, SectionEntry
 from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
-from tsengine.storage.part_select import HistogramsOf, PartPieces, count_samples
-from tsengine.storage.pieces import U32Array, offsets_of
+from tsengine.storage.part_select import HistogramsOf, PartPieces, count_samples, decode_times
+from tsengine.storage.pieces import I64Array, U32Array, offsets_of
 from tsengine.storage.spans import Span
 
 _VERIFY_BYTES = 4 * 1024 * 1024
 
 
+CachedTimes = Callable[[AxisOwner, npt.NDArray[np.uint32], Decode], tuple[I64Array, I64Array]]
+"""`AxisCache.times`."""
+
+
 class PartBlocks:
-    """Blocks that can be read until they are closed; made by `PartBlocks.open`."""
+    """Blocks that can be read until they are closed; made by `PartBlocks.open`.
+
+    `axis_cache` may be set by who keeps decoded axes.
+    """
 
     def __init__(
         self,
@@ -41,6 +50,7 @@ class PartBlocks:
         self._values = values
         self.header = header
         self.index = index
+        self.axis_cache: CachedTimes | None = None
 
     @classmethod
     def open(
@@ -94,17 +104,27 @@ class PartBlocks:
         windows: Sequence[Span] | None = None,
     ) -> PartPieces:
         """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
+        path = os.path.join(self._directory, part_format.VALUES_FILE)
         return PartPieces(
-            self.index, self._axes, self._values, self._directory, refs, mint, maxt, histograms,
-            windows,
-        )  # fmt: skip
+            self.index, self._axis_times, self._values, path, refs, mint, maxt, histograms, windows
+        )
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
         """Samples of the series in a closed time range, a close guess if many axes are cut by it.
 
         Reads no values. Raises CorruptionError.
         """
-        return count_samples(self.index, self._axes, self._directory, refs, mint, maxt)
+        return count_samples(self.index, self._axis_times, refs, mint, maxt)
+
+    def _axis_times(self, axis: npt.NDArray[np.uint32]) -> tuple[I64Array, I64Array]:
+        """See `part_select.AxisTimes`."""
+        if self.axis_cache is None:
+            return decode_used(self.index, axis, self._decode_times)
+        return self.axis_cache(self, axis, self._decode_times)
+
+    def _decode_times(self, axes: I64Array, t_ms: I64Array, positions: I64Array) -> None:
+        path = os.path.join(self._directory, part_format.AXES_FILE)
+        decode_times(self.index, self._axes, path, axes, t_ms, positions)
 
     def collect(self, refs: U32Array | None, mint: int, maxt: int) -> SeriesColumns:
         """Samples with mint <= t <= maxt of the series ``refs`` (ascending; None takes all).

@@ -7,7 +7,7 @@ chunks that the caller hands in, plus the index's columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import google_crc32c
@@ -118,6 +118,27 @@ class _KnownAxes:
         self._ids = ids[kept]
 
 
+class _Columns(Mapping[int, I64Array]):
+    """Columns of an index, each made whole when it is asked for: all at once take much memory."""
+
+    def __init__(
+        self, pieces: Mapping[int, list[npt.NDArray[np.integer]]], sections: Mapping[int, I64Array]
+    ) -> None:
+        self._pieces = pieces
+        self._sections = sections
+
+    def __getitem__(self, number: int) -> I64Array:
+        if number in self._sections:
+            return self._sections[number]
+        return np.concatenate([np.empty(0, np.int64), *self._pieces[number]]).astype(np.int64)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._pieces.keys() | self._sections.keys())
+
+    def __len__(self) -> int:
+        return len(self._pieces.keys() | self._sections.keys())
+
+
 class PartEncoder:
     """A folder under way: its payload files and the columns of its index."""
 
@@ -198,11 +219,7 @@ class PartEncoder:
             axes_crc=self._axes.crc,
             values_crc=self._values.crc,
         )
-        columns = {
-            number: np.concatenate(pieces or [np.empty(0, np.int64)]).astype(np.int64)
-            for number, pieces in self._columns.items()
-        }
-        index = part_format.encode_index(header, {**columns, **sections})
+        index = part_format.encode_index(header, _Columns(self._columns, sections))
         self._fs.write_file(os.path.join(self._path, part_format.INDEX_FILE), index)
         return WrittenIndex(header, len(index), google_crc32c.value(index))
 

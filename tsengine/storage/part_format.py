@@ -52,7 +52,7 @@ _FILE_HEADER = struct.Struct("<8sII")
 _INDEX_HEADER = struct.Struct("<8sIHHqqQQQQQQII")
 _SECTION = struct.Struct("<HBBIQQQ")
 _CRC = struct.Struct("<I")
-_ZSTD_LEVEL = 6
+_ZSTD_LEVEL = 2
 _SECTION_ITEMS_MAX = 1 << 32
 
 
@@ -195,11 +195,15 @@ def decode_index_table(data: bytes, path: str) -> tuple[PartHeader, dict[int, Se
 def encode_sections(
     head: bytes, columns: Mapping[int, npt.NDArray[np.int64]], delta_sections: Collection[int]
 ) -> bytes:
-    """A file of columns: header, table of sections, checksum of both, sections."""
+    """A file of columns: header, table of sections, checksum of both, sections.
+
+    Columns are asked for one by one.
+    """
     bodies: list[bytes] = []
     entries: list[bytes] = []
     offset = len(head) + _SECTION.size * len(columns) + _CRC.size
-    for number, column in sorted(columns.items()):
+    for number in sorted(columns):
+        column = columns[number]
         encoding, width, body = _encode_column(column, is_delta=number in delta_sections)
         crc = google_crc32c.value(body)
         entries.append(_SECTION.pack(number, encoding, width, crc, len(column), offset, len(body)))

@@ -21,7 +21,7 @@ from tsengine.storage import part_format
 from tsengine.storage.components import Components
 from tsengine.storage.filesystem import FileSystem
 from tsengine.storage.manifest import PartEntry
-from tsengine.storage.part_blocks import PartBlocks
+from tsengine.storage.part_blocks import CachedTimes, PartBlocks
 from tsengine.storage.part_format import PartHeader, Section
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.part_select import PartPieces, blocks_of
@@ -93,6 +93,10 @@ class PartReader:
         self._blocks.close()
         if self.components is not None:
             self.components.close()
+
+    def keep_axes(self, cache: CachedTimes) -> None:
+        """Keep decoded axes of samples in a cache from now on."""
+        self._blocks.axis_cache = cache
 
     @property
     def remote_bytes(self) -> int:

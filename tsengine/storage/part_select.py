@@ -6,7 +6,6 @@ they are asked for, straight to their place. No Python runs per series or block.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,9 @@ from tsengine.codecs.block import decode_blocks
 from tsengine.errors import CorruptionError
 from tsengine.kernels.axes import clip_blocks, copy_rows
 from tsengine.model.histograms import Histograms
+from tsengine.storage.axis_cache import number_used
 from tsengine.storage.filesystem import ReadFile, storage_error
-from tsengine.storage.part_format import AXES_FILE, FLAG_HISTOGRAM, FLAG_STALE, VALUES_FILE
+from tsengine.storage.part_format import FLAG_HISTOGRAM, FLAG_STALE
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
 from tsengine.storage.spans import Span
@@ -28,6 +28,9 @@ GAP_BYTES_MAX = 32 * 1024
 """Payloads closer than this are read together: copying the gap costs less than another call."""
 COUNTED_ROWS_MAX = 256 * 1024
 """Rows of axes that are decoded at most to count samples exactly."""
+
+AxisTimes = Callable[[npt.NDArray[np.uint32]], tuple[I64Array, I64Array]]
+"""Of axes the positions of their first rows in ``t_ms``, a new array, and these times."""
 
 HistogramsOf = Callable[[U32Array, I64Array], Histograms]
 
@@ -48,9 +51,9 @@ class PartPieces:
     def __init__(
         self,
         index: PartIndex,
-        axes: ReadFile,
+        axis_times: AxisTimes,
         values: ReadFile,
-        directory: str,
+        values_path: str,
         refs: U32Array | None,
         mint: int,
         maxt: int,
@@ -60,11 +63,10 @@ class PartPieces:
         self._index = index
         self._histograms = histograms
         self._values = values
-        self._values_path = os.path.join(directory, VALUES_FILE)
+        self._values_path = values_path
         rows, blocks = blocks_of(index, refs, mint, maxt)
-        axis, starts, self._axis_t = _load_axes(
-            index, axes, os.path.join(directory, AXES_FILE), index.block_axis[blocks]
-        )
+        axis = index.block_axis[blocks].astype(np.int64)
+        starts, self._axis_t = axis_times(index.block_axis[blocks])
         starts += index.block_first_row[blocks]
         patterns = index.block_pattern[blocks].astype(np.int64)
         if windows is None:
@@ -155,7 +157,7 @@ class PartPieces:
             return
         index = self._index
         blocks = self._blocks[which]
-        payloads, where = _number_used(index.block_payload[blocks], len(index.payload_offsets) - 1)
+        payloads, where = number_used(index.block_payload[blocks], len(index.payload_offsets) - 1)
         data = _read_ranges(
             self._values,
             index.payload_offsets[payloads],
@@ -187,7 +189,7 @@ class PartPieces:
 
 
 def count_samples(
-    index: PartIndex, axes: ReadFile, directory: str, refs: U32Array, mint: int, maxt: int
+    index: PartIndex, axis_times: AxisTimes, refs: U32Array, mint: int, maxt: int
 ) -> int:
     """Samples of the series ``refs`` in a closed range, without reading values.
 
@@ -202,16 +204,14 @@ def count_samples(
     inside = int(sizes[~is_cut].sum())
     if not is_cut.any():
         return inside
-    used, _ = _number_used(axis[is_cut], len(index.axis_rows))
+    used, _ = number_used(axis[is_cut], len(index.axis_rows))
     if int(index.axis_rows[used].sum(dtype=np.int64)) > COUNTED_ROWS_MAX:
         first, last = axis_mint[is_cut], axis_maxt[is_cut]
         covered = np.minimum(last, maxt) - np.maximum(first, mint) + 1.0
         share = covered / (last - first + 1.0)
         return inside + int(np.minimum(np.ceil(sizes[is_cut] * share) + 1, sizes[is_cut]).sum())
     blocks = blocks[is_cut]
-    _, starts, axis_t = _load_axes(
-        index, axes, os.path.join(directory, AXES_FILE), index.block_axis[blocks]
-    )
+    starts, axis_t = axis_times(index.block_axis[blocks])
     lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
     return inside + int(
         clip_blocks(
@@ -290,41 +290,26 @@ def _read_ranges(file: ReadFile, starts: I64Array, ends: I64Array, path: str) ->
     return _Ranges(np.frombuffer(data, np.uint8), positions, ends - starts, starts)
 
 
-def _number_used(ids: npt.NDArray[np.uint32], n_ids: int) -> tuple[I64Array, I64Array]:
-    """``(different ids ascending, position of each id among them)``, as np.unique without sort."""
-    if len(ids) * 64 < n_ids:
-        few, where = np.unique(ids, return_inverse=True)
-        return few.astype(np.int64), where.astype(np.int64)
-    is_used = np.zeros(n_ids, np.bool_)
-    is_used[ids] = True
-    used = np.flatnonzero(is_used)
-    return used, (np.cumsum(is_used) - 1)[ids]
-
-
-def _load_axes(
-    index: PartIndex, file: ReadFile, path: str, axis: npt.NDArray[np.uint32]
-) -> tuple[I64Array, I64Array, I64Array]:
-    """Decode the axes in use: ``(axis of each block, its first row in t_ms, t_ms)``."""
-    used, where = _number_used(axis, len(index.axis_rows))
-    data = _read_ranges(file, index.axis_offsets[used], index.axis_offsets[used + 1], path)
-    rows = index.axis_rows[used].astype(np.int64)
-    offsets = offsets_of(rows)
-    t_ms = np.empty(offsets[-1], np.int64)
-    if len(used):
-        try:
-            decode_axes(data.bytes, data.positions, data.sizes, rows, t_ms, offsets[:-1], path=path)
-        except CorruptionError as error:
-            raise data.located(error) from None
-        # Times outside the index's claim would put samples where no read looks for them.
-        ends = offsets[1:] - 1
-        is_wrong = (t_ms[offsets[:-1]] != index.axis_mint[used]) | (
-            t_ms[ends] != index.axis_maxt[used]
+def decode_times(
+    index: PartIndex, file: ReadFile, path: str, axes: I64Array, t_ms: I64Array, positions: I64Array
+) -> None:
+    """Write the times of some axes (ascending) to ``t_ms[positions]``; raises CorruptionError."""
+    if len(axes) == 0:
+        return
+    data = _read_ranges(file, index.axis_offsets[axes], index.axis_offsets[axes + 1], path)
+    rows = index.axis_rows[axes].astype(np.int64)
+    try:
+        decode_axes(data.bytes, data.positions, data.sizes, rows, t_ms, positions, path=path)
+    except CorruptionError as error:
+        raise data.located(error) from None
+    # Times outside the index's claim would put samples where no read looks for them.
+    is_wrong = (t_ms[positions] != index.axis_mint[axes]) | (
+        t_ms[positions + rows - 1] != index.axis_maxt[axes]
+    )
+    if is_wrong.any():
+        k = int(np.argmax(is_wrong))
+        raise CorruptionError(
+            "an axis has other times than the index says",
+            path=path,
+            offset=int(data.file_offsets[k]),
         )
-        if is_wrong.any():
-            k = int(np.argmax(is_wrong))
-            raise CorruptionError(
-                "an axis has other times than the index says",
-                path=path,
-                offset=int(data.file_offsets[k]),
-            )
-    return axis.astype(np.int64), offsets[where], t_ms

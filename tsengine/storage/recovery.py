@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tsengine.errors import CorruptionError
+from tsengine.errors import CorruptionError, StorageError
 from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import is_handle, without_handles
-from tsengine.model.metadata import MetadataEntry
 from tsengine.options import TYPE_AND_UNIT_LABELS, Options
 from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.catalog import LOST_SERIES, Catalog
@@ -18,9 +19,10 @@ from tsengine.storage.catalog_file import read_catalog_segment
 from tsengine.storage.exemplar_records import decode_exemplars
 from tsengine.storage.exemplars import ExemplarStore
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
+from tsengine.storage.folder_lock import remove_unless_held
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import Manifest
-from tsengine.storage.metadata_store import MetadataStore
+from tsengine.storage.metadata_store import MetadataStore, decode_entries
 from tsengine.storage.sealed_opening import SealedFiles
 from tsengine.storage.state import FrozenHead, State
 from tsengine.storage.tombstones import Tombstone, decode_tombstone, read_tombstone
@@ -28,7 +30,9 @@ from tsengine.storage.wal_histograms import decode_histograms
 from tsengine.storage.wal_reader import ReplayReport, keep_damaged, replay
 
 _LOG = logging.getLogger(__name__)
-_READ_TRIES = 10
+_READ_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
+"""Between tries to open what a writer replaces meanwhile."""
+_sleep = time.sleep
 
 
 @dataclass(slots=True)
@@ -109,30 +113,65 @@ def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool
     Raises
     ------
     StorageError
-        Read-only and nothing there, or the directory can't be read.
+        Read-only and nothing there, or the directory can't be read, or its writer replaces files
+        faster than they can be opened, for some seconds.
     CorruptionError
         The manifest, a catalog segment or a tombstone is damaged.
     UnsupportedFormat
         Something was written by a newer version.
 
     """
-    for _ in range(_READ_TRIES - 1 if read_only else 0):
-        try:
-            return _recover(fs, directory, options, read_only=True, missing_is_damage=False)
-        except FileNotFoundError:
-            continue  # the writer replaced a file meanwhile; its new manifest names the new one
     try:
-        return _recover(fs, directory, options, read_only=read_only, missing_is_damage=True)
+        if read_only:
+            return _recover_beside_a_writer(fs, directory, options)
+        current = _load_or_create(fs, directory)
+        _remove_orphans(fs, directory, current)
+        return _recover(fs, directory, options, current, read_only=False, missing_is_damage=True)
     except OSError as error:
-        raise storage_error(error, f"opening {directory}") from error
+        raise storage_error(error, f"opening {error.filename or directory}") from error
+
+
+def _recover_beside_a_writer(fs: FileSystem, directory: str, options: Options) -> Recovered:
+    """Load what a manifest names while it is in place; a file that it still lacks then is damage.
+
+    A file may be replaced between the looks at the manifest and at the file, and the log trimmed;
+    a newer manifest tells of it. Raises FileNotFoundError for a file that nothing goes without.
+    """
+    missed = -1
+    for pause_s in (*_READ_PAUSES_S, None):
+        current = manifest.load(fs, directory)
+        is_damage = current.generation == missed
+        try:
+            found = _recover(
+                fs, directory, options, current, read_only=True, missing_is_damage=is_damage
+            )
+            newest = manifest.load(fs, directory)
+            may_lack_files = is_damage and bool(found.report.unreadable)
+            if newest.generation == current.generation or not (
+                may_lack_files or newest.wal_floor != current.wal_floor
+            ):
+                return found
+        except FileNotFoundError:
+            if is_damage and manifest.load(fs, directory).generation == current.generation:
+                raise
+        missed = current.generation
+        if pause_s is not None:
+            _sleep(pause_s)
+    raise StorageError(
+        f"{directory}: its writer replaces files faster than they can be opened, "
+        f"{len(_READ_PAUSES_S) + 1} times in a row; try again"
+    )
 
 
 def _recover(
-    fs: FileSystem, directory: str, options: Options, *, read_only: bool, missing_is_damage: bool
+    fs: FileSystem,
+    directory: str,
+    options: Options,
+    current: Manifest,
+    *,
+    read_only: bool,
+    missing_is_damage: bool,
 ) -> Recovered:
-    current = _load_or_create(fs, directory, read_only=read_only)
-    if not read_only:
-        _remove_orphans(fs, directory, current)
     catalog = Catalog(
         secret=bytes.fromhex(current.secret),
         limits=options.labels,
@@ -143,6 +182,7 @@ def _recover(
         catalog.decode_series(read_catalog_segment(fs, filenames.catalog_path(directory, name)))
     sealed = SealedFiles(fs, directory, missing_is_damage=missing_is_damage)
     metadata = sealed.metadata(current)
+    metadata.size_max = options.metadata_memory
     parts = sealed.parts(current)
     tiers = sealed.tiers(current)
     tombstones = [read_tombstone(fs, directory, entry) for entry in current.tombstones]
@@ -155,8 +195,7 @@ def _recover(
         fs, directory, current, catalog, metadata=metadata, heads=heads, exemplars=exemplars,
         read_only=read_only,
     )  # fmt: skip
-    if not missing_is_damage and manifest.load(fs, directory).wal_floor != current.wal_floor:
-        raise FileNotFoundError("the writer trimmed the log meanwhile")
+    metadata.n_dropped = 0  # Dropped and counted when they came.
     for path, offset, reason in log.report.damage:
         _LOG.error("%s: damaged at byte %d: %s", path, offset, reason)
         if not read_only:
@@ -167,14 +206,15 @@ def _recover(
         _LOG.error("%s: damaged at byte %s, left out: %s", path, at, reason)
     catalog.publish()
     state = State(
-        catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers
-    )
+        catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers,
+        current.erased,
+    )  # fmt: skip
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
     return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)
 
 
-def _load_or_create(fs: FileSystem, directory: str, *, read_only: bool) -> Manifest:
-    if read_only or fs.exists(filenames.manifest_path(directory)):
+def _load_or_create(fs: FileSystem, directory: str) -> Manifest:
+    if fs.exists(filenames.manifest_path(directory)):
         return manifest.load(fs, directory)
     return manifest.create(fs, directory)
 
@@ -183,7 +223,10 @@ def _remove_orphans(fs: FileSystem, directory: str, current: Manifest) -> None:
     for path in manifest.orphans(fs, directory, current):
         _LOG.info("removing %s: the manifest does not name it", path)
         try:
-            remove_tree(fs, path)
+            if not filenames.is_unfinished_snapshot(os.path.basename(path)):
+                remove_tree(fs, path)
+            elif not remove_unless_held(fs, path, if_unknown=True):
+                _LOG.info("%s stays: somebody began to work with it", path)
         except OSError as error:
             _LOG.warning("could not remove %s: %s", path, error)
 
@@ -226,9 +269,9 @@ def replay_log(
                 report.n_lost_series += len(catalog.bridge_gap(record.payload))
                 catalog.decode_series(record.payload)
             elif record.type == wal_records.METADATA:
-                entries = wal_records.decode_metadata(record.payload)
+                entries = decode_entries(record.payload)
                 if metadata is not None:
-                    metadata.update(MetadataEntry(*texts) for texts in entries)
+                    metadata.update(entries)
             elif record.type == wal_records.EXEMPLARS:
                 found = decode_exemplars(record.payload)
                 rows = np.flatnonzero(catalog.has(found.refs))
@@ -270,7 +313,7 @@ class ReplayedHeads:
             seq = max((known.seq for known in self.tombstones), default=-1)
             frozen = FrozenHead(self.head, segment, next_ref, tombstone.seq, exemplars.mark(), seq)
             self.frozen.append(frozen)
-            self.head = Head()
+            self.head = self.head.successor()
         exemplars.delete(tombstone)
         self.tombstones.append(tombstone)
 

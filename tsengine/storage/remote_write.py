@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import MalformedRequest
-from tsengine.kernels import hashing
+from tsengine.kernels import hashing, labelwire
 from tsengine.kernels import protowire as kernels
 from tsengine.kernels.jit import ERR_CAPACITY
+from tsengine.model.batch import SampleBatch
 from tsengine.model.metadata import METRIC_TYPES, MetadataEntry
-from tsengine.storage.label_sets import LabelSets, ragged_positions
+from tsengine.storage.label_sets import LabelSets
+from tsengine.storage.memo import SenderMemo
 from tsengine.storage.nested_messages import Nested, read_nested
 
 ROW_OK = kernels.ROW_OK
@@ -97,9 +99,33 @@ class RemoteWriteScanner:
         self._rows = np.empty((6, 0), np.int64)
         self._hashes = np.empty(0, np.uint64)
         self._symbols = np.empty(_CAPACITY_MIN, np.uint32)
+        self._refs = np.empty(_CAPACITY_MIN, np.uint32)
         self._t_ms = np.empty(_CAPACITY_MIN, np.int64)
         self._bits = np.empty(_CAPACITY_MIN, np.uint64)
         self._totals = np.zeros(kernels.TOTALS_SIZE, np.int64)
+
+    def scan_known(
+        self, body: bytes | memoryview, memo: SenderMemo, next_ref: int
+    ) -> SampleBatch | None:
+        """Samples of a 1.0 body of nothing but known series and floats; None for any other."""
+        if not 0 < len(body) <= BODY_SIZE_MAX:
+            return None
+        if len(self._t_ms) > _SCRATCH_KEPT_MAX:
+            self._allocate()
+        data = np.frombuffer(body, np.uint8)
+        if len(self._refs) < len(self._t_ms):
+            self._refs = np.empty(len(self._t_ms), np.uint32)
+        while True:
+            n = memo.scan_known(
+                data, self._key, self._refs, self._t_ms, self._bits, next_ref=next_ref
+            )
+            if n != ERR_CAPACITY:
+                break
+            self._more_samples()
+            self._refs = np.empty(len(self._t_ms), np.uint32)
+        if n < 0:
+            return None
+        return SampleBatch(self._refs[:n].copy(), self._t_ms[:n].copy(), self._bits[:n].copy())
 
     def scan(self, body: bytes | memoryview, version: int) -> Rows:
         """Walk a body; raises MalformedRequest with the position of the first break."""
@@ -258,18 +284,21 @@ class _SourceV1:
     def label_sets(self, rows: npt.NDArray[np.int64]) -> LabelSets:
         n_labels = int(self.n_labels[rows].sum())
         row_ends = np.empty(len(rows), np.int64)
-        starts = np.empty(2 * n_labels, np.int64)
-        ends = np.empty(2 * n_labels, np.int64)
-        totals = np.zeros(kernels.TOTALS_SIZE, np.int64)
-        found = kernels.parse_labels(
-            self.data, self.label_starts[rows], self.label_ends[rows], len(rows), row_ends,
-            starts[:n_labels], ends[:n_labels], starts[n_labels:], ends[n_labels:], totals,
+        labels, label_starts, label_ends, names, values = np.empty((5, n_labels), np.int64)
+        starts, ends = np.empty((2, 2 * n_labels), np.int64)
+        counts = np.zeros(labelwire.COUNTS_SIZE, np.int64)
+        found = labelwire.parse_label_rows(
+            self.data, self.label_starts[rows], self.label_ends[rows], len(rows), row_ends, labels,
+            label_starts, label_ends, names, values, starts, ends, counts,
         )  # fmt: skip
         if found < 0:
-            raise _malformed(totals[kernels.ERROR_POSITION])
+            raise _malformed(counts[labelwire.BREAK])
         assert found == n_labels, "the scan counted the same fields"
-        names = np.arange(n_labels)
-        return LabelSets(self.data, starts, ends, None, names, names + n_labels, row_ends)
+        n_distinct, n_texts = counts[labelwire.N_DISTINCT], counts[labelwire.N_TEXTS]
+        return LabelSets(
+            self.data, starts[:n_texts], ends[:n_texts], None, names[:n_distinct],
+            values[:n_distinct], labels, row_ends,
+        )  # fmt: skip
 
     def metadata(self) -> list[MetadataEntry]:
         entries = []
@@ -298,12 +327,16 @@ class _SourceV2:
         n_labels = (self.symbol_ends[rows] - 2 - row_starts) // 2
         if not len(self.starts):
             n_labels = np.zeros(len(rows), np.int64)
-        names = np.repeat(row_starts, n_labels)
-        within = ragged_positions(np.zeros(len(rows), np.int64), n_labels)
-        names += 2 * within
+        row_ends = np.empty(len(rows), np.int64)
+        labels, names, values = np.empty((3, int(n_labels.sum())), np.int64)
+        counts = np.zeros(labelwire.COUNTS_SIZE, np.int64)
+        labelwire.share_label_rows(
+            self.symbols, row_starts, n_labels, len(rows), row_ends, labels, names, values, counts
+        )
+        n_distinct = counts[labelwire.N_DISTINCT]
         return LabelSets(
-            self.data, self.starts, self.ends, self.hashes, self.symbols[names].astype(np.int64),
-            self.symbols[names + 1].astype(np.int64), np.cumsum(n_labels),
+            self.data, self.starts, self.ends, self.hashes, names[:n_distinct],
+            values[:n_distinct], labels, row_ends,
         )  # fmt: skip
 
     def metadata_columns(

@@ -3,12 +3,15 @@
 Times before a floor are gone: reads do not see them at once, files lose them later. Samples have a
 floor by their series: that of the first rule that matches it, else that of all (`retention`). Tiers
 have floors of their own; of series with a rule they keep nothing longer than the rule does.
+
+Two floors are kept apart: a floor says what is *hidden*, and follows clock and options; samples
+are *complete* from the later of it and the mark of what was erased (`retention_marks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +19,11 @@ import numpy.typing as npt
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
-from tsengine.storage.retention_rules import NO_RULE, RuleGroups
+from tsengine.storage.retention_marks import Marks, window_start, window_start_after
+from tsengine.storage.retention_rules import NO_RULE, Rule, RuleGroups
 from tsengine.storage.tier_map import Span, TierMap, touched_spans
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tiering_plan import available_spans
 from tsengine.storage.tombstones import Tombstone
 
 DAY_MS = 86_400_000
@@ -38,12 +43,15 @@ class SampleFloors:
         The rules of the series; None if there are no rules.
     by_rule
         Of the series of each rule.
+    marks
+        Up to where samples of either may be gone, whatever the floors say.
 
     """
 
     common_ms: int
     groups: RuleGroups | None
     by_rule: tuple[int, ...]
+    marks: Marks = field(default_factory=Marks)
 
     @property
     def lowest_ms(self) -> int:
@@ -56,12 +64,42 @@ class SampleFloors:
         return max([self.common_ms, *self.by_rule])
 
     @property
-    def longer_refs(self) -> npt.NDArray[np.uint32]:
-        """Series of which more is kept than of those without a rule: u32[S] ascending."""
+    def rules(self) -> tuple[Rule, ...]:
+        """Those that ``by_rule`` is of."""
+        return () if self.groups is None else self.groups.rules
+
+    @property
+    def complete_ms(self) -> int:
+        """From when on the samples of series without a rule are complete."""
+        return max(self.common_ms, self.marks.common_ms)
+
+    @property
+    def longer(self) -> list[tuple[npt.NDArray[np.uint32], int]]:
+        """Series of longer rules, u32[S] ascending, that are complete from another time on."""
         if self.groups is None:
-            return _NO_REFS
-        longer = [k for k, floor in enumerate(self.by_rule) if floor < self.common_ms]
-        return self.groups.refs_of_any(tuple(longer))
+            return []
+        by_time: dict[int, list[int]] = {}
+        for number, floor_ms in enumerate(self.by_rule):
+            marks = self.marks.by_rule
+            from_ms = max(floor_ms, marks[number]) if marks else floor_ms
+            # Of shorter rules nothing is there before their floor, in tiers neither.
+            is_longer = from_ms < self.complete_ms or floor_ms <= self.common_ms
+            if is_longer and from_ms != self.complete_ms:
+                by_time.setdefault(from_ms, []).append(number)
+        found = [(self.groups.refs_of_any(tuple(of)), at) for at, of in sorted(by_time.items())]
+        return [(refs, from_ms) for refs, from_ms in found if len(refs)]
+
+    def with_marks(self, erased: Mapping[str, int]) -> SampleFloors:
+        """The same floors beside what was erased, by selectors of rules."""
+        return replace(self, marks=Marks.of(erased, [rule.text for rule in self.rules]))
+
+    def rounded(self, width_ms: int) -> SampleFloors:
+        """Floors at the starts of whole windows, never later: what is erased cuts none."""
+        common_ms, *by_rule = [
+            floor_ms if floor_ms == MIN_MS else window_start(floor_ms, width_ms)
+            for floor_ms in (self.common_ms, *self.by_rule)
+        ]
+        return replace(self, common_ms=common_ms, by_rule=tuple(by_rule))
 
     def of_refs(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Floor of each series: i64[N]."""
@@ -94,9 +132,6 @@ class SampleFloors:
             return []
         pairs = [(self.groups.refs(k), floor) for k, floor in enumerate(self.by_rule)]
         return [(refs, floor) for refs, floor in pairs if len(refs)]
-
-
-_NO_REFS = np.empty(0, np.uint32)
 
 
 def none_for_ever(floor_ms: int) -> int | None:
@@ -151,14 +186,17 @@ def erase_floor(
     tier_map: TierMap,
     tier_floors_ms: Mapping[int, int],
     heads: Sequence[Span] = (),
+    *,
+    mark_ms: int = MIN_MS,
 ) -> int:
     """Samples before it, at most ``floor_ms``, may be erased: all tiers that keep longer have them.
 
     ``tier_floors_ms`` are those of the tiers that are configured, by width; ``heads`` closed ranges
-    in which heads may have samples, which no tier has yet.
+    in which heads may have samples, which no tier has yet; ``mark_ms`` up to where samples may be
+    gone. Windows before it that can't be built are not waited for.
     """
     starts = [
-        _window_start(max(mint, tier_floor_ms), width_ms)
+        window_start(max(mint, tier_floor_ms), width_ms)
         for mint, maxt in heads
         for width_ms, tier_floor_ms in tier_floors_ms.items()
         if mint < floor_ms and maxt >= tier_floor_ms
@@ -170,11 +208,14 @@ def erase_floor(
     spans = np.concatenate([touched_spans(part) for part in old])
     low = int(spans[:, 0].min())
     for width_ms, tier_floor_ms in tier_floors_ms.items():
-        own_first = -(-(tier_floor_ms - 1) // width_ms) * width_ms + 1
-        first = max(_window_start(low, width_ms), own_first)
-        last = _window_start(floor_ms - 1, width_ms) + width_ms - 1
-        missing = tier_map.missing(width_ms, first, last) if first <= last else []
-        for mint, maxt in missing:
+        first = max(window_start(low, width_ms), window_start_after(tier_floor_ms, width_ms))
+        last = window_start(floor_ms - 1, width_ms) + width_ms - 1
+        if first > last:
+            continue
+        buildable = available_spans(
+            width_ms, tier_map, raw_floor_ms=none_for_ever(mark_ms), floors_ms=tier_floors_ms
+        )
+        for mint, maxt in _common(tier_map.missing(width_ms, first, last), buildable):
             if ((spans[:, 0] <= maxt) & (spans[:, 1] >= mint)).any():
                 # A whole window, or it could never be built.
                 floor_ms = min(floor_ms, mint)
@@ -182,8 +223,18 @@ def erase_floor(
     return floor_ms
 
 
-def _window_start(t_ms: int, width_ms: int) -> int:
-    return (t_ms - 1) // width_ms * width_ms + 1
+def _common(ones: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """What ascending disjoint closed ranges have in common with others, ascending."""
+    found = []
+    at = 0
+    for mint, maxt in ones:
+        while at < len(others) and others[at][1] < mint:
+            at += 1
+        k = at
+        while k < len(others) and others[k][0] <= maxt:
+            found.append((max(mint, others[k][0]), min(maxt, others[k][1])))
+            k += 1
+    return found
 
 
 def expired_parts(parts: Sequence[PartEntry], floor_ms: int) -> list[PartEntry]:
@@ -226,26 +277,74 @@ class Removal:
 
 
 def plan_size_removal(
-    parts: Sequence[PartEntry], tiers: Sequence[TierEntry], *, size_bytes: int, limit_bytes: int
+    parts: Sequence[PartEntry],
+    tiers: Sequence[TierEntry],
+    *,
+    size_bytes: int,
+    limit_bytes: int,
+    kept: frozenset[str] = frozenset(),
 ) -> Removal:
     """The oldest parts of samples and tiers, by their last time, so that few enough bytes stay.
 
-    ``size_bytes`` is the size of everything. The newest part of samples never goes.
+    ``size_bytes`` is the size of everything. The newest part of samples never goes, nor do those
+    named in ``kept``. What a part overwrites must not come back, so it goes together with all
+    that overlaps it and is older, or not at all.
     """
     newest = max(parts, key=lambda part: (part.maxt, part.seq_max), default=None)
-    oldest: list[PartEntry | TierEntry] = [part for part in parts if part is not newest]
+    if newest is not None:
+        kept |= {newest.name}
+    below = _Below(parts, tiers)
+    oldest: list[PartEntry | TierEntry] = [part for part in parts if part.name not in kept]
     oldest += tiers
     oldest.sort(key=lambda entry: entry.maxt if entry.n_samples else MIN_MS)
-    gone: list[PartEntry | TierEntry] = []
+    gone: dict[str, PartEntry | TierEntry] = {}
     for entry in oldest:
         if size_bytes <= limit_bytes:
             break
-        gone.append(entry)
-        size_bytes -= entry.size_bytes
+        group = below.of(entry)
+        if entry.name in gone or any(other.name in kept for other in group):
+            continue
+        size_bytes -= sum(other.size_bytes for other in group if other.name not in gone)
+        gone |= {other.name: other for other in group}
     return Removal(
-        tuple(entry for entry in gone if isinstance(entry, PartEntry)),
-        tuple(entry for entry in gone if isinstance(entry, TierEntry)),
+        tuple(entry for entry in gone.values() if isinstance(entry, PartEntry)),
+        tuple(entry for entry in gone.values() if isinstance(entry, TierEntry)),
     )
+
+
+class _Below:
+    """Which parts lie below a part: overlap it and are older, and so on from these."""
+
+    def __init__(self, parts: Sequence[PartEntry], tiers: Sequence[TierEntry]) -> None:
+        self._layers: dict[int, list[PartEntry | TierEntry]] = {0: list(parts)}
+        for tier in tiers:
+            self._layers.setdefault(tier.width_ms, []).append(tier)
+        self._tables = {
+            width_ms: np.array([_extent(entry) for entry in layer], np.int64).reshape(-1, 3)
+            for width_ms, layer in self._layers.items()
+        }
+
+    def of(self, entry: PartEntry | TierEntry) -> list[PartEntry | TierEntry]:
+        """The part itself and all below it."""
+        width_ms = entry.width_ms if isinstance(entry, TierEntry) else 0
+        layer, table = self._layers[width_ms], self._tables[width_ms]
+        found = {entry.name: entry}
+        waiting = [entry]
+        while waiting:
+            mint, maxt, seq = _extent(waiting.pop())
+            is_below = (table[:, 0] <= maxt) & (table[:, 1] >= mint) & (table[:, 2] < seq)
+            for at in np.flatnonzero(is_below).tolist():
+                if layer[at].name not in found:
+                    found[layer[at].name] = layer[at]
+                    waiting.append(layer[at])
+        return list(found.values())
+
+
+def _extent(entry: PartEntry | TierEntry) -> tuple[int, int, int]:
+    """The closed range of time that a part has to say something of, and its age."""
+    if isinstance(entry, TierEntry):
+        return entry.cover_min, entry.cover_max, entry.seq_max
+    return entry.mint, entry.maxt, entry.seq_min
 
 
 RULES_SHARE = 4

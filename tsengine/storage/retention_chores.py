@@ -7,6 +7,7 @@ other chores leave it out too.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tsengine.model.times import text_of_ms
@@ -16,7 +17,6 @@ from tsengine.storage.compaction_plan import partition_of
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import (
-    MIN_MS,
     PartShare,
     Removal,
     SampleFloors,
@@ -29,10 +29,12 @@ from tsengine.storage.retention import (
     shares_of,
     tier_shares_of,
 )
+from tsengine.storage.retention_marks import Raise
 from tsengine.storage.state import State
+from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tiering import build_range, is_buildable
-from tsengine.storage.tiering_plan import TierRange
+from tsengine.storage.tiering_plan import TierRange, kept_range
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -99,7 +101,14 @@ class Expiry:
             if is_expired(entry, shares, floors):
                 reason = "time" if entry.maxt < floors.common_ms else "rule"
                 by_reason.setdefault(reason, []).append(entry)
-        return [_removing(reason, Removal(tuple(e), ())) for reason, e in by_reason.items()]
+        return [
+            _removing(
+                reason,
+                Removal(tuple(entries), ()),
+                self._database.retention.raised(floors, _spans(entries)),
+            )
+            for reason, entries in by_reason.items()
+        ]
 
     def _for_size(self, state: State) -> list[Job]:
         limit = self._database.options.retention_size
@@ -110,12 +119,16 @@ class Expiry:
             return []
         # To remove what is in an object store would free nothing here.
         removal = plan_size_removal(
-            [part.entry for part in state.parts if not part.remote_bytes],
+            live_parts(state),
             [tier.entry for tier in state.tiers],
             size_bytes=size,
             limit_bytes=limit,
+            kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
         )
-        return [_removing("size", removal)] if removal.parts or removal.tiers else []
+        if not removal.entries:
+            return []
+        raised = self._database.retention.raised_by_all(_spans(removal.parts))
+        return [_removing("size", removal, raised)]
 
 
 class RetentionRewriting:
@@ -150,22 +163,27 @@ class RetentionRewriting:
         entry = tier.entry
         if entry.n_samples == 0 or entry.mint >= floors.highest_ms:
             return False
-        if entry.cover_min < self._database.tier_floors().get(entry.width_ms, MIN_MS):
+        kept = kept_range(_range_of(entry), self._database.tier_floors())
+        if kept is None:
             return False
         shares = self._shares.of(tier, floors.groups)
         return (
             is_tier_worth_rewriting(entry, shares, floors)
             and any(
-                owned.mint <= entry.cover_min
-                and entry.cover_max <= owned.maxt
+                owned.mint <= kept.mint
+                and kept.maxt <= owned.maxt
                 and state.tiers[owned.tier] is tier
                 for owned in state.tier_map.clean(entry.width_ms)
             )
-            and is_buildable(self._database, state, _range_of(entry))
+            and is_buildable(self._database, state, kept)
         )
 
 
-def _removing(reason: str, removal: Removal) -> Job:
+def _spans(entries: Sequence[PartEntry]) -> list[Span]:
+    return [(entry.mint, entry.maxt) for entry in entries]
+
+
+def _removing(reason: str, removal: Removal, raised: Raise | None = None) -> Job:
     entries = removal.entries
     why = {
         "time": "past the retention",
@@ -181,7 +199,8 @@ def _removing(reason: str, removal: Removal) -> Job:
 
     def run(context: JobContext) -> None:
         if removal.parts:
-            context.replace_parts(frozenset(entry.name for entry in removal.parts), ())
+            gone = frozenset(entry.name for entry in removal.parts)
+            context.replace_parts(gone, (), raised)
         if removal.tiers:
             context.replace_tiers(frozenset(entry.name for entry in removal.tiers), ())
         context.database.retention.counters.add(reason, len(entries), removal.size_bytes)
@@ -230,7 +249,7 @@ def _rebuilding(entry: TierEntry) -> Job:
         new = [
             tier.entry.size_bytes
             for tier in context.state.tiers
-            if tier.entry.width_ms == entry.width_ms and tier.entry.cover_min == entry.cover_min
+            if tier.entry.width_ms == entry.width_ms and tier.entry.cover_max == entry.cover_max
         ]
         freed = max(0, entry.size_bytes - sum(new))
         context.database.retention.counters.add("rule", 1, freed)

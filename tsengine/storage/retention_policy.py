@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tsengine.clock import Clock
 from tsengine.options import Options
 from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.retention import MIN_MS, SampleFloors, erase_floor
 from tsengine.storage.retention_counters import RetentionCounters
-from tsengine.storage.retention_rules import NO_RULE, RuleSet, SelectorParser
+from tsengine.storage.retention_marks import COMMON, NEVER_MS, NOTHING_MS, Raise, mark_after
+from tsengine.storage.retention_rules import NO_RULE, Rule, RuleSet, SelectorParser
 from tsengine.storage.state import State
+from tsengine.storage.tier_map import Span
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMoment:
+    """What one pair of options and rules says at one time, whatever is reloaded meanwhile."""
+
+    options: Options
+    rules: RuleSet
+    now_ms: int
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether floors differ by series."""
+        return bool(self.rules.rules)
+
+    @property
+    def common_ms(self) -> int | None:
+        """As `RetentionPolicy.common_floor`."""
+        retention = self.options.retention
+        return None if retention is None else self.now_ms - round(retention * 1000)
+
+    @property
+    def highest_ms(self) -> int | None:
+        """Of every series samples from it on are kept; None keeps all."""
+        if not self.rules.rules:
+            return self.common_ms
+        floors = [self.common_ms]
+        kept = [rule.keep_ms for rule in self.rules.rules if rule.keep_ms is not None]
+        floors += [self.now_ms - keep_ms for keep_ms in kept]
+        return max((floor for floor in floors if floor is not None), default=None)
+
+    def keeps_no_less(self, rule: Rule) -> bool:
+        """Whether a rule keeps its series at least as long as others are kept."""
+        retention = self.options.retention
+        if rule.keep_ms is None or retention is None:
+            return rule.keep_ms is None
+        return rule.keep_ms >= round(retention * 1000)
+
+    def sample_floors(self, catalog: CatalogView, common_ms: int | None = None) -> SampleFloors:
+        """As `RetentionPolicy.sample_floors`."""
+        if common_ms is None:
+            common_ms = MIN_MS if self.common_ms is None else self.common_ms
+        if not self.has_rules:
+            return SampleFloors(common_ms, None, ())
+        by_rule = tuple(
+            MIN_MS if rule.keep_ms is None else self.now_ms - rule.keep_ms
+            for rule in self.rules.rules
+        )
+        return SampleFloors(common_ms, self.rules.groups(catalog), by_rule)
 
 
 class RetentionPolicy:
@@ -31,31 +83,35 @@ class RetentionPolicy:
         self._options = options
         self._clock = clock
         self._parse = parse
-        self._rules = RuleSet((), None)
         self.counters = RetentionCounters()
-        self.check(options())
+        # Of the options in force and of those that were checked last: two that may come and go.
+        self._known: tuple[RuleSet, ...] = (RuleSet(options().retention_rules, parse),)
 
     def check(self, options: Options) -> None:
-        """Raise OptionsError if a rule of options that are to come into force has no selector."""
-        if options.retention_rules != self._rules.given:
-            self._rules = RuleSet(options.retention_rules, self._parse)
+        """Raise OptionsError if a rule of options that are to come into force has no selector.
+
+        Nothing else changes until they are in force. One thread at a time.
+        """
+        current = self.moment().rules
+        if options.retention_rules != current.given:
+            self._known = (current, RuleSet(options.retention_rules, self._parse))
+
+    def moment(self) -> PolicyMoment:
+        """What is in force now."""
+        while True:
+            options = self._options()
+            for rules in self._known:
+                if rules.given == options.retention_rules:
+                    return PolicyMoment(options, rules, self._clock())
 
     def common_floor(self) -> int | None:
         """Samples of series without a rule before it are past the retention; None keeps all."""
-        retention = self._options().retention
-        return None if retention is None else self._clock() - round(retention * 1000)
+        return self.moment().common_ms
 
     @property
     def has_rules(self) -> bool:
         """Whether floors differ by series."""
-        return bool(self._rules.rules)
-
-    def highest_floor(self) -> int | None:
-        """Of every series samples from it on are kept; None keeps all."""
-        floors = [self.common_floor()]
-        kept = [rule.keep_ms for rule in self._rules.rules if rule.keep_ms is not None]
-        floors += [self._clock() - keep_ms for keep_ms in kept]
-        return max((floor for floor in floors if floor is not None), default=None)
+        return self.moment().has_rules
 
     def keep_s(self, number: int) -> float | None:
         """Seconds that the samples of a rule, or of NO_RULE, are kept; None for ever."""
@@ -82,24 +138,60 @@ class RetentionPolicy:
 
     def sample_floors(self, catalog: CatalogView, common_ms: int | None = None) -> SampleFloors:
         """Floors of the series of a catalog; ``common_ms`` takes the place of the common one."""
-        if common_ms is None:
-            floor = self.common_floor()
-            common_ms = MIN_MS if floor is None else floor
-        rules = self._rules
-        if not rules.rules:
-            return SampleFloors(common_ms, None, ())
-        by_rule = tuple(
-            MIN_MS if rule.keep_ms is None else self._clock() - rule.keep_ms for rule in rules.rules
-        )
-        return SampleFloors(common_ms, rules.groups(catalog), by_rule)
+        return self.moment().sample_floors(catalog, common_ms)
 
     def erase_floors(self, state: State) -> SampleFloors:
-        """As `sample_floors`: what may go for good. Samples wait for the tiers that keep longer."""
-        common = self.common_floor()
+        """As `sample_floors`: what may go for good, up to whole windows of the widest tier.
+
+        Samples wait for the tiers that keep longer.
+        """
+        moment = self.moment()
+        common = moment.common_ms
         if common is not None:
-            floors = {round(tier.width * 1000): MIN_MS for tier in self._options().tiers}
+            floors = {round(tier.width * 1000): MIN_MS for tier in moment.options.tiers}
             floors |= self.tier_floors()
             views = [frozen.head.view() for frozen in state.frozen] + [state.head.view()]
             heads = [span for view in views if view.n_samples for span in view.touched_spans()]
-            common = erase_floor(common, state.parts, state.tier_map, floors, heads)
-        return self.sample_floors(state.catalog, common)
+            mark_ms = state.erased.get(COMMON, NOTHING_MS)
+            common = erase_floor(
+                common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms
+            )
+        floors_now = moment.sample_floors(state.catalog, common).with_marks(state.erased)
+        return floors_now.rounded(_widest_ms(moment.options))
+
+    def build_floors(self, state: State) -> SampleFloors:
+        """What builds of tiers read: all that a rule does not hide, past the retention or not."""
+        erase = self.erase_floors(state)
+        marks = erase.marks
+        if COMMON not in state.erased:
+            # Versions before there were marks may have erased up to there.
+            marks = replace(marks, common_ms=erase.common_ms)
+        return replace(erase, common_ms=MIN_MS, marks=marks)
+
+    def raised(self, floors: SampleFloors, dropped: Sequence[Span]) -> Raise | None:
+        """What a commit raises that drops the samples of closed ranges before `erase_floors`.
+
+        None if it drops none.
+        """
+        if all(mint >= floors.highest_ms for mint, _ in dropped):
+            return None
+        moment = self.moment()
+        width_ms = _widest_ms(moment.options)
+        longer = {
+            rule.text: mark_after(dropped, floor_ms, width_ms)
+            for rule, floor_ms in zip(floors.rules, floors.by_rule, strict=True)
+            if moment.keeps_no_less(rule)
+        }
+        return Raise(mark_after(dropped, floors.common_ms, width_ms), longer)
+
+    def raised_by_all(self, dropped: Sequence[Span]) -> Raise:
+        """What a commit raises that drops all samples of closed ranges, whatever is kept."""
+        moment = self.moment()
+        mark_ms = mark_after(dropped, NEVER_MS, _widest_ms(moment.options))
+        kept = [rule.text for rule in moment.rules.rules if moment.keeps_no_less(rule)]
+        return Raise(mark_ms, dict.fromkeys(kept, mark_ms))
+
+
+def _widest_ms(options: Options) -> int:
+    """Width of the widest tier; every other one's divides it."""
+    return max((round(tier.width * 1000) for tier in options.tiers), default=1)

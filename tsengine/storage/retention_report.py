@@ -102,8 +102,7 @@ def plan_retention(
     if size_limit is not None:
         gone = {f.name for removal in removals for f in removal.files if f.action == "remove"}
         freed = sum(f.bytes for r in removals for f in r.files if f.action != "wait")
-        local = [part.entry for part in state.parts if not part.remote_bytes]
-        parts = [entry for entry in local if entry.name not in gone]
+        parts = [part.entry for part in state.parts if part.entry.name not in gone]
         tiers = [tier.entry for tier in state.tiers if tier.entry.name not in gone]
         removals.append(_for_size(state, parts, tiers, size_bytes - freed, size_limit))
     found = tuple(removal for removal in removals if removal.files or removal.samples)
@@ -247,7 +246,13 @@ def _for_size(
     size_bytes: int,
     limit_bytes: int,
 ) -> PlannedRemoval:
-    removal = plan_size_removal(parts, tiers, size_bytes=size_bytes, limit_bytes=limit_bytes)
+    removal = plan_size_removal(
+        parts,
+        tiers,
+        size_bytes=size_bytes,
+        limit_bytes=limit_bytes,
+        kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
+    )
     gone = {entry.name for entry in removal.entries}
     sources = [(p.entry.name, p.refs) for p in state.parts]
     sources += [(t.entry.name, t.refs) for t in state.tiers]

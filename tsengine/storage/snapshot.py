@@ -3,7 +3,8 @@
 Sealed files never change (docs/format/directory.md), so links are enough and a snapshot takes no
 space until one of the two databases drops a file. What grows, the last segment of the log, is
 copied. A snapshot is built under another name and moved to its own when its manifest is in place:
-under its own name it is whole. Any process may make one, the writer too; no lock is needed.
+under its own name it is whole. Any process may make one, the writer too. It holds the lock of the
+folder that it builds (`folder_lock.py`), so that no other takes that for a leftover.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from tsengine.errors import CorruptionError, StorageError
 from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
+from tsengine.storage.folder_lock import FolderLock, remove_unless_held
 from tsengine.storage.manifest import Manifest
 from tsengine.storage.wal_format import END_UNKNOWN
 from tsengine.storage.wal_reader import list_segments, replay
@@ -53,9 +55,7 @@ class SnapshotPlan:
     growing: tuple[str, int] | None
 
 
-def make_snapshot(
-    fs: FileSystem, directory: str, dest: str, *, with_log: bool, durable: bool = True
-) -> Manifest:
+def make_snapshot(fs: FileSystem, directory: str, dest: str, *, with_log: bool) -> Manifest:
     """Make the new directory ``dest``, a database with what ``directory`` holds.
 
     Parameters
@@ -63,8 +63,6 @@ def make_snapshot(
     with_log
         Also take the log, and with it the samples that are in no part yet. Without it the
         snapshot is what the last flush committed; but the log is taken if there are deletes in it.
-    durable
-        Whether it is there after a power cut; not needed for what is removed again at once.
 
     Raises
     ------
@@ -79,19 +77,55 @@ def make_snapshot(
         raise StorageError(f"{dest} is there already")
     building = filenames.unfinished_snapshot(dest, secrets.token_hex(4))
     try:
-        current = _build(fs, directory, building, with_log=with_log, durable=durable)
-        if fs.exists(dest):
-            raise StorageError(f"{dest} is there already")
-        fs.rename(building, dest)
-        fs.sync_dir(os.path.dirname(dest))
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            if fs.exists(building):
-                remove_tree(fs, building)
-        if isinstance(error, OSError):
-            raise storage_error(error, f"making the snapshot {dest}") from error
-        raise
+        with pinned(fs, directory, building, with_log=with_log, durable=True) as current:
+            if fs.exists(dest):
+                raise StorageError(f"{dest} is there already")
+            fs.rename(building, dest)
+            fs.sync_dir(os.path.dirname(dest))
+    except OSError as error:
+        raise storage_error(error, f"making the snapshot {dest}") from error
     return current
+
+
+@contextlib.contextmanager
+def pinned(
+    fs: FileSystem, directory: str, folder: str, *, with_log: bool, durable: bool = False
+) -> Iterator[Manifest]:
+    """A snapshot in the new folder ``folder``, until the end of the ``with`` statement.
+
+    It is removed then, if it still has that name. A name of `filenames.unfinished_snapshot` in the
+    database's own folder is removed by the next start of a writer when this process was killed.
+
+    Parameters
+    ----------
+    with_log
+        As of `make_snapshot`.
+    durable
+        Whether it outlives a power cut.
+
+    Raises
+    ------
+    OSError, StorageError, CorruptionError
+
+    """
+    lock = FolderLock(folder)
+    try:
+        yield _build(fs, directory, folder, lock, with_log=with_log, durable=durable)
+    finally:
+        with contextlib.suppress(OSError):
+            if fs.exists(folder):
+                remove_tree(fs, folder)
+        lock.release()
+
+
+def remove_abandoned(fs: FileSystem, directory: str) -> None:
+    """Remove unfinished snapshots of processes that were killed, as far as that is known."""
+    folder = filenames.snapshots_dir(directory)
+    with contextlib.suppress(FileNotFoundError):
+        for name in fs.listdir(folder):
+            if filenames.is_unfinished_snapshot(name):
+                with contextlib.suppress(OSError):
+                    remove_unless_held(fs, os.path.join(folder, name), if_unknown=False)
 
 
 def snapshot_path(directory: str, now_ms: int) -> str:
@@ -102,13 +136,20 @@ def snapshot_path(directory: str, now_ms: int) -> str:
 
 
 def _build(
-    fs: FileSystem, directory: str, building: str, *, with_log: bool, durable: bool
+    fs: FileSystem,
+    directory: str,
+    building: str,
+    lock: FolderLock,
+    *,
+    with_log: bool,
+    durable: bool,
 ) -> Manifest:
-    """Fill ``building``; tried again when the writer replaced a file meanwhile."""
+    """Fill ``building`` and hold it; tried again when the writer replaced a file meanwhile."""
     missing_before: str | None = None
     for _ in range(_TRIES):
         current = manifest.load(fs, directory)
         missing: str | None = None
+        lock.take(fs)
         try:
             # Deletes that only the log knows: without them the samples would come back.
             takes_log = with_log or _log_has_deletes(fs, directory, current)
@@ -125,6 +166,7 @@ def _build(
                 return current
         if fs.exists(building):
             remove_tree(fs, building)
+        lock.release()
         is_same = manifest.load(fs, directory).generation == current.generation
         if missing is not None and is_same and missing == missing_before:
             raise CorruptionError("the file is missing", path=missing)
@@ -244,10 +286,12 @@ def link_or_copy(fs: FileSystem, source: str, target: str) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        if error.errno == errno.EXDEV and filenames.is_stub(source):
+        if filenames.is_stub(source):
+            # Whether others need its object is told by the number of its links.
             raise StorageError(
-                f"{target} would be on another disk and share objects of the store with this "
-                "database, and either could remove them; make a backup instead"
+                f"{target} would be on another disk, or one without hard links, and share objects "
+                "of the store with this database, and either could remove them; "
+                "make a backup instead"
             ) from error
         copy_file(fs, source, target)
 

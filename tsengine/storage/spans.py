@@ -67,6 +67,7 @@ def visible(spans: Sequence[Span], n_rows: int, mint: int, maxt: int) -> list[Sp
     """The closed ranges that spans leave, rows that are touched by the same spans together."""
     group = np.zeros(n_rows, np.int64)
     members: list[tuple[int, ...]] = [()]
+    spans = _joined(spans)
     for number, span in enumerate(spans):
         touched, where = np.unique(group[span.rows], return_inverse=True)
         group[span.rows] = len(members) + where
@@ -80,6 +81,17 @@ def visible(spans: Sequence[Span], n_rows: int, mint: int, maxt: int) -> list[Sp
             ranges = sorted((spans[k].lo, spans[k].hi) for k in touching)
             windows += [Span(rows, lo, hi) for lo, hi in _gaps(ranges, mint, maxt)]
     return windows
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """One span for each range: whoever deletes series one by one makes many of one range."""
+    rows_of: dict[tuple[int, int], list[I64Array]] = {}
+    for rows, lo, hi in spans:
+        rows_of.setdefault((lo, hi), []).append(rows)
+    return [
+        Span(rows[0] if len(rows) == 1 else np.unique(np.concatenate(rows)), lo, hi)
+        for (lo, hi), rows in rows_of.items()
+    ]
 
 
 def _gaps(ranges: Sequence[tuple[int, int]], mint: int, maxt: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,7 +69,8 @@ class State:
     """What is stored and visible; replaced as a whole, never changed.
 
     ``parts`` ascend in sequence; ``frozen`` oldest first; ``head`` takes appends; ``tombstones``
-    ascend in sequence; ``tiers`` by width, then time covered, then sequence.
+    ascend in sequence; ``tiers`` by width, then time covered, then sequence; ``erased`` as in the
+    manifest.
     """
 
     catalog: CatalogView
@@ -78,6 +79,7 @@ class State:
     head: Head
     tombstones: tuple[Tombstone, ...] = ()
     tiers: tuple[TierReader, ...] = ()
+    erased: Mapping[str, int] = field(default_factory=dict)
     _map_memo: _MapMemo = field(default_factory=_MapMemo, repr=False, compare=False)
 
     @property
@@ -87,7 +89,7 @@ class State:
 
     def with_frozen(self, frozen: FrozenHead) -> State:
         """The active head became `frozen`; a new one takes its place."""
-        return replace(self, frozen=(*self.frozen, frozen), head=Head())
+        return replace(self, frozen=(*self.frozen, frozen), head=self.head.successor())
 
     def with_flushed(
         self, frozen: FrozenHead, part: PartReader | None, saved: Sequence[Tombstone] = ()
@@ -112,6 +114,10 @@ class State:
         kept = [part for part in self.parts if part.entry.name not in removed]
         parts = sorted([*kept, *added], key=lambda part: (part.entry.seq_min, part.entry.mint))
         return replace(self, parts=tuple(parts))
+
+    def with_erased(self, erased: Mapping[str, int]) -> State:
+        """Samples were dropped by their retention."""
+        return self if erased == self.erased else replace(self, erased=erased)
 
     def with_tiers(self, removed: frozenset[str], added: Sequence[TierReader]) -> State:
         """Parts of tiers named in `removed` were replaced by `added`."""

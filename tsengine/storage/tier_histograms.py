@@ -104,6 +104,8 @@ def columns_of_windows(
     used = _fill(
         columns, table, first[own.first], last[own.last], own, sums, place[lost_at[order]], lost
     )
+    # Where kinds met there were resets: what was lost there and is not told has no sum.
+    columns[Column.H_RESETS][place[(sums < 0) & (resets < 0)]] = np.nan
     return columns, used
 
 

@@ -41,7 +41,7 @@ class SampleRows:
 
     @classmethod
     def joined(cls, pieces: Sequence[SampleRows]) -> SampleRows:
-        """The samples of pieces of one request, none of which has the time of another's."""
+        """The samples of pieces of one request; of equal times that of the later piece."""
         tables = [piece.histograms for piece in pieces if piece.histograms is not None]
         first = 0
         all_bits = []
@@ -56,6 +56,8 @@ class SampleRows:
         rows = np.concatenate([piece.rows for piece in pieces])
         t_ms = np.concatenate([piece.t_ms for piece in pieces])
         order = np.lexsort((t_ms, rows))
+        is_same = (np.diff(rows[order]) == 0) & (np.diff(t_ms[order]) == 0)
+        order = order[np.append(~is_same, True)[: len(order)]]
         return cls(
             rows[order],
             t_ms[order],
@@ -63,9 +65,9 @@ class SampleRows:
             concatenate(tables) if tables else None,
         )
 
-    def of(self, is_wanted: npt.NDArray[np.bool_]) -> SampleRows:
-        """The samples of some rows: bool[S]."""
-        kept = np.flatnonzero(is_wanted[self.rows])
+    def before(self, ends_ms: npt.NDArray[np.int64]) -> SampleRows:
+        """The samples before a time of each row: i64[S]."""
+        kept = np.flatnonzero(self.t_ms < ends_ms[self.rows])
         return SampleRows(self.rows[kept], self.t_ms[kept], self.bits[kept], self.histograms)
 
     def without_markers(self) -> SampleRows:

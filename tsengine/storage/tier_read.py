@@ -17,6 +17,7 @@ from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage.head_read import is_among
 from tsengine.storage.mask import Mask
 from tsengine.storage.pieces import U32Array
+from tsengine.storage.retention_marks import window_start_after
 from tsengine.storage.tier_last import LAST_COLUMNS, SampleRows, last_samples
 from tsengine.storage.tier_map import Owned, Span, TierMap
 from tsengine.storage.tier_reader import TierReader
@@ -24,6 +25,7 @@ from tsengine.storage.tier_windows import (
     join,
     no_windows,
     sources_of_wider,
+    spread,
     wider_windows,
     windows_of_samples,
     without_hidden_windows,
@@ -50,6 +52,58 @@ def tier_name(width_ms: int) -> str:
     return f"{width_ms // unit}{suffix}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Completeness:
+    """From when on samples are complete; None if all are there.
+
+    Before that some may be gone: tiers answer where they have anything, and what there is of
+    samples elsewhere.
+
+    Parameters
+    ----------
+    common_ms
+        Of most series.
+    longer
+        Series for which another time holds, u32[S] ascending, in disjoint groups.
+    hidden_ms
+        No sample before it is returned; None if nothing is hidden.
+
+    """
+
+    common_ms: int | None
+    longer: tuple[tuple[U32Array, int | None], ...] = ()
+    hidden_ms: int | None = None
+
+    @property
+    def times(self) -> list[int | None]:
+        """All of them, without duplicates."""
+        return list(dict.fromkeys([self.common_ms, *(from_ms for _, from_ms in self.longer)]))
+
+    @property
+    def latest_ms(self) -> int | None:
+        """From when on the samples of all series are complete."""
+        return max((from_ms for from_ms in self.times if from_ms is not None), default=None)
+
+    def of_refs(self, refs: U32Array) -> npt.NDArray[np.int64]:
+        """Of each series, the least time there is for None: i64[S]."""
+        found = np.full(len(refs), _MIN_MS if self.common_ms is None else self.common_ms)
+        for own, from_ms in self.longer:
+            found[is_among(refs, own)] = _MIN_MS if from_ms is None else from_ms
+        return found
+
+    def groups(self, refs: U32Array) -> list[tuple[int | None, npt.NDArray[np.int64]]]:
+        """Times and the rows of ``refs`` for which they hold, none without rows."""
+        of_rows = self.of_refs(refs)
+        found = [
+            (from_ms, np.flatnonzero(of_rows == (_MIN_MS if from_ms is None else from_ms)))
+            for from_ms in self.times
+        ]
+        return [(from_ms, rows) for from_ms, rows in found if len(rows)]
+
+
+_MIN_MS = -(2**63)
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """One closed range of whole windows and who answers for it: a tier of a width, or samples (0).
@@ -74,8 +128,8 @@ class TierReads:
         Closed ranges in which heads may have samples.
     read_samples
         Reads what there is of samples.
-    raw_floor_ms
-        Samples before it are gone; None if all are there.
+    complete
+        From when on samples are complete.
     floors_ms
         Windows of a tier of this width that begin before it are gone.
     mask
@@ -84,7 +138,7 @@ class TierReads:
     """
 
     __slots__ = (
-        "_floors_ms", "_map", "_mask", "_raw_floor_ms", "_read_samples", "_tiers", "_unsettled",
+        "_complete", "_floors_ms", "_map", "_mask", "_read_samples", "_tiers", "_unsettled",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +148,7 @@ class TierReads:
         unsettled: Sequence[Span],
         read_samples: ReadSamples,
         *,
-        raw_floor_ms: int | None,
+        complete: Completeness,
         floors_ms: Mapping[int, int],
         mask: Mask | None,
     ) -> None:
@@ -102,7 +156,7 @@ class TierReads:
         self._map = tier_map
         self._unsettled = unsettled
         self._read_samples = read_samples
-        self._raw_floor_ms = raw_floor_ms
+        self._complete = complete
         self._floors_ms = floors_ms
         self._mask = mask
 
@@ -112,19 +166,24 @@ class TierReads:
         return self._map.widths_ms
 
     def plan(self, width_ms: int, mint: int, maxt: int) -> list[Stretch]:
-        """Who answers for the windows of a closed range, ascending in time.
+        """Who answers for the windows of a closed range of most series, ascending in time.
 
-        The coarsest clean tier first, then samples where there are any, then tiers as they are.
+        The coarsest clean tier first, then samples where they are complete, then tiers as they are,
+        then what there is of samples.
         """
+        return self._plan(width_ms, mint, maxt, self._complete.common_ms)
+
+    def _plan(self, width_ms: int, mint: int, maxt: int, complete_ms: int | None) -> list[Stretch]:
+        """Likewise for series whose samples are complete from a time on."""
         widths = [w for w in reversed(self.widths_ms) if width_ms % w == 0]
         found: list[Stretch] = []
         gaps: list[Span] = [(mint, maxt)] if mint <= maxt else []
         for own_ms in widths:
             clean = self._map.clean(own_ms, self._unsettled)
             gaps = self._take(found, gaps, clean, own_ms, width_ms)
-        if self._raw_floor_ms is not None and gaps and widths:
+        if complete_ms is not None and gaps and widths:
             # The last window of which samples may be gone.
-            border = -(-(self._raw_floor_ms - 1) // width_ms) * width_ms
+            border = -(-(complete_ms - 1) // width_ms) * width_ms
             old = [(lo, min(hi, border)) for lo, hi in gaps if lo <= border]
             gaps = [(max(lo, border + 1), hi) for lo, hi in gaps if hi > border]
             for own_ms in widths:
@@ -132,7 +191,7 @@ class TierReads:
             gaps += old
         found += [Stretch(lo, hi, 0, -1) for lo, hi in gaps]
         found.sort(key=lambda stretch: stretch.mint)
-        return found if len(found) <= STRETCHES_MAX else self._with_fewer(found)
+        return found if len(found) <= STRETCHES_MAX else _with_fewer(found, complete_ms)
 
     def read(
         self, refs: U32Array, width_ms: int, mint: int, maxt: int, columns: Collection[Column]
@@ -143,10 +202,11 @@ class TierReads:
         """
         assert (mint - 1) % width_ms == maxt % width_ms == 0, "whole windows"
         columns = frozenset(columns)
-        batches = [
-            self._read(refs, width_ms, stretch, columns)
-            for stretch in self.plan(width_ms, mint, maxt)
-        ]
+        batches = []
+        for rows, plan in self._plans(refs, width_ms, mint, maxt):
+            own = refs if rows is None else refs[rows]
+            found = [self._read(own, width_ms, stretch, columns) for stretch in plan]
+            batches += found if rows is None else [spread(one, rows, len(refs)) for one in found]
         if not batches:
             return no_windows(len(refs), width_ms, columns)
         return join(batches, columns)
@@ -155,28 +215,50 @@ class TierReads:
         self, refs: U32Array, width_ms: int, mint: int, maxt: int, count_samples: CountSamples
     ) -> int:
         """Upper bound of the windows and samples that `read` looks at, from indexes alone."""
-        return sum(
-            self._tiers[stretch.tier].count_windows(refs, stretch.mint, stretch.maxt)
-            if stretch.width_ms
-            else count_samples(refs, stretch.mint, stretch.maxt)
-            for stretch in self.plan(width_ms, mint, maxt)
-        )
+        n = 0
+        for rows, plan in self._plans(refs, width_ms, mint, maxt):
+            own = refs if rows is None else refs[rows]
+            n += sum(
+                self._tiers[stretch.tier].count_windows(own, stretch.mint, stretch.maxt)
+                if stretch.width_ms
+                else count_samples(own, stretch.mint, stretch.maxt)
+                for stretch in plan
+            )
+        return n
+
+    def _plans(
+        self, refs: U32Array, width_ms: int, mint: int, maxt: int
+    ) -> list[tuple[npt.NDArray[np.int64] | None, list[Stretch]]]:
+        """Rows of ``refs`` and the plan for them; None for all rows."""
+        plans = {at: self._plan(width_ms, mint, maxt, at) for at in self._complete.times}
+        first = plans[self._complete.common_ms]
+        if all(plan == first for plan in plans.values()):
+            return [(None, first)]
+        return [(rows, plans[from_ms]) for from_ms, rows in self._complete.groups(refs)]
 
     def names(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
         """Names of what a read of windows (0: of samples) uses, finest first."""
         if width_ms == 0:
             widths = {stretch.width_ms for stretch in self._last_plan(mint, maxt)}
-            if self._raw_floor_ms is None or maxt >= self._raw_floor_ms or not widths:
+            hidden_ms = self._complete.hidden_ms
+            if hidden_ms is None or maxt >= hidden_ms or not widths:
                 widths.add(0)
         else:
-            widths = {stretch.width_ms for stretch in self.plan(width_ms, mint, maxt)}
+            plans = [self._plan(width_ms, mint, maxt, at) for at in self._complete.times]
+            widths = {stretch.width_ms for plan in plans for stretch in plan}
         return tuple(tier_name(w) for w in sorted(widths))
 
-    def exact_floor_ms(self, width_ms: int) -> int | None:
+    def exact_floor_ms(self, width_ms: int, refs: U32Array) -> int | None:
         """Windows of this width (0: samples) are complete for times after it; None: all are."""
-        if self._raw_floor_ms is None:
-            return None
-        floor_ms = self._raw_floor_ms - 1
+        times: list[int | None] = [self._complete.common_ms]
+        if self._complete.longer:
+            times = [from_ms for from_ms, _ in self._complete.groups(refs)]
+        floors = [self._exact_floor(width_ms, at) for at in times if at is not None]
+        return max(floors, default=None)
+
+    def _exact_floor(self, width_ms: int, complete_ms: int) -> int:
+        """Likewise; before the time from which samples are complete only what is clean counts."""
+        floor_ms = complete_ms - 1
         if width_ms == 0:
             return floor_ms
         border = -(-floor_ms // width_ms) * width_ms
@@ -184,7 +266,7 @@ class TierReads:
             self._whole(owned, own_ms, width_ms)
             for own_ms in self.widths_ms
             if width_ms % own_ms == 0
-            for owned in self._map.owned(own_ms)
+            for owned in self._map.clean(own_ms, self._unsettled)
         ]
         for first, last in sorted(covers, key=lambda span: span[1], reverse=True):
             if last < border:
@@ -201,14 +283,15 @@ class TierReads:
 
         Times of the range are those of samples.
         """
-        if self._raw_floor_ms is None:
+        latest_ms = self._complete.latest_ms
+        if latest_ms is None:
             return []
-        maxt = min(maxt, self._raw_floor_ms - 1)
+        maxt = min(maxt, latest_ms - 1)
         found = []
         for tier in self._tiers:
             entry = tier.entry
-            floor_ms = self._floors_ms.get(entry.width_ms, entry.mint - entry.width_ms)
-            low = max(mint, entry.mint - entry.width_ms + 1, floor_ms)
+            first = entry.mint - entry.width_ms + 1
+            low = max(mint, first, self._first_kept(entry.width_ms, first))
             high = min(maxt, entry.maxt)
             if low <= high:
                 found.append((tier, low, high))
@@ -237,13 +320,15 @@ class TierReads:
         stretches = self._last_plan(mint, maxt)
         if not stretches:
             return None
-        return SampleRows.joined([self._last_of(refs, stretch) for stretch in stretches])
+        found = SampleRows.joined([self._last_of(refs, stretch) for stretch in stretches])
+        return found.before(self._complete.of_refs(refs)) if self._complete.longer else found
 
     def _last_plan(self, mint: int, maxt: int) -> list[Stretch]:
         """Tiers that stand for samples that are gone; stretches may begin or end inside windows."""
-        if self._raw_floor_ms is None or mint >= self._raw_floor_ms:
+        latest_ms = self._complete.latest_ms
+        if latest_ms is None or mint >= latest_ms:
             return []
-        gaps: list[Span] = [(mint, min(maxt, self._raw_floor_ms - 1))]
+        gaps: list[Span] = [(mint, min(maxt, latest_ms - 1))]
         found: list[Stretch] = []
         for own_ms in self.widths_ms:
             gaps = self._take(found, gaps, self._map.owned(own_ms), own_ms, 1)
@@ -301,33 +386,38 @@ class TierReads:
                 left.append((lo, hi))
         return left
 
-    def _with_fewer(self, found: Sequence[Stretch]) -> list[Stretch]:
-        """A plan that reads samples also between stretches of samples that are close together.
-
-        Late samples all over may make every other window dirty.
-        """
-        floor_ms = found[0].mint if self._raw_floor_ms is None else self._raw_floor_ms
-        raw = [k for k, s in enumerate(found) if s.width_ms == 0 and s.mint >= floor_ms]
-        lengths = sorted(
-            (found[after].mint - found[before].maxt, before, after)
-            for before, after in zip(raw, raw[1:], strict=False)
-        )
-        is_joined = [False] * len(found)
-        n_left = len(found)
-        for _, before, after in lengths:
-            if n_left <= STRETCHES_MAX:
-                break
-            is_joined[before + 1 : after + 1] = [True] * (after - before)
-            n_left -= after - before
-        fewer: list[Stretch] = []
-        for stretch, joins in zip(found, is_joined, strict=True):
-            if joins:
-                fewer[-1] = replace(fewer[-1], maxt=stretch.maxt)
-            else:
-                fewer.append(stretch)
-        return fewer
-
     def _whole(self, owned: Owned, own_ms: int, width_ms: int) -> Span:
         """The whole windows of ``width_ms`` in a range of a tier that its retention keeps."""
-        first = max(owned.mint, self._floors_ms.get(own_ms, owned.mint))
-        return -(-(first - 1) // width_ms) * width_ms + 1, owned.maxt // width_ms * width_ms
+        first = max(owned.mint, self._first_kept(own_ms, owned.mint))
+        return window_start_after(first, width_ms), owned.maxt // width_ms * width_ms
+
+    def _first_kept(self, own_ms: int, first_ms: int) -> int:
+        """Where the first window of a tier begins that its retention keeps, from a time on."""
+        return window_start_after(self._floors_ms.get(own_ms, first_ms), own_ms)
+
+
+def _with_fewer(found: Sequence[Stretch], complete_ms: int | None) -> list[Stretch]:
+    """A plan that reads samples also between stretches of samples that are close together.
+
+    Late samples all over may make every other window dirty.
+    """
+    floor_ms = found[0].mint if complete_ms is None else complete_ms
+    raw = [k for k, s in enumerate(found) if s.width_ms == 0 and s.mint >= floor_ms]
+    lengths = sorted(
+        (found[after].mint - found[before].maxt, before, after)
+        for before, after in zip(raw, raw[1:], strict=False)
+    )
+    is_joined = [False] * len(found)
+    n_left = len(found)
+    for _, before, after in lengths:
+        if n_left <= STRETCHES_MAX:
+            break
+        is_joined[before + 1 : after + 1] = [True] * (after - before)
+        n_left -= after - before
+    fewer: list[Stretch] = []
+    for stretch, joins in zip(found, is_joined, strict=True):
+        if joins:
+            fewer[-1] = replace(fewer[-1], maxt=stretch.maxt)
+        else:
+            fewer.append(stretch)
+    return fewer

@@ -101,7 +101,7 @@ def wider_windows(windows: WindowBatch, width_ms: int, columns: Collection[Colum
 
 
 def join(batches: Sequence[WindowBatch], columns: Collection[Column]) -> WindowBatch:
-    """Windows of the same series and width from ranges that follow each other in time."""
+    """Windows of the same series and width, those of each series in the order of time."""
     batches = [batch for batch in batches if batch.n_windows] or list(batches[:1])
     if len(batches) == 1:
         return replace(batches[0], columns={c: batches[0].columns[c] for c in columns})
@@ -125,6 +125,20 @@ def join(batches: Sequence[WindowBatch], columns: Collection[Column]) -> WindowB
         batches[0].width_ms, end_ms, axis_offsets, row_axis, row_offsets, joined,
         concatenate(tables) if first[-1] else None,
     )  # fmt: skip
+
+
+def spread(windows: WindowBatch, rows: I64Array, n_rows: int) -> WindowBatch:
+    """The windows of some of ``n_rows`` rows (``rows`` ascending) as those of all."""
+    sizes = np.zeros(n_rows, np.int64)
+    sizes[rows] = np.diff(windows.row_offsets)
+    row_axis = np.full(n_rows, len(windows.axis_offsets) - 1, np.int64)
+    row_axis[rows] = windows.row_axis
+    return replace(
+        windows,
+        axis_offsets=np.append(windows.axis_offsets, windows.axis_offsets[-1]),
+        row_axis=row_axis,
+        row_offsets=offsets_of(sizes),
+    )
 
 
 def _renumbered(bits: U64Array, n_before: int) -> U64Array:

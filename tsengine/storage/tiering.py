@@ -7,7 +7,7 @@ tier, else from finer ones, else from samples; so the same job builds, rebuilds 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ from tsengine.storage.checkpoint import targets_of
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.filesystem import storage_error
 from tsengine.storage.head_read import sorted_unique
+from tsengine.storage.manifest import TierEntry
 from tsengine.storage.pieces import I64Array, U32Array, expand_ranges
+from tsengine.storage.retention import none_for_ever
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_writer import write_tier_part
@@ -30,6 +32,7 @@ from tsengine.storage.tiering_plan import (
     TierSources,
     available_spans,
     is_inside,
+    kept_range,
     level_of,
     plan_builds,
     plan_drops,
@@ -75,8 +78,9 @@ class TierPlanner:
             n_samples=n_samples,
             blocked=tuple(blocked),
             end_day=(now_ms - delay_ms) // DAY_MS,
-            raw_floor_ms=self._database.erase_floor(state),
+            raw_floor_ms=self._database.stored_from(state),
             floors_ms=self._database.tier_floors(),
+            erase_floor_ms=none_for_ever(self._database.retention.erase_floors(state).common_ms),
         )
 
     def _recent_parts(self, state: State, now_ms: int) -> list[PartReader]:
@@ -164,11 +168,17 @@ def head_days(state: State) -> list[Span]:
 def build_range(context: JobContext, wanted: TierRange) -> None:
     """Write the windows of a range as one part and commit it.
 
-    Raises StorageError if a head has samples there meanwhile, or some are past their retention;
-    Closed, CorruptionError.
+    What is past the retention of the tier by now is left out; nothing is done if that is all.
+    Raises StorageError if a head has samples there meanwhile, or some were erased; Closed,
+    CorruptionError.
     """
+    floors_ms = context.database.tier_floors()
+    kept = kept_range(wanted, floors_ms)
+    if kept is None:
+        return
+    wanted = kept
     state = context.state
-    view = context.database.view_of(state, context.database.retention.erase_floors(state))
+    view = context.database.view_of(state, context.database.retention.build_floors(state))
     check_buildable(context.database, state, wanted)
     seqs = [part.entry.seq_max for part in state.parts]
     seqs += [tier.entry.seq_max for tier in state.tiers]
@@ -199,11 +209,15 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
     replaced = frozenset(
         tier.entry.name
         for tier in state.tiers
-        if tier.entry.width_ms == wanted.width_ms
-        and wanted.mint <= tier.entry.cover_min
-        and tier.entry.cover_max <= wanted.maxt
+        if tier.entry.width_ms == wanted.width_ms and _takes_place(wanted, tier.entry, floors_ms)
     )
     context.replace_tiers(replaced, [entry])
+
+
+def _takes_place(built: TierRange, entry: TierEntry, floors_ms: Mapping[int, int]) -> bool:
+    """Whether a part has nothing that is kept outside of a range that was built."""
+    left = kept_range(TierRange(entry.width_ms, entry.cover_min, entry.cover_max), floors_ms)
+    return left is not None and built.mint <= left.mint and left.maxt <= built.maxt
 
 
 def is_buildable(database: StorageDatabase, state: State, wanted: TierRange) -> bool:
@@ -216,18 +230,18 @@ def is_buildable(database: StorageDatabase, state: State, wanted: TierRange) -> 
 
 
 def check_buildable(database: StorageDatabase, state: State, wanted: TierRange) -> None:
-    """Raise StorageError if a view just made of the state does not have all of the range."""
+    """Raise StorageError if a view that builds read does not have all of the range."""
     days = ((wanted.mint - 1) // DAY_MS, (wanted.maxt - 1) // DAY_MS)
     if any(first <= days[1] and last >= days[0] for first, last in head_days(state)):
         raise StorageError(f"new samples came for {_describe(wanted)}")
     available = available_spans(
         wanted.width_ms,
         state.tier_map,
-        raw_floor_ms=database.erase_floor(state),
+        raw_floor_ms=database.stored_from(state),
         floors_ms=database.tier_floors(),
     )
     if not is_inside((wanted.mint, wanted.maxt), available):
-        raise StorageError(f"samples expired meanwhile that are needed for {_describe(wanted)}")
+        raise StorageError(f"samples went meanwhile that are needed for {_describe(wanted)}")
 
 
 def _chunks(

@@ -17,6 +17,7 @@ import numpy as np
 
 from tsengine.storage.manifest import TierEntry
 from tsengine.storage.pieces import I64Array
+from tsengine.storage.retention_marks import window_start_after
 from tsengine.storage.tier_map import Owned, Span, TierMap
 
 DAY_MS = 86_400_000
@@ -27,6 +28,7 @@ SETTLED_SHARE = 4
 JOB_SAMPLES_MAX = 128 * 1024 * 1024
 """Samples of several days that are summed up in one job."""
 _NARROW_MS = 30 * 60_000
+_EVER = -(2**62), 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,11 @@ class TierSources:
     end_day
         First day that has not ended.
     raw_floor_ms
-        Samples before it are gone, None if all are there.
+        Samples are complete from it on; None if all are.
     floors_ms
         Windows of a tier of this width that begin before it are past its retention.
+    erase_floor_ms
+        Samples before it may be erased any time; None if all stay.
 
     """
 
@@ -71,6 +75,7 @@ class TierSources:
     end_day: int
     raw_floor_ms: int | None
     floors_ms: Mapping[int, int]
+    erase_floor_ms: int | None = None
 
 
 def partition_days(width_ms: int) -> int:
@@ -129,19 +134,33 @@ def available_spans(
 ) -> list[Span]:
     """Closed ranges of whole windows that can be read: from this or finer tiers, or from samples.
 
+    Samples are complete from ``raw_floor_ms`` on, and all there is where no tier has anything.
     Of windows elsewhere something may be gone; they can't be built.
     """
-    low = -(2**62)
+    spans = [(_EVER[0], _EVER[1])]
     if raw_floor_ms is not None:
-        low = -(-(raw_floor_ms - 1) // width_ms) * width_ms + 1
-    spans = [(low, 2**62)]
+        low = window_start_after(raw_floor_ms, width_ms)
+        spans = [(low, _EVER[1])]
+        for mint, maxt in _unowned(tier_map, low - 1):
+            spans.append((window_start_after(mint, width_ms), maxt // width_ms * width_ms))
     for finer_ms in tier_map.widths_ms:
         if finer_ms <= width_ms and width_ms % finer_ms == 0:
             for owned in tier_map.owned(finer_ms):
                 first = max(owned.mint, floors_ms.get(finer_ms, owned.mint))
-                first = -(-(first - 1) // width_ms) * width_ms + 1
-                spans.append((first, owned.maxt // width_ms * width_ms))
+                spans.append(
+                    (window_start_after(first, width_ms), owned.maxt // width_ms * width_ms)
+                )
     return _union(spans)
+
+
+def kept_range(wanted: TierRange, floors_ms: Mapping[int, int]) -> TierRange | None:
+    """The whole windows of a range that the retention of their tier keeps; None if there are none.
+
+    ``floors_ms``: windows of a tier of this width that begin before it are past its retention.
+    """
+    floor_ms = floors_ms.get(wanted.width_ms, wanted.mint)
+    first = max(wanted.mint, window_start_after(floor_ms, wanted.width_ms))
+    return TierRange(wanted.width_ms, first, wanted.maxt) if first <= wanted.maxt else None
 
 
 def is_inside(span: Span, ranges: Sequence[Span]) -> bool:
@@ -242,8 +261,10 @@ def _merges(sources: TierSources, clean: TierRange) -> list[TierRange]:
         if run:
             mint, maxt = min(e.cover_min for e in run), max(e.cover_max for e in run)
             first, last = (mint - 1) // DAY_MS, (maxt - 1) // DAY_MS
-            if not any(low <= last and high >= first for low, high in sources.blocked):
-                merges.append(TierRange(clean.width_ms, mint, maxt))
+            merge = kept_range(TierRange(clean.width_ms, mint, maxt), sources.floors_ms)
+            is_blocked = any(low <= last and high >= first for low, high in sources.blocked)
+            if merge is not None and not is_blocked:
+                merges.append(merge)
     return merges
 
 
@@ -265,10 +286,25 @@ def _run_to_merge(members: Sequence[TierEntry], *, has_ended: bool) -> Sequence[
     return []
 
 
+def _unowned(tier_map: TierMap, last_ms: int) -> list[Span]:
+    """Closed ranges up to a time that no part of any tier has, ascending."""
+    owned = _union([
+        (one.mint, one.maxt) for width_ms in tier_map.widths_ms for one in tier_map.owned(width_ms)
+    ])  # fmt: skip
+    gaps = []
+    low = _EVER[0]
+    for mint, maxt in owned:
+        gaps.append((low, min(mint - 1, last_ms)))
+        low = maxt + 1
+    gaps.append((low, last_ms))
+    return [(mint, maxt) for mint, maxt in gaps if mint <= maxt]
+
+
 def _held_elsewhere(sources: TierSources) -> list[Span]:
-    """Closed ranges of time that configured tiers or samples have."""
-    low = -(2**62) if sources.raw_floor_ms is None else sources.raw_floor_ms
-    spans = [(low, 2**62)]
+    """Closed ranges of time that configured tiers have, or samples that stay."""
+    floors = (sources.raw_floor_ms, sources.erase_floor_ms)
+    low = max((floor_ms for floor_ms in floors if floor_ms is not None), default=_EVER[0])
+    spans = [(low, _EVER[1])]
     for width_ms in sources.widths_ms:
         spans += [(owned.mint, owned.maxt) for owned in sources.tier_map.owned(width_ms)]
     return _union(spans)

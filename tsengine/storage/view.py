@@ -16,16 +16,13 @@ from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage import select
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import HeadView
-from tsengine.storage.head_read import is_among
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.tier_last import SampleRows, rows_of_frames
 from tsengine.storage.tier_map import TierMap
-from tsengine.storage.tier_read import TierReads
+from tsengine.storage.tier_read import Completeness, TierReads
 from tsengine.storage.tier_reader import TierReader
-
-_NO_REFS = np.empty(0, np.uint32)
 
 
 class DatabaseView:
@@ -38,12 +35,12 @@ class DatabaseView:
     heads
         Oldest first; all newer than the parts.
     floor_ms
-        Samples before it are past the retention and not returned; None keeps all.
-    common_floor_ms
-        Likewise of most series, if there are rules for others: windows of tiers stand for samples
-        before it. ``mask`` hides what is before it. None for ``floor_ms``.
-    longer_refs
-        The series of which samples before it are kept: u32[S] ascending.
+        Samples before it are hidden, being past the retention; None keeps all.
+    complete_ms
+        From it on samples are complete, so windows of tiers stand for what is before it; ``mask``
+        hides what of that is past the retention. None for ``floor_ms``.
+    longer
+        Series for which another time holds, u32[S] ascending, with that time; None for all times.
     mask
         What else is not returned; None for nothing.
     tiers, tier_map
@@ -54,7 +51,7 @@ class DatabaseView:
     """
 
     __slots__ = (
-        "_floor_ms", "_heads", "_longer_refs", "_mask", "_parts", "_tiers", "_windows", "catalog",
+        "_floor_ms", "_heads", "_mask", "_parts", "_tiers", "_windows", "catalog",
     )  # fmt: skip
 
     def __init__(
@@ -67,8 +64,8 @@ class DatabaseView:
         tiers: Sequence[TierReader] = (),
         tier_map: TierMap | None = None,
         tier_floors_ms: Mapping[int, int] | None = None,
-        common_floor_ms: int | None = None,
-        longer_refs: npt.NDArray[np.uint32] = _NO_REFS,
+        complete_ms: int | None = None,
+        longer: Sequence[tuple[npt.NDArray[np.uint32], int | None]] = (),
     ) -> None:
         self.catalog = catalog
         self._parts = tuple(parts)
@@ -76,7 +73,6 @@ class DatabaseView:
         self._floor_ms = floor_ms
         self._mask = mask
         self._tiers = tuple(tiers)
-        self._longer_refs = longer_refs
         if tier_map is None:
             tier_map = TierMap(self._tiers, self._parts, [] if mask is None else mask.deletes)
         self._windows = TierReads(
@@ -84,7 +80,9 @@ class DatabaseView:
             tier_map,
             [span for head in self._heads if head.n_samples for span in head.touched_spans()],
             self._read_samples,
-            raw_floor_ms=floor_ms if common_floor_ms is None else common_floor_ms,
+            complete=Completeness(
+                floor_ms if complete_ms is None else complete_ms, tuple(longer), floor_ms
+            ),
             floors_ms=tier_floors_ms or {},
             mask=None if mask is None else mask.of_tiers,
         )
@@ -164,6 +162,18 @@ class DatabaseView:
                 return refs
         return refs[alive]
 
+    def live_of_all(self, mint: int, maxt: int) -> npt.NDArray[np.uint32] | None:
+        """`live` of every series of the catalog; None if that is all of them."""
+        everything = self.all_refs()
+        if self._mask is not None or self._clip(mint) > maxt:
+            return self.live(everything, mint, maxt)
+        marks = np.zeros(self.catalog.next_ref, np.bool_)
+        for refs in self._refs_of_sources(self._clip(mint), maxt):
+            marks[refs[: np.searchsorted(refs, len(marks))]] = True
+            if np.count_nonzero(marks) >= len(everything) and marks[everything].all():
+                return None
+        return everything[marks[everything] | self._windows.old_rows(everything, mint, maxt)]
+
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
         """Label sets of the given series."""
         return self.catalog.labels(refs)
@@ -184,8 +194,9 @@ class DatabaseView:
     ) -> FrameBatch:
         """Samples of the closed range as frames; rows in the order of `refs`.
 
-        Where samples are gone, the last of each window of the finest tier stands for them, and a
-        staleness marker at the end of a window that ends with one.
+        Where samples may be gone, the last of each window of the finest tier stands for them, and a
+        staleness marker at the end of a window that ends with one; samples that are there besides
+        are returned too.
         """
         old = self._windows.last_samples(refs, mint, maxt)
         mint = self._clip(mint)
@@ -197,8 +208,6 @@ class DatabaseView:
             return frames
         if drop_stale:
             old = old.without_markers()
-        if len(self._longer_refs):
-            old = old.of(~is_among(refs, self._longer_refs))
         return SampleRows.joined([old, rows_of_frames(frames)]).frames(len(refs))
 
     def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
@@ -228,10 +237,7 @@ class DatabaseView:
 
     def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
         """Windows of this width (0: samples) are complete for times after it; None: all are."""
-        if len(self._longer_refs) and is_among(refs, self._longer_refs).all():
-            # Of these the samples are there.
-            return None if self._floor_ms is None else self._floor_ms - 1
-        return self._windows.exact_floor_ms(width_ms)
+        return self._windows.exact_floor_ms(width_ms, refs)
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a clean part of this or a finer tier serves any window of a closed range."""

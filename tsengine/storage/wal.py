@@ -23,7 +23,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ from tsengine.codecs.records import OVERHEAD_SIZE, PAYLOAD_SIZE_MAX, crc32c, fra
 from tsengine.errors import AppendLimitExceeded, Closed, Full, Overloaded, StorageError
 from tsengine.storage import filenames, wal_records
 from tsengine.storage.filesystem import FileSystem, storage_error
-from tsengine.storage.ingest_log import LogEntry, Ticket
+from tsengine.storage.ingest_log import LogEntry, OnDone, Ticket
 from tsengine.storage.lock import check_process
 from tsengine.storage.wal_reader import list_segments
 from tsengine.storage.wal_segments import SegmentWriter
@@ -94,7 +94,8 @@ class Wal:
     queue_size_bytes_max
         Sum of ``n_bytes`` that may wait; an entry larger than that is accepted when nothing waits.
     on_durable
-        Gets the entries of a group in order. An exception of it reaches the group's tickets.
+        Gets the entries of a group in order. Returns what went wrong with which of them, by
+        sequence (None for nothing), which reaches their tickets; an exception reaches all.
     on_failed
         Gets all entries of a failure, before their tickets fail; until it returns, `append` raises
         Full. A caller that decides under a lock what an entry must carry (series not yet logged),
@@ -112,7 +113,7 @@ class Wal:
         next_seq: int,
         fsync: Literal["always", "interval"],
         queue_size_bytes_max: int,
-        on_durable: Callable[[list[LogEntry]], None],
+        on_durable: Callable[[list[LogEntry]], Mapping[int, Exception] | None],
         on_failed: Callable[[list[LogEntry]], None] | None = None,
         previous: tuple[int, int] | None = None,
     ) -> None:
@@ -171,8 +172,8 @@ class Wal:
                 total += self._fs.size(filenames.wal_path(self._directory, segment))
         return total
 
-    def append(self, entry: LogEntry) -> Ticket:
-        """Queue an entry; it gets the next sequence.
+    def append(self, entry: LogEntry, on_done: OnDone | None = None) -> Ticket:
+        """Queue an entry; it gets the next sequence. ``on_done`` is that of the ticket.
 
         Raises
         ------
@@ -200,7 +201,7 @@ class Wal:
             size += OVERHEAD_SIZE + len(payload)
         # Here and not in the writer thread: appenders have several cores, the writer has one.
         crcs = tuple(crc32c(payload) for _, payload in entry.records)
-        pending = _Pending(entry, Ticket(), size, crcs)
+        pending = _Pending(entry, Ticket(on_done), size, crcs)
         with self._wakeup:
             self._check_not_closing()
             if self._failure is not None:
@@ -348,14 +349,15 @@ class Wal:
         self._segments.acknowledge()
 
     def _hand_on(self, group: list[_Pending]) -> None:
-        failure: Exception | None = None
+        failures: Mapping[int, Exception] | None
         try:
-            self._on_durable([pending.entry for pending in group])
+            failures = self._on_durable([pending.entry for pending in group])
         except Exception as error:  # Ours or the caller's bug: the log must live on.
-            failure = error
+            failures = {pending.entry.seq: error for pending in group}
         with self._wakeup:
             self._queue_size -= sum(pending.entry.n_bytes for pending in group)
         for pending in group:
+            failure = failures.get(pending.entry.seq) if failures else None
             if failure is None:
                 pending.ticket.complete()
             else:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import CorruptionError, UnsupportedFormat
+from tsengine.kernels.logcolumns import DELTAS, write_columns
 from tsengine.model.batch import SampleBatch
 
 SERIES = 1
@@ -39,7 +40,7 @@ KNOWN_TYPES = frozenset(TYPE_NAMES)
 """What this version reads and writes."""
 
 FLAG_START_TIMESTAMPS = 1
-_DELTAS = 0x80
+_U64 = 0xFFFFFFFFFFFFFFFF
 _WIDTHS = (0, 1, 2, 4, 8)
 _WIDTH_FOR = (0, 1, 2, 4, 4, 8, 8, 8, 8)
 _SIGNED = {4: np.int32, 8: np.int64}
@@ -74,17 +75,21 @@ def encode_floats(batch: SampleBatch) -> bytes:
     assert [dtype.str[1:] for dtype in dtypes] == ["u4", "i8", "u8"], dtypes
     n = len(batch.refs)
     assert len(batch.t_ms) == len(batch.bits) == n, "columns have one length"
-    refs = np.ascontiguousarray(batch.refs)
-    t = np.ascontiguousarray(batch.t_ms).view(np.uint64)
-    refs_kind, refs_base, refs_step, refs_rest = _encode_column(refs)
-    t_kind, t_base, t_step, t_rest = _encode_column(t)
+    begin = _FLOATS_HEADER.size + 8 * n
+    out = np.empty(begin + 12 * n, np.uint8)
+    out[_FLOATS_HEADER.size : begin].view(np.uint64)[:] = batch.bits
+    layout = np.empty(6, np.int64)
+    size = begin + write_columns(
+        np.ascontiguousarray(batch.t_ms), np.ascontiguousarray(batch.refs), out[begin:], layout
+    )
+    t_kind, t_base, t_step, refs_kind, refs_base, refs_step = layout.tolist()
     flags = 0 if batch.start_ms is None else FLAG_START_TIMESTAMPS
-    header = _FLOATS_HEADER.pack(
-        flags, refs_kind, t_kind, 0, n, refs_base, refs_step, t_base, t_step
+    _FLOATS_HEADER.pack_into(
+        out.data, 0, flags, refs_kind, t_kind, 0, n, refs_base, refs_step, t_base & _U64,
+        t_step & _U64,
     )  # fmt: skip
-    bits = np.ascontiguousarray(batch.bits)
     starts = b"" if batch.start_ms is None else encode_column(batch.start_ms)
-    return b"".join((header, bits.data, t_rest.data, refs_rest.data, starts))
+    return out[:size].tobytes() + starts
 
 
 def decode_floats(payload: bytes) -> SampleBatch:
@@ -204,7 +209,7 @@ def _encode_column(values: _Unsigned) -> tuple[int, int, int, _Unsigned]:
         step, deltas_width = _span(deltas)
         if deltas_width < width:
             rest = _narrow(deltas, step, deltas_width)
-            return _DELTAS | deltas_width, int(values[0]), int(step), rest
+            return DELTAS | deltas_width, int(values[0]), int(step), rest
     return width, int(lowest), 0, _narrow(values, lowest, width)
 
 
@@ -214,8 +219,8 @@ def _decode_column(
     """Invert `_encode_column`; the dtype is that of ``base``. The caller checked sizes."""
     dtype = base.dtype
     out: _Unsigned
-    width = kind & ~_DELTAS
-    if not kind & _DELTAS:
+    width = kind & ~DELTAS
+    if not kind & DELTAS:
         if not width:
             return np.full(n, base, dtype)
         stored = np.frombuffer(payload, f"<u{width}", n, offset)
@@ -234,10 +239,10 @@ def _decode_column(
 
 
 def _column_size(kind: int, n: int, width_max: int) -> int:
-    width = kind & ~_DELTAS
+    width = kind & ~DELTAS
     if width not in _WIDTHS or width > width_max:
         raise CorruptionError(f"column of the unknown kind {kind:#x}")
-    if not kind & _DELTAS:
+    if not kind & DELTAS:
         return width * n
     if n < 1:
         raise CorruptionError("column with differences of no rows")

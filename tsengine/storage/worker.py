@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tsengine.errors import Closed, CorruptionError, StorageError, TsengineError
+from tsengine.errors import Closed, CorruptionError, ObjectMissing, StorageError, TsengineError
 from tsengine.storage.checkpoint import Checkpointer
 from tsengine.storage.chores import CancelOf, Chore, Job, JobContext
 from tsengine.storage.filesystem import FileSystem, storage_error
@@ -70,7 +70,8 @@ class Worker:
         self._paused = threading.Event()
         self._wanted = threading.Event()
         self._is_working = threading.Lock()
-        self._replaced = ReplacedFiles(fs)
+        cold = database.cold
+        self._replaced = ReplacedFiles(fs) if cold is None else ReplacedFiles(fs, cold.is_read)
         self._retries: dict[tuple[str, str], _Retry] = {}
         self._statuses = {chore.name: ChoreStatus() for chore in chores}
         self._planned: tuple[State, float] | None = None
@@ -94,7 +95,8 @@ class Worker:
         """
         self._stopping.set()
         self._wanted.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # Else it was never started.
+            self._thread.join()
         with self._lock:
             self._replaced.remove_due(everything=True)
 
@@ -130,10 +132,10 @@ class Worker:
     def run_all(self, chore: Chore) -> None:
         """Run the jobs of a chore, listed or not, in this thread until it plans no new one.
 
-        Damaged inputs do not keep the other jobs from running; the first such error is raised in
-        the end, any other at once.
+        Damaged or missing inputs do not keep the other jobs from running; the first such error is
+        raised in the end, any other at once.
         """
-        damaged: CorruptionError | None = None
+        damaged: CorruptionError | ObjectMissing | None = None
         tried: set[str] = set()
         status = self._statuses.setdefault(chore.name, ChoreStatus())
         with self._lock:
@@ -150,7 +152,7 @@ class Worker:
                     self._check_space(job)
                     job.run(self._foreground)
                     status.n_done += 1
-                except CorruptionError as error:
+                except (CorruptionError, ObjectMissing) as error:
                     status.n_failures += 1
                     damaged = damaged or error
                 except OSError as error:

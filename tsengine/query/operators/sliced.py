@@ -94,16 +94,21 @@ def aggregate_series(
     ctx.account(cost(result) - n_held)
     notes.report(ctx)
     if rollup is not None:
-        with_result = ctx.space.take(series.labels, np.flatnonzero(n_present))
-        annotate(rollup.node, ctx, with_result, result, rollup.params)
+        annotate(
+            rollup.node, ctx, _having_results(ctx, series.labels, n_present), result, rollup.params
+        )
     return result
 
 
 def _refuse_equal_series(ctx: QueryContext, labels: LabelRows, n_present: _I64) -> None:
     """As a rollup on its own would: series that lost their name must differ in the rest."""
-    used = ctx.space.take(labels, np.flatnonzero(n_present > 0))
+    used = _having_results(ctx, labels, n_present)
     if len(ctx.space.group(used)[1]) < len(used):
         raise QueryError(SAME_LABELSET)
+
+
+def _having_results(ctx: QueryContext, labels: LabelRows, n_present: _I64) -> LabelRows:
+    return labels if n_present.all() else ctx.space.take(labels, np.flatnonzero(n_present))
 
 
 def _merged(

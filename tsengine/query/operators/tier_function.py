@@ -105,7 +105,7 @@ def _difference(name: str) -> TierFunction:
     ]  # fmt: skip
     if op != windowrollups.DELTA:
         columns.append(Column.RESETS)
-        of_histograms.append(Column.H_RESETS)
+        of_histograms += [Column.H_RESETS, Column.H_SUM]
     return TierFunction(
         Aim.RANGES, fill, extrapolating(fill, op), tuple(columns),
         tuple(of_histograms), is_scaled=op != windowrollups.RATE,

@@ -146,11 +146,7 @@ def summing(fill: TierFill, *, is_average: bool) -> TierFill:
         table = replace(found.table, hint=unknown_unless_gauge(found.table))
         sums = _held_handles(batch, Column.H_SUM)
         counts = offsets_of(_held_column(batch, Column.H_COUNT).astype(np.int64))
-        windows = pure_windows(found, spans.ends_ms, 1)
-        n_missing = running_count(sums < 0)
-        fits = n_missing[windows.last + 1] == n_missing[windows.first]
-        note_rows(cells.notes, notes.MIXED_SCHEMAS, windows.row[~fits])
-        windows = windows.some(fits)
+        windows = _without_mixed(batch, pure_windows(found, spans.ends_ms, 1), cells)
         for portion in portions(windows.last - windows.first + 1):
             ctx.check()
             part = windows.some(portion)
@@ -202,6 +198,8 @@ def extrapolating(fill: TierFill, op: int) -> TierFill:
         drop_mixed(found, cells)
         held = _held(batch, found, is_counter=op != windowrollups.DELTA)
         windows = pure_windows(found, spans.ends_ms, 1)
+        if op != windowrollups.DELTA:
+            windows = _without_mixed(batch, windows, cells)
         n = _n_samples(held, windows)
         windows, n = windows.some(n > 1), n[n > 1]
         _note_kinds(held, windows, cells, is_counter=op != windowrollups.DELTA)
@@ -256,6 +254,14 @@ def _held(batch: WindowBatch, found: HistogramRows, *, is_counter: bool) -> _Hel
         resets=resets,
         is_seam=is_seam,
     )
+
+
+def _without_mixed(batch: WindowBatch, windows: WindowList, cells: Cells) -> WindowList:
+    """The ranges without a window in which exponential and custom buckets met: it has no sum."""
+    n_mixed = running_count(_held_handles(batch, Column.H_SUM) < 0)
+    fits = n_mixed[windows.last + 1] == n_mixed[windows.first]
+    note_rows(cells.notes, notes.MIXED_SCHEMAS, windows.row[~fits])
+    return windows.some(fits)
 
 
 def _n_samples(held: _Held, windows: WindowList) -> _I64:

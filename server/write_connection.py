@@ -1,0 +1,389 @@
+"""Connections on which remote writes come in, without a web framework's work for each of them.
+
+Every connection begins here. What is plainly a remote write is read straight into its own memory
+and handed to `write_lane`; at the first request that is anything else (another path, chunks, a
+header that changes how HTTP works, a refusal that needs no body) the connection is aiohttp's for
+the rest of its life, with all bytes of that request. So there is one place for HTTP's corner cases,
+and answers here are those of `protocols.remote_write`.
+
+Everything runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, cast
+from weakref import WeakSet
+
+import numpy as np
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+
+from .errors import BodyTimeout, NotReady, RequestError, TooBusy, UnsupportedMedia
+from .limits import ByteBudget
+from .logs import LOGGER
+from .protocols import remote_write
+from .write_lane import Write, WriteLane
+
+if TYPE_CHECKING:
+    from .state import Server
+
+MakeHandler = Callable[[], asyncio.Protocol]
+
+_HEAD_SIZE_MAX = 8192
+_READ_SIZE = 256 * 1024
+_IDLE_S = 75.0
+_LOOK_S = 15.0
+_PATHS = {b"POST /api/v1/write HTTP/1.1": "/api/v1/write", b"POST /write HTTP/1.1": "/write"}
+_VARY = {"/api/v1/write": "Vary: Accept-Encoding, Origin\r\n", "/write": ""}
+_HEADERS = re.compile(rb"(?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+")
+_UNPLAIN = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer"))
+_END = b"\r\n\r\n"
+
+
+class WriteSite(web.TCPSite):
+    """Listens as aiohttp's sites do; connections begin as `WriteConnection`."""
+
+    def __init__(
+        self, server: Server, runner: web.AppRunner, host: str, port: int, *, backlog: int = 1024
+    ) -> None:
+        super().__init__(runner, host, port, backlog=backlog)
+        self.writes = Writes(server, cast(MakeHandler, runner.server))
+
+    async def start(self) -> None:
+        """Listen."""
+        await web.BaseSite.start(self)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: WriteConnection(self.writes), self._host, self._port, backlog=self._backlog
+        )
+
+    async def stop(self) -> None:
+        """Accept no more, and close connections as soon as they have no request."""
+        await super().stop()
+        self.writes.stop()
+
+
+class Writes:
+    """What the connections of one server share."""
+
+    def __init__(self, server: Server, make_handler: MakeHandler) -> None:
+        self.server = server
+        self.make_handler = make_handler
+        self.lane = WriteLane(server, remote_write.Decompressor())
+        self.read_buffer = bytearray(_READ_SIZE)
+        self.read_view = memoryview(self.read_buffer)
+        self.connections: WeakSet[WriteConnection] = WeakSet()
+        self.is_stopping = False
+        self._versions: dict[tuple[bytes, bytes], Literal[1, 2]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._looking = self._loop.call_later(_LOOK_S, self._look)
+
+    def version(self, content_type: bytes, content_encoding: bytes) -> Literal[1, 2] | None:
+        """As `remote_write.negotiate`, of headers as they came; None for a refusal."""
+        known = self._versions.get((content_type, content_encoding))
+        if known is None:
+            try:
+                known = remote_write.negotiate(content_type.decode(), content_encoding.decode())
+            except UnsupportedMedia:
+                return None
+            if len(self._versions) < 100:
+                self._versions[content_type, content_encoding] = known
+        return known
+
+    def stop(self) -> None:
+        """Close connections without a request now, the others after their answer."""
+        self.is_stopping = True
+        self._looking.cancel()
+        for connection in list(self.connections):
+            connection.close_if_idle(0.0)
+        self.lane.close()
+
+    def _look(self) -> None:
+        self._looking = self._loop.call_later(_LOOK_S, self._look)
+        for connection in list(self.connections):
+            connection.close_if_idle(_IDLE_S)
+
+
+class WriteConnection(asyncio.BufferedProtocol):
+    """One connection until it is closed, or handed over to aiohttp."""
+
+    __slots__ = (
+        "__weakref__", "_body", "_deadline", "_filled", "_held", "_is_busy", "_is_paused",
+        "_is_served", "_pending", "_route", "_sender", "_shared", "_started_s", "_transport",
+        "_version",
+    )  # fmt: skip
+
+    def __init__(self, writes: Writes) -> None:
+        self._shared = writes
+        self._transport: asyncio.Transport | None = None
+        self._sender = ""
+        self._started_s = time.perf_counter()
+        self._route = ""
+        self._version: Literal[1, 2] = 1
+        # Of a request whose body is still coming.
+        self._body: memoryview | None = None
+        self._filled = 0
+        self._held = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        # A request is with the lane; what its client sent behind it waits here.
+        self._is_busy = False
+        self._is_served = False
+        self._is_paused = False
+        self._pending = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._sender = str(peer[0]) if isinstance(peer, tuple) else str(peer or "")
+        self._shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a body that is not complete. A write that the lane has goes on."""
+        self._transport = None
+        self._drop_body()
+        self._pending = b""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: the rest of a body, or what all connections share."""
+        if self._body is not None:
+            return self._body[self._filled :]
+        return self._shared.read_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._body is not None:
+            self._more_body(nbytes)
+        elif self._is_busy or self._pending:
+            # One read, and then the client waits.
+            self._transport.pause_reading()
+            self._is_paused = True
+            self._pending += self._shared.read_view[:nbytes]
+        else:
+            self._begin(self._shared.read_buffer, nbytes)
+
+    def close_if_idle(self, idle_s: float) -> None:
+        """Close if there was a request and then none for so long; at once if that is 0."""
+        if self._is_busy or self._body is not None or self._transport is None:
+            return
+        if not idle_s or (self._is_served and time.perf_counter() - self._started_s >= idle_s):
+            self._transport.close()
+
+    def _begin(self, data: bytes | bytearray, size: int) -> None:
+        """Begin with the request at the start of ``data[:size]``."""
+        self._started_s = time.perf_counter()
+        head_end = data.find(_END, 0, min(size, _HEAD_SIZE_MAX))
+        body_size = -1 if head_end < 0 else self._read_head(bytes(data[: head_end + 2]))
+        if body_size < 0:
+            self._hand_over(bytes(data[:size]))
+            return
+        start = head_end + len(_END)
+        n_there = min(size - start, body_size)
+        if not self._shared.server.write_budget.take(n_there):
+            self._hand_over(bytes(data[:size]))
+            return
+        self._held = n_there
+        if n_there == body_size:
+            if size > start + body_size:
+                self._pending = bytes(data[start + body_size : size])
+            self._store(bytes(data[start : start + body_size]))
+            return
+        # Not a bytearray: its zeros would take the memory that the client only announced.
+        self._body = np.empty(body_size, np.uint8).data
+        self._body[:n_there] = data[start : start + n_there]
+        self._filled = n_there
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(
+            self._shared.server.limits.body_read_timeout_s, self._body_is_late
+        )
+
+    def _read_head(self, head: bytes) -> int:
+        """Bytes of the body of a plain remote write; -1 for everything else."""
+        server = self._shared.server
+        line_end = head.find(b"\r\n")
+        route = _PATHS.get(head[:line_end])
+        if route is None or server.not_ready_reason:
+            return -1
+        if not _HEADERS.fullmatch(head, line_end + 2):
+            return -1
+        found: dict[bytes, bytes] = {}
+        for line in head[line_end + 2 : -2].split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in found or name in _UNPLAIN:
+                return -1
+            found[name] = value.strip()
+        if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return -1
+        size = found.get(b"content-length", b"")
+        version = self._shared.version(
+            found.get(b"content-type", b""), found.get(b"content-encoding", b"")
+        )
+        if version is None or not size.isdigit() or len(size) > 12:
+            return -1
+        if int(size) > server.limits.write_body_size_max:
+            return -1
+        self._route, self._version = route, version
+        return int(size)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Let aiohttp have the connection, and all that came since its last answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._shared.connections.discard(self)
+        self._transport = None
+        handler = self._shared.make_handler()
+        # Both kinds of protocols read in their own way; a pause lets the transport change.
+        transport.pause_reading()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+        transport.resume_reading()
+        handler.data_received(data)
+
+    def _more_body(self, n_bytes: int) -> None:
+        assert self._body is not None, "asked for"
+        self._filled += n_bytes
+        budget = self._shared.server.write_budget
+        if not budget.take(n_bytes):
+            self._refuse(_busy(budget))
+            return
+        self._held += n_bytes
+        if self._filled == len(self._body):
+            body, self._body = self._body, None
+            self._cancel_deadline()
+            self._store(body)
+
+    def _body_is_late(self) -> None:
+        limit_s = self._shared.server.limits.body_read_timeout_s
+        self._refuse(BodyTimeout(f"the request body did not arrive within {limit_s:g} s"))
+
+    def _refuse(self, error: Exception) -> None:
+        """Answer before the body is there; the connection ends, as its rest may still come."""
+        self._drop_body()
+        self._count_failure(error)
+        self._send(remote_write.answer(self._shared.server, None, error), is_last=True)
+
+    def _store(self, body: bytes | memoryview) -> None:
+        """Hand a complete body to the lane."""
+        server = self._shared.server
+        held, self._held = self._held, 0
+        self._is_busy = True
+        write = Write(body, held, self._version, self._sender, self._answer, self._started_s)
+        try:
+            if self._shared.is_stopping:
+                raise NotReady(server.not_ready_reason)
+            size = remote_write.claimed_size(bytes(body[:5]), len(body), server.limits)
+            if not server.write_budget.take(size):
+                raise _busy(server.write_budget)
+        except RequestError as error:
+            server.write_budget.give_back(held)
+            write.error = error
+            self._answer(write)
+            return
+        write.held += size
+        server.telemetry.write_body_bytes.inc(len(body))
+        self._shared.lane.submit(write)
+
+    def _answer(self, write: Write) -> None:
+        """Tell the client what became of its write, then go on with what it sent meanwhile."""
+        shared = self._shared
+        self._is_busy = False
+        self._is_served = True
+        result, error = write.result, write.error
+        if error is not None or result is None:
+            assert error is not None, "one of the two"
+            self._count_failure(error)
+            self._send(remote_write.answer(shared.server, None, error), is_last=shared.is_stopping)
+        else:
+            shared.server.telemetry.count_write(
+                protocol=f"{write.version}.0", message_size=write.message_size, result=result
+            )
+            if result.shed or result.rejected:
+                response = remote_write.answer(shared.server, result, None)
+                self._send(response, is_last=shared.is_stopping)
+            else:
+                self._send_plain(result)
+        if self._is_paused or self._pending:
+            # Not now: a client may have sent a thousand requests at once.
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take up what the client sent behind its last request."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        if self._pending and self._transport is not None and not self._transport.is_closing():
+            pending, self._pending = self._pending, b""
+            self._begin(pending, len(pending))
+
+    def _send_plain(self, result: Any) -> None:
+        self._observe(204, 0)
+        if self._transport is None:
+            return
+        self._transport.write(
+            (
+                "HTTP/1.1 204 No Content\r\n"
+                f"X-Prometheus-Remote-Write-Samples-Written: {result.samples}\r\n"
+                f"X-Prometheus-Remote-Write-Histograms-Written: {result.histograms}\r\n"
+                f"X-Prometheus-Remote-Write-Exemplars-Written: {result.exemplars}\r\n"
+                f"{_VARY[self._route]}"
+                f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+            ).encode("latin-1")
+        )
+        if self._shared.is_stopping:
+            self._transport.close()
+
+    def _send(self, response: web.Response, *, is_last: bool) -> None:
+        body = response.body if isinstance(response.body, bytes) else b""
+        self._observe(response.status, len(body))
+        if self._transport is None:
+            return
+        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+        if _VARY[self._route]:
+            response.headers["Vary"] = "Accept-Encoding, Origin"
+        if response.status != 204:
+            response.headers["Content-Length"] = str(len(body))
+        response.headers["Date"] = rfc822_formatted_time()
+        response.headers["Server"] = SERVER_SOFTWARE
+        if is_last:
+            response.headers["Connection"] = "close"
+        lines += [f"{name}: {value}" for name, value in response.headers.items()]
+        head = "\r\n".join([*lines, "", ""])
+        self._transport.write(head.encode("utf-8") + body)
+        if is_last:
+            self._transport.close()
+
+    def _observe(self, status: int, n_sent: int) -> None:
+        seconds = time.perf_counter() - self._started_s
+        self._shared.server.telemetry.observe_request(self._route, status, seconds, n_sent)
+        LOGGER.debug("POST %s %d %.6fs", self._route, status, seconds)
+
+    def _count_failure(self, error: BaseException) -> None:
+        remote_write.count_failure(self._shared.server, error)
+
+    def _drop_body(self) -> None:
+        self._body = None
+        self._filled = 0
+        self._cancel_deadline()
+        if self._held:
+            self._shared.server.write_budget.give_back(self._held)
+            self._held = 0
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _busy(budget: ByteBudget) -> TooBusy:
+    return TooBusy(
+        f"requests in flight already hold {budget.used} of {budget.size_max} bytes; try again"
+    )

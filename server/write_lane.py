@@ -1,0 +1,160 @@
+"""One thread for all remote writes: it decompresses bodies and queues them for the log.
+
+A write needs an fsync, and many wait for the same one. So no thread waits for any: bodies go to the
+lane's thread in the order in which they came, the log's thread tells when they are durable, and the
+event loop is woken once for all that became durable together.
+
+`submit` and what it leads to run on the event loop; `_run` is the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import TooBusy
+
+if TYPE_CHECKING:
+    import tsengine
+
+    from .state import Server
+
+Decompress = Callable[[Any], memoryview]
+_LOOK_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """A body on its way: what is to be stored, and then what became of it.
+
+    ``on_answer`` is called on the event loop once, with ``result`` or ``error`` set.
+    """
+
+    body: Any
+    held: int
+    version: Literal[1, 2]
+    sender: str
+    on_answer: Callable[[Write], None]
+    started_s: float
+    queued_s: float = 0.0
+    message_size: int = 0
+    result: tsengine.WriteResult | None = None
+    error: BaseException | None = None
+    is_answered: bool = field(default=False, init=False)
+
+
+class WriteLane:
+    """The thread and what is under way.
+
+    Parameters
+    ----------
+    decompress
+        Makes the message of a body; it is read before the next one is made.
+
+    """
+
+    def __init__(self, server: Server, decompress: Decompress) -> None:
+        self._server = server
+        self._decompress = decompress
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Write | None] = SimpleQueue()
+        self._finished: deque[Write] = deque()
+        self._under_way: deque[Write] = deque()
+        self._is_woken = False
+        self._looking: asyncio.TimerHandle | None = None
+        self._thread = Thread(target=self._run, name="write-lane", daemon=True)
+        self._thread.start()
+
+    def submit(self, write: Write) -> None:
+        """Store a body; its bytes in the budget and its place among the running writes are ours."""
+        self._server.executor.writes_running += 1
+        write.queued_s = time.perf_counter()
+        self._under_way.append(write)
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
+        self._queue.put(write)
+
+    def close(self) -> None:
+        """Let the thread end when it has handed on what it was given."""
+        self._queue.put(None)
+        if self._looking is not None:
+            self._looking.cancel()
+
+    # The event loop.
+
+    def _look(self) -> None:
+        """Answer writes that take too long. They go on, and sending them again is harmless."""
+        self._looking = None
+        limit_s = self._server.limits.write_timeout_s
+        while self._under_way and self._under_way[0].is_answered:
+            self._under_way.popleft()
+        now_s = time.perf_counter()
+        for write in self._under_way:
+            if now_s - write.queued_s < limit_s:
+                break
+            if not write.is_answered:
+                late = Write(b"", 0, write.version, write.sender, write.on_answer, write.started_s)
+                late.error = TooBusy(f"the write was not durable within {limit_s:g} s; try again")
+                write.is_answered = True
+                write.on_answer(late)
+        if self._under_way:
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
+
+    def _answer_finished(self) -> None:
+        self._is_woken = False
+        server = self._server
+        finished = self._finished
+        while finished:
+            write = finished.popleft()
+            server.executor.writes_running -= 1
+            server.write_budget.give_back(write.held)
+            if not write.is_answered:
+                write.is_answered = True
+                write.on_answer(write)
+        while self._under_way and self._under_way[0].is_answered:
+            self._under_way.popleft()
+
+    # The lane's thread, and the log's.
+
+    def _run(self) -> None:
+        while True:
+            write = self._queue.get()
+            if write is None:
+                return
+            try:
+                self._store(write)
+            except Exception as error:  # A request border: it is answered, and the lane goes on.
+                write.error = error
+                self._finish(write)
+            del write
+
+    def _store(self, write: Write) -> None:
+        message = self._decompress(write.body)
+        write.body = None
+        write.message_size = len(message)
+
+        def on_done(result: tsengine.WriteResult, error: BaseException | None) -> None:
+            write.result, write.error = result, error
+            self._finish(write)
+
+        self._server.database.submit_remote_write(
+            message,
+            on_done,
+            version=write.version,
+            sender=write.sender,
+            waited=time.perf_counter() - write.queued_s,
+        )
+
+    def _finish(self, write: Write) -> None:
+        self._finished.append(write)
+        if not self._is_woken:
+            self._is_woken = True
+            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                self._loop.call_soon_threadsafe(self._answer_finished)

@@ -1,0 +1,48 @@
+"""Databases whose old parts are moved when a test says so, and a look at what is where."""
+
+import contextlib
+import dataclasses
+
+import obstore
+
+import tsengine
+from tsengine.backup.store import open_store
+from tsengine.storage.cold_moves import ColdMoves
+
+
+@contextlib.contextmanager
+def opened(path, options):
+    """Open without background work, which would do at any time what the tests do themselves."""
+    with tsengine.open(path, dataclasses.replace(options, cold_after=None)) as db:
+        db.pause_background()
+        db.reconfigure(cold_after=options.cold_after)
+        yield db
+
+
+def move(db):
+    """Run the chore as the worker does, and let the local files go."""
+    storage = db._storage
+    storage.maintenance.run(ColdMoves(storage))
+    let_go(db)
+
+
+def let_go(db):
+    """What was replaced goes without waiting."""
+    db._storage.maintenance._worker._replaced.remove_due(everything=True)
+
+
+def local(path, suffix):
+    """Files of parts that are here."""
+    return sorted(
+        str(file.relative_to(path / "parts"))
+        for file in (path / "parts").rglob("*")
+        if file.is_file() and str(file).endswith(suffix)
+    )
+
+
+def keys(s3):
+    """Keys of all objects below the URL of `s3`."""
+    store = open_store(s3.url, s3.options)
+    prefix = s3.url.removeprefix(f"s3://{s3.bucket}/") + "/"
+    found = [item["path"] for page in obstore.list(store._store) for item in page]
+    return sorted(key.removeprefix(prefix) for key in found)
