@@ -190,7 +190,7 @@ async def test_searches_end_with_their_client(start):
     running = await start()
     seen = []
 
-    def series(selectors, start, end, limit, *, check):
+    def series_json(selectors, start, end, limit, *, check):
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -200,7 +200,7 @@ async def test_searches_end_with_their_client(start):
                 raise
             time.sleep(0.01)
 
-    running.database.series = series
+    running.database.series_json = series_json
     task = asyncio.ensure_future(running.call("GET", "/api/v1/series?match[]=up"))
     await asyncio.sleep(0.3)
     task.cancel()
