@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tsengine.storage.manifest import TierEntry
+from tsengine.storage.retention_marks import window_start_after
 from tsengine.storage.tier_map import TierMap
 from tsengine.storage.tiering_plan import (
     DAY_MS,
@@ -16,6 +17,7 @@ from tsengine.storage.tiering_plan import (
     TierRange,
     TierSources,
     available_spans,
+    kept_range,
     level_of,
     partition_days,
     plan_builds,
@@ -172,6 +174,24 @@ def test_nothing_past_the_retention_of_a_tier_is_built():
         TierRange(NARROW, *days(FIRST + 2, FIRST + 3)),
         TierRange(WIDE, *days(FIRST, FIRST + 3)),
     ]
+
+
+@pytest.mark.parametrize("past_ms", [0, 1, 10_000_000])
+def test_a_day_on_the_border_of_what_a_tier_keeps_is_built_once(past_ms):
+    """The floor is in the middle of a day and goes on; a build leaves out what is before it."""
+    floor = days(FIRST, 0)[0] + 37_000_123
+    part = part_on(FIRST, FIRST + 1)
+    plain = sources([part], floors_ms={NARROW: floor})
+    (build,) = (build for build in plan_builds(plain) if build.width_ms == NARROW)
+    assert build.mint == window_start_after(floor, NARROW)
+    assert kept_range(build, plain.floors_ms) == build
+    mint, maxt = days(FIRST, FIRST + 1)
+    built = dataclasses.replace(
+        entry(1, NARROW, FIRST, FIRST + 1), cover_min=build.mint, cover_max=build.maxt
+    )
+    later = sources([part], [built], floors_ms={NARROW: floor + past_ms})
+    assert [build.width_ms for build in plan_builds(later)] == [WIDE]
+    assert mint < build.mint < build.maxt == maxt
 
 
 def test_eight_days_become_one_part_and_an_ended_partition_too():

@@ -174,6 +174,10 @@ def _builds(sources: TierSources, width_ms: int) -> list[TierRange]:
     available = available_spans(
         width_ms, sources.tier_map, raw_floor_ms=sources.raw_floor_ms, floors_ms=sources.floors_ms
     )
+    if width_ms in sources.floors_ms:
+        # What a build leaves out must not be planned, or it would be planned again for ever.
+        kept = window_start_after(sources.floors_ms[width_ms], width_ms)
+        available = [(max(low, kept), high) for low, high in available if high >= kept]
     days, n_samples = _touched_days(sources, width_ms)
     builds: list[TierRange] = []
     n_in_job = 0
