@@ -234,8 +234,7 @@ def _catching(server: Server) -> Middleware:
         except web.HTTPException as error:
             return web.Response(status=error.status, text=f"{error.reason}\n")
         except errors.NotReady as error:
-            text = f"Service Unavailable: {error}\n"
-            return web.Response(status=503, text=text, headers={"Retry-After": str(retry_after_s)})
+            return errors.not_ready_response(error, retry_after_s)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # A request border: logged, and answered.

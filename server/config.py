@@ -63,6 +63,7 @@ class Config:
     queries_running_max: int
     query_steps_max: int
     search_results_max: int
+    connections_max: int
     query_lookback_s: float
     enable_otlp: bool
     otlp_strategy: str
@@ -86,6 +87,7 @@ class Config:
             queries_running_max=self.queries_running_max,
             query_steps_max=self.query_steps_max,
             search_results_max=self.search_results_max,
+            connections_max=self.connections_max,
         )
 
     def options(self) -> tsengine.Options:

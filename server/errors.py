@@ -172,6 +172,12 @@ def text_response(error: BaseException, retry_after_s: int) -> web.Response:
     return response
 
 
+def not_ready_response(error: NotReady, retry_after_s: int) -> web.Response:
+    """Answer of every path before the start is complete and after the end began."""
+    text = f"Service Unavailable: {error}\n"
+    return web.Response(status=503, text=text, headers={"Retry-After": str(retry_after_s)})
+
+
 def _printable(error: BaseException) -> str:
     """The message with lone surrogates replaced: they can't be sent as UTF-8."""
     return message_of(error).encode("utf-8", "replace").decode()

@@ -18,6 +18,8 @@ class ServerLimits:
 
     Parameters
     ----------
+    connections_max
+        Connections open at once; further ones are closed.
     query_timeout_s
         Longest time a query may wait and run.
     query_samples_max
@@ -71,6 +73,7 @@ class ServerLimits:
 
     """
 
+    connections_max: int = 10_000
     query_timeout_s: float = 120.0
     query_samples_max: int = 50_000_000
     queries_running_max: int = 20

@@ -4,7 +4,10 @@ Every connection begins here. What is plainly a remote write is read straight in
 and handed to `write_lane`; at the first request that is anything else (another path, chunks, a
 header that changes how HTTP works, a refusal that needs no body) the connection is aiohttp's for
 the rest of its life, with all bytes of that request. So there is one place for HTTP's corner cases,
-and answers here are those of `protocols.remote_write`.
+and answers here are those of `protocols.remote_write`. Refusals that pass (too busy, not ready) are
+answered here: they must not cost a connection its way.
+
+A client that does not read its answers is not read from, and gets no further answers.
 
 Everything runs on the event loop.
 """
@@ -14,16 +17,21 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
-from weakref import WeakSet
 
 import numpy as np
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
-from .errors import BodyTimeout, NotReady, RequestError, TooBusy, UnsupportedMedia
+from .errors import (
+    BodyTimeout,
+    NotReady,
+    RequestError,
+    TooBusy,
+    UnsupportedMedia,
+    not_ready_response,
+)
 from .limits import ByteBudget
 from .logs import LOGGER
 from .protocols import remote_write
@@ -31,8 +39,6 @@ from .write_lane import Write, WriteLane
 
 if TYPE_CHECKING:
     from .state import Server
-
-MakeHandler = Callable[[], asyncio.Protocol]
 
 _HEAD_SIZE_MAX = 8192
 _READ_SIZE = 256 * 1024
@@ -43,6 +49,10 @@ _VARY = {"/api/v1/write": "Vary: Accept-Encoding, Origin\r\n", "/write": ""}
 _HEADERS = re.compile(rb"(?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+")
 _UNPLAIN = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer"))
 _END = b"\r\n\r\n"
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n"
+)
 
 
 class WriteSite(web.TCPSite):
@@ -52,7 +62,7 @@ class WriteSite(web.TCPSite):
         self, server: Server, runner: web.AppRunner, host: str, port: int, *, backlog: int = 1024
     ) -> None:
         super().__init__(runner, host, port, backlog=backlog)
-        self.writes = Writes(server, cast(MakeHandler, runner.server))
+        self.writes = Writes(server, cast(web.Server, runner.server))
 
     async def start(self) -> None:
         """Listen."""
@@ -71,14 +81,15 @@ class WriteSite(web.TCPSite):
 class Writes:
     """What the connections of one server share."""
 
-    def __init__(self, server: Server, make_handler: MakeHandler) -> None:
+    def __init__(self, server: Server, handlers: web.Server) -> None:
         self.server = server
-        self.make_handler = make_handler
+        self.handlers = handlers
         self.lane = WriteLane(server, remote_write.Decompressor())
         self.read_buffer = bytearray(_READ_SIZE)
         self.read_view = memoryview(self.read_buffer)
-        self.connections: WeakSet[WriteConnection] = WeakSet()
+        self.connections: set[WriteConnection] = set()
         self.is_stopping = False
+        self._is_full = False
         self._versions: dict[tuple[bytes, bytes], Literal[1, 2]] = {}
         self._loop = asyncio.get_running_loop()
         self._looking = self._loop.call_later(_LOOK_S, self._look)
@@ -94,6 +105,17 @@ class Writes:
             if len(self._versions) < 100:
                 self._versions[content_type, content_encoding] = known
         return known
+
+    def admit(self, connection: WriteConnection) -> bool:
+        """Count a new connection; False if there are too many, aiohttp's included."""
+        limit = self.server.limits.connections_max
+        is_full = len(self.connections) + len(self.handlers.connections) >= limit
+        if is_full and not self._is_full:
+            LOGGER.warning("connections over the limit of %d are refused", limit)
+        self._is_full = is_full
+        if not is_full:
+            self.connections.add(connection)
+        return not is_full
 
     def stop(self) -> None:
         """Close connections without a request now, the others after their answer."""
@@ -113,9 +135,9 @@ class WriteConnection(asyncio.BufferedProtocol):
     """One connection until it is closed, or handed over to aiohttp."""
 
     __slots__ = (
-        "__weakref__", "_body", "_deadline", "_filled", "_held", "_is_busy", "_is_paused",
-        "_is_served", "_pending", "_route", "_sender", "_shared", "_started_s", "_transport",
-        "_version",
+        "_body", "_deadline", "_ending", "_filled", "_held", "_is_busy", "_is_paused", "_is_unread",
+        "_n_unwanted", "_pending", "_pending_at", "_refusal", "_route", "_sender", "_shared",
+        "_started_s", "_transport", "_version",
     )  # fmt: skip
 
     def __init__(self, writes: Writes) -> None:
@@ -130,29 +152,59 @@ class WriteConnection(asyncio.BufferedProtocol):
         self._filled = 0
         self._held = 0
         self._deadline: asyncio.TimerHandle | None = None
-        # A request is with the lane; what its client sent behind it waits here.
+        # Of a body that is refused: bytes that are still to come, and why.
+        self._n_unwanted = 0
+        self._refusal: RequestError | None = None
+        # A request is with the lane, or answers are not read; what came behind it waits here.
         self._is_busy = False
-        self._is_served = False
+        self._is_unread = False
         self._is_paused = False
         self._pending = b""
+        self._pending_at = 0
+        # Runs while the client has to read before we go on.
+        self._ending: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport; refuse the connection if too many are open."""
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._sender = str(peer[0]) if isinstance(peer, tuple) else str(peer or "")
-        self._shared.connections.add(self)
+        if not self._shared.admit(self):
+            self._transport.write(_TOO_MANY)
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a body that is not complete. A write that the lane has goes on."""
         self._transport = None
+        self._shared.connections.discard(self)
+        self._cancel_ending()
+        self._cancel_deadline()
         self._drop_body()
         self._pending = b""
+
+    def eof_received(self) -> None:
+        """Let the transport close; its end must not wait for the client for ever."""
+        self._end_later()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: take up nothing more of it."""
+        self._is_unread = True
+        self._end_later()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._is_unread = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._cancel_ending()
+        self._go_on_soon()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: the rest of a body, or what all connections share."""
         if self._body is not None:
             return self._body[self._filled :]
+        if self._n_unwanted:
+            return self._shared.read_view[: self._n_unwanted]
         return self._shared.read_view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -161,55 +213,83 @@ class WriteConnection(asyncio.BufferedProtocol):
             return
         if self._body is not None:
             self._more_body(nbytes)
-        elif self._is_busy or self._pending:
+        elif self._n_unwanted:
+            self._less_unwanted(nbytes)
+        elif self._is_busy or self._is_unread or self._pending:
             # One read, and then the client waits.
             self._transport.pause_reading()
             self._is_paused = True
-            self._pending += self._shared.read_view[:nbytes]
+            self._pending = self._pending[self._pending_at :] + self._shared.read_view[:nbytes]
+            self._pending_at = 0
         else:
-            self._begin(self._shared.read_buffer, nbytes)
+            self._begin(self._shared.read_buffer, 0, nbytes)
 
     def close_if_idle(self, idle_s: float) -> None:
-        """Close if there was a request and then none for so long; at once if that is 0."""
-        if self._is_busy or self._body is not None or self._transport is None:
+        """Close if no request began for so long; at once if that is 0."""
+        is_reading = self._body is not None or self._n_unwanted
+        if self._is_busy or is_reading or self._transport is None:
             return
-        if not idle_s or (self._is_served and time.perf_counter() - self._started_s >= idle_s):
-            self._transport.close()
+        if not idle_s or time.perf_counter() - self._started_s >= idle_s:
+            self._close()
 
-    def _begin(self, data: bytes | bytearray, size: int) -> None:
-        """Begin with the request at the start of ``data[:size]``."""
+    def _begin(self, data: bytes | bytearray, at: int, size: int) -> None:
+        """Begin with the request at the start of ``data[at:size]``."""
         self._started_s = time.perf_counter()
-        head_end = data.find(_END, 0, min(size, _HEAD_SIZE_MAX))
-        body_size = -1 if head_end < 0 else self._read_head(bytes(data[: head_end + 2]))
+        head_end = data.find(_END, at, min(size, at + _HEAD_SIZE_MAX))
+        body_size = -1 if head_end < 0 else self._read_head(bytes(data[at : head_end + 2]))
         if body_size < 0:
-            self._hand_over(bytes(data[:size]))
+            self._hand_over(bytes(data[at:size]))
             return
         start = head_end + len(_END)
-        n_there = min(size - start, body_size)
-        if not self._shared.server.write_budget.take(n_there):
-            self._hand_over(bytes(data[:size]))
-            return
-        self._held = n_there
+        end = min(start + body_size, size)
+        n_there = end - start
+        refusal = self._hold(n_there)
+        if end < size:
+            self._keep(data, end, size)
+        else:
+            self._pending = b""
         if n_there == body_size:
-            if size > start + body_size:
-                self._pending = bytes(data[start + body_size : size])
-            self._store(bytes(data[start : start + body_size]))
+            if refusal is None:
+                self._store(bytes(data[start:end]))
+            else:
+                self._refuse(refusal, is_last=False)
             return
-        # Not a bytearray: its zeros would take the memory that the client only announced.
-        self._body = np.empty(body_size, np.uint8).data
-        self._body[:n_there] = data[start : start + n_there]
-        self._filled = n_there
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(
             self._shared.server.limits.body_read_timeout_s, self._body_is_late
         )
+        self._read_on()
+        if refusal is not None:
+            self._refusal, self._n_unwanted = refusal, body_size - n_there
+            return
+        # Not a bytearray: its zeros would take the memory that the client only announced.
+        self._body = np.empty(body_size, np.uint8).data
+        self._body[:n_there] = data[start:end]
+        self._filled = n_there
+
+    def _hold(self, n_bytes: int) -> RequestError | None:
+        """Take so much of the budget for a body, or say why there is no use in reading it."""
+        server = self._shared.server
+        if server.not_ready_reason:
+            return NotReady(server.not_ready_reason)
+        if not server.write_budget.take(n_bytes):
+            return _busy(server.write_budget)
+        self._held += n_bytes
+        return None
+
+    def _keep(self, data: bytes | bytearray, at: int, size: int) -> None:
+        """Let ``data[at:size]`` wait; without a copy if it does so already."""
+        if data is self._pending:
+            self._pending_at = at
+        else:
+            self._pending, self._pending_at = bytes(data[at:size]), 0
 
     def _read_head(self, head: bytes) -> int:
         """Bytes of the body of a plain remote write; -1 for everything else."""
         server = self._shared.server
         line_end = head.find(b"\r\n")
         route = _PATHS.get(head[:line_end])
-        if route is None or server.not_ready_reason:
+        if route is None:
             return -1
         if not _HEADERS.fullmatch(head, line_end + 2):
             return -1
@@ -240,7 +320,8 @@ class WriteConnection(asyncio.BufferedProtocol):
             return
         self._shared.connections.discard(self)
         self._transport = None
-        handler = self._shared.make_handler()
+        self._pending = b""
+        handler = self._shared.handlers()
         # Both kinds of protocols read in their own way; a pause lets the transport change.
         transport.pause_reading()
         transport.set_protocol(handler)
@@ -251,25 +332,38 @@ class WriteConnection(asyncio.BufferedProtocol):
     def _more_body(self, n_bytes: int) -> None:
         assert self._body is not None, "asked for"
         self._filled += n_bytes
-        budget = self._shared.server.write_budget
-        if not budget.take(n_bytes):
-            self._refuse(_busy(budget))
-            return
-        self._held += n_bytes
-        if self._filled == len(self._body):
+        refusal = self._hold(n_bytes)
+        n_left = len(self._body) - self._filled
+        if refusal is not None:
+            self._drop_body()
+            self._refusal, self._n_unwanted = refusal, n_left
+            self._less_unwanted(0)
+        elif not n_left:
             body, self._body = self._body, None
             self._cancel_deadline()
             self._store(body)
 
+    def _less_unwanted(self, n_bytes: int) -> None:
+        """Some of a refused body came. It is answered when all came, so that it is answered."""
+        assert self._refusal is not None, "it is refused"
+        self._n_unwanted -= n_bytes
+        if not self._n_unwanted:
+            self._cancel_deadline()
+            self._refuse(self._refusal, is_last=False)
+
     def _body_is_late(self) -> None:
         limit_s = self._shared.server.limits.body_read_timeout_s
-        self._refuse(BodyTimeout(f"the request body did not arrive within {limit_s:g} s"))
+        error = BodyTimeout(f"the request body did not arrive within {limit_s:g} s")
+        self._deadline = None
+        # The connection ends, as the rest of the body may still come.
+        self._refuse(error, is_last=True)
 
-    def _refuse(self, error: Exception) -> None:
-        """Answer before the body is there; the connection ends, as its rest may still come."""
+    def _refuse(self, error: RequestError, *, is_last: bool) -> None:
+        """Answer a request whose body is not stored."""
+        self._cancel_deadline()
         self._drop_body()
-        self._count_failure(error)
-        self._send(remote_write.answer(self._shared.server, None, error), is_last=True)
+        self._send_failure(error, is_last=is_last)
+        self._go_on_soon()
 
     def _store(self, body: bytes | memoryview) -> None:
         """Hand a complete body to the lane."""
@@ -296,33 +390,42 @@ class WriteConnection(asyncio.BufferedProtocol):
         """Tell the client what became of its write, then go on with what it sent meanwhile."""
         shared = self._shared
         self._is_busy = False
-        self._is_served = True
         result, error = write.result, write.error
         if error is not None or result is None:
             assert error is not None, "one of the two"
-            self._count_failure(error)
-            self._send(remote_write.answer(shared.server, None, error), is_last=shared.is_stopping)
+            self._send_failure(error, is_last=False)
         else:
             shared.server.telemetry.count_write(
                 protocol=f"{write.version}.0", message_size=write.message_size, result=result
             )
             if result.shed or result.rejected:
-                response = remote_write.answer(shared.server, result, None)
-                self._send(response, is_last=shared.is_stopping)
+                self._send(remote_write.answer(shared.server, result, None), is_last=False)
             else:
                 self._send_plain(result)
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        """Not now: a client may have sent a thousand requests at once."""
         if self._is_paused or self._pending:
-            # Not now: a client may have sent a thousand requests at once.
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Take up what the client sent behind its last request."""
+        is_reading = self._body is not None or self._n_unwanted
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._is_busy or self._is_unread or is_reading:
+            return
+        n_pending = len(self._pending) - self._pending_at
+        if n_pending < _HEAD_SIZE_MAX:
+            self._read_on()
+        if self._pending:
+            self._begin(self._pending, self._pending_at, len(self._pending))
+
+    def _read_on(self) -> None:
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
-        if self._pending and self._transport is not None and not self._transport.is_closing():
-            pending, self._pending = self._pending, b""
-            self._begin(pending, len(pending))
 
     def _send_plain(self, result: Any) -> None:
         self._observe(204, 0)
@@ -339,9 +442,19 @@ class WriteConnection(asyncio.BufferedProtocol):
             ).encode("latin-1")
         )
         if self._shared.is_stopping:
-            self._transport.close()
+            self._close()
+
+    def _send_failure(self, error: BaseException, *, is_last: bool) -> None:
+        server = self._shared.server
+        remote_write.count_failure(server, error)
+        if isinstance(error, NotReady):
+            response = not_ready_response(error, server.limits.retry_after_s)
+        else:
+            response = remote_write.answer(server, None, error)
+        self._send(response, is_last=is_last)
 
     def _send(self, response: web.Response, *, is_last: bool) -> None:
+        is_last = is_last or self._shared.is_stopping
         body = response.body if isinstance(response.body, bytes) else b""
         self._observe(response.status, len(body))
         if self._transport is None:
@@ -359,20 +472,36 @@ class WriteConnection(asyncio.BufferedProtocol):
         head = "\r\n".join([*lines, "", ""])
         self._transport.write(head.encode("utf-8") + body)
         if is_last:
+            self._close()
+
+    def _close(self) -> None:
+        """Close when all answers are sent, or when the client has not read them for too long."""
+        if self._transport is not None:
             self._transport.close()
+            self._end_later()
+
+    def _end_later(self) -> None:
+        """End the connection, unless its client reads in time."""
+        transport = self._transport
+        if transport is not None and self._ending is None:
+            self._ending = asyncio.get_running_loop().call_later(
+                self._shared.server.limits.answer_write_timeout_s, transport.abort
+            )
+
+    def _cancel_ending(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
 
     def _observe(self, status: int, n_sent: int) -> None:
         seconds = time.perf_counter() - self._started_s
         self._shared.server.telemetry.observe_request(self._route, status, seconds, n_sent)
         LOGGER.debug("POST %s %d %.6fs", self._route, status, seconds)
 
-    def _count_failure(self, error: BaseException) -> None:
-        remote_write.count_failure(self._shared.server, error)
-
     def _drop_body(self) -> None:
         self._body = None
-        self._filled = 0
-        self._cancel_deadline()
+        self._filled = self._n_unwanted = 0
+        self._refusal = None
         if self._held:
             self._shared.server.write_budget.give_back(self._held)
             self._held = 0

@@ -20,6 +20,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import TooBusy
+from .logs import LOGGER
 
 if TYPE_CHECKING:
     import tsengine
@@ -48,6 +49,7 @@ class Write:
     result: tsengine.WriteResult | None = None
     error: BaseException | None = None
     is_answered: bool = field(default=False, init=False)
+    is_finished: bool = field(default=False, init=False)
 
 
 class WriteLane:
@@ -103,7 +105,7 @@ class WriteLane:
                 late = Write(b"", 0, write.version, write.sender, write.on_answer, write.started_s)
                 late.error = TooBusy(f"the write was not durable within {limit_s:g} s; try again")
                 write.is_answered = True
-                write.on_answer(late)
+                _tell(late)
         if self._under_way:
             self._looking = self._loop.call_later(_LOOK_S, self._look)
 
@@ -113,11 +115,14 @@ class WriteLane:
         finished = self._finished
         while finished:
             write = finished.popleft()
+            if write.is_finished:
+                continue  # It was queued, and then its call failed.
+            write.is_finished = True
             server.executor.writes_running -= 1
             server.write_budget.give_back(write.held)
             if not write.is_answered:
                 write.is_answered = True
-                write.on_answer(write)
+                _tell(write)
         while self._under_way and self._under_way[0].is_answered:
             self._under_way.popleft()
 
@@ -130,7 +135,9 @@ class WriteLane:
                 return
             try:
                 self._store(write)
-            except Exception as error:  # A request border: it is answered, and the lane goes on.
+            # A request border: it is answered, and the lane goes on. A library that is not
+            # written in Python may raise what is no Exception.
+            except BaseException as error:
                 write.error = error
                 self._finish(write)
             del write
@@ -158,3 +165,11 @@ class WriteLane:
             self._is_woken = True
             with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
                 self._loop.call_soon_threadsafe(self._answer_finished)
+
+
+def _tell(write: Write) -> None:
+    """Call ``on_answer``; if it fails, the others are still told."""
+    try:
+        write.on_answer(write)
+    except Exception:
+        LOGGER.exception("the answer to a write failed")

@@ -225,12 +225,20 @@ class Appender:
 
         """
         _check_version(version)
+
+        def tell(outcome: AppendOutcome, error: BaseException | None) -> None:
+            try:
+                result = self._write_result(outcome)
+            except Exception as failure:  # Who waits must be told.
+                result, error = WriteResult(0, 0, 0, []), failure
+            on_done(result, error)
+
         self._storage.submit_remote_write(
             body,
             version=version,
             sender=sender,
             waited_s=waited,
-            on_done=lambda outcome, error: on_done(self._write_result(outcome), error),
+            on_done=tell,
         )
 
     def _write_result(self, outcome: AppendOutcome) -> WriteResult:

@@ -37,6 +37,7 @@ web:
   enable_admin_api: true
   enable_lifecycle: 1
   search_max_limit: 0
+  max_connections: 500
   cors_origin: https://.*\\.example\\.org
 query:
   timeout: 90s
@@ -95,6 +96,7 @@ def test_a_file_can_say_everything(written):
     assert loaded.features == {"search-api"}
     assert (loaded.query_timeout_s, loaded.query_samples_max) == (90, 1000)
     assert loaded.cors_origin == r"https://.*\.example\.org"
+    assert loaded.limits().connections_max == 500
     options = loaded.options()
     assert options.tiers == loaded.tiers
     assert options.memory == 2 << 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 
 import pytest
@@ -214,12 +215,16 @@ async def test_connections_end_with_the_server_and_after_long_silence(running, c
     assert (await answer(served))[0] == 204
     silent, _ = await connect()
     site = running.site
-    before = len(site.writes.connections)
+    for connection in list(site.writes.connections):
+        connection.close_if_idle(60)
+    assert len(site.writes.connections) == 2
+    await asyncio.sleep(0.01)
     for connection in list(site.writes.connections):
         connection.close_if_idle(0.0001)
     async with asyncio.timeout(10):
-        assert await served.read() == b""
-    assert before - len(site.writes.connections) <= 1
+        assert await served.read() == await silent.read() == b""
+    assert not site.writes.connections
+    silent, _ = await connect()
     await site.stop()
     async with asyncio.timeout(10):
         assert await silent.read() == b""
@@ -265,3 +270,282 @@ async def test_every_write_is_counted(running, connect):
         if 'handler="/api/v1/write"' in line and "requests_total" in line
     ]  # fmt: skip
     assert sorted(line.split()[-1] for line in counted) == ["2.0", "2.0"]
+
+
+@pytest_asyncio.fixture
+async def unread(running, connect):
+    """A connection between short buffers of the kernel, whose client does not read yet.
+
+    The client's two ends, and the server's connection.
+    """
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", int(running.url.rpartition(":")[2])))
+    async with asyncio.timeout(10):
+        while not (ours := list(running.site.writes.connections)):
+            await asyncio.sleep(0.001)
+    end = ours[0]._transport.get_extra_info("socket")
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    yield client, ours[0]
+    client.close()
+
+
+async def test_answers_do_not_pile_up_for_a_client_that_does_not_read(
+    running, unread, handed_over, monkeypatch
+):
+    """All of them come when it reads again; what it sent meanwhile waits in the kernel."""
+    client, connection = unread
+    n_pending_max = 0
+    pieces = []
+    original = connections.WriteConnection._begin
+
+    def begin(self, data, *where):
+        nonlocal n_pending_max
+        n_pending_max = max(n_pending_max, len(self._pending))
+        if all(data is not piece for piece in pieces):
+            pieces.append(data)
+        original(self, data, *where)
+
+    monkeypatch.setattr(connections.WriteConnection, "_begin", begin)
+    loop = asyncio.get_running_loop()
+    n = 10_000
+    requests = post(b"\xff") * n + post(b"\xff", "Connection: close")
+    sending = asyncio.create_task(loop.sock_sendall(client, requests))
+    received = bytearray()
+    async with asyncio.timeout(20):
+        while connection._transport.get_write_buffer_size() < 1 << 16:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+        assert connection._transport.get_write_buffer_size() < 1 << 17
+        while data := await loop.sock_recv(client, 1 << 20):
+            received += data
+        await sending
+    assert received.count(b"HTTP/1.1 400 Bad Request") == n + 1
+    assert len(handed_over) == 1
+    assert n_pending_max <= (256 + 8) << 10
+    assert len(pieces) < n / 50
+
+
+async def test_a_client_that_never_reads_is_left(running, unread):
+    running.server.limits = type(running.server.limits)(answer_write_timeout_s=0.1)
+    client, _ = unread
+    loop = asyncio.get_running_loop()
+    sending = asyncio.create_task(loop.sock_sendall(client, post(b"\xff") * 5000))
+    async with asyncio.timeout(10):
+        while running.site.writes.connections:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_closed_connection_ends_though_its_client_does_not_read(running, unread):
+    """Fewer answers wait than would stop us from writing more."""
+    running.server.limits = type(running.server.limits)(answer_write_timeout_s=0.1)
+    client, connection = unread
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        await loop.sock_sendall(client, post(b"\xff") * 150)
+        while not connection._transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert 0 < connection._transport.get_write_buffer_size() < 1 << 16
+        connection.close_if_idle(0.0)
+        while connection._transport is not None:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_handed_over", [False, True])
+async def test_connections_over_the_limit_are_refused(start, is_handed_over):
+    running = await start("--web.max-connections", "2")
+    port = int(running.url.rpartition(":")[2])
+    opened = []
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(GOOD, *["Origin: http://x"] * is_handed_over))
+        assert (await answer(reader))[0] == 204
+        opened.append(writer)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    status, headers, _ = await answer(reader)
+    assert (status, headers["Connection"]) == (503, "close")
+    assert await reader.read() == b""
+    writer.close()
+    for other in opened:
+        other.close()
+        await other.wait_closed()
+    async with asyncio.timeout(10):
+        while running.site.writes.connections or running.site.writes.handlers.connections:
+            await asyncio.sleep(0.01)
+    assert (await running.call("GET", "/-/healthy"))[0] == 200
+
+
+async def test_a_start_does_not_cost_connections_their_way(start, handed_over):
+    running = await start(ready=False)
+    port = int(running.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(post(GOOD) + post(GOOD)[:-5])
+    ours = await answer(reader)
+    other_writer.write(post(GOOD, "TE: trailers"))
+    theirs = await answer(other_reader)
+    for got in (ours, theirs):
+        got[1].pop("Date")
+    assert ours == theirs
+    assert (ours[0], ours[2]) == (503, b"Service Unavailable: starting\n")
+    running.server.set_ready(running.database)
+    writer.write(post(GOOD)[-5:] + post(GOOD))
+    assert [(await answer(reader))[0] for _ in range(2)] == [503, 204]
+    assert len(handed_over) == 1
+    writer.close()
+    other_writer.close()
+
+
+@pytest.mark.parametrize(
+    ("cut", "n_free"),
+    [(0, 0), (5, 4), (5, 5), (len(GOOD), len(GOOD) - 1), (len(GOOD), len(GOOD))],
+)
+async def test_a_full_server_does_not_cost_connections_their_way(
+    running, connect, handed_over, cut, n_free
+):
+    """Whether the budget is full before a body, within it, or where it is to be decompressed."""
+    budget = running.server.write_budget
+    reader, writer = await connect()
+    request = post(GOOD)
+    first = len(request) - len(GOOD) + cut
+    assert budget.take(budget.size_max - n_free)
+    writer.write(request[:first])
+    await asyncio.sleep(0.02)
+    writer.write(request[first:])
+    status, headers, text = await answer(reader)
+    assert (status, headers.get("Connection"), headers["Retry-After"]) == (503, None, "1")
+    assert b"requests in flight" in text
+    budget.give_back(budget.size_max - n_free)
+    assert budget.used == 0
+    writer.write(request)
+    assert (await answer(reader))[0] == 204
+    assert not handed_over
+
+
+async def test_a_refused_body_is_read_to_its_end(running, connect, handed_over):
+    """The request behind it may come in the same piece; a body that stops is answered."""
+    running.server.limits = type(running.server.limits)(body_read_timeout_s=0.2)
+    budget = running.server.write_budget
+    reader, writer = await connect()
+    large = post(bytes(1_000_000))
+    assert budget.take(budget.size_max)
+    writer.write(large[:300_000])
+    await asyncio.sleep(0.02)
+    budget.give_back(budget.size_max)
+    writer.write(large[300_000:] + post(GOOD) + large[:300])
+    assert [(await answer(reader))[0] for _ in range(2)] == [503, 204]
+    assert not handed_over
+    assert (await answer(reader))[0] == 408
+    assert await reader.read() == b""
+    assert budget.used == 0
+
+
+async def test_a_body_behind_other_requests_is_read_on(running, connect, handed_over):
+    """Reading was paused for them, and what came of the body is longer than a head may be."""
+    reader, writer = await connect()
+    writer.write(post(GOOD) + post(bytes(3_000_000)) + post(GOOD))
+    assert [(await answer(reader))[0] for _ in range(3)] == [204, 400, 204]
+    assert not handed_over
+
+
+async def test_the_lane_outlives_what_is_no_exception(running, connect):
+    class Panic(BaseException):
+        """As libraries in Rust raise."""
+
+    lane = running.site.writes.lane
+    original = lane._decompress
+
+    def panic(body):
+        raise Panic
+
+    reader, writer = await connect()
+    lane._decompress = panic
+    writer.write(post(GOOD))
+    assert (await answer(reader))[0] == 500
+    lane._decompress = original
+    writer.write(post(GOOD))
+    assert (await answer(reader))[0] == 204
+    assert running.server.write_budget.used == running.server.executor.writes_running == 0
+
+
+async def test_a_failing_answer_costs_nothing_but_itself(running, connect, monkeypatch):
+    original = connections.WriteConnection._send_plain
+    n_left = 1
+
+    def send(self, result):
+        nonlocal n_left
+        n_left -= 1
+        if n_left == 0:
+            raise ZeroDivisionError
+        original(self, result)
+
+    monkeypatch.setattr(connections.WriteConnection, "_send_plain", send)
+    opened = [await connect() for _ in range(3)]
+    release = []
+    running.database.submit_remote_write = lambda body, on_done, **_: release.append(on_done)
+    for _, writer in opened:
+        writer.write(post(GOOD))
+    async with asyncio.timeout(10):
+        while len(release) < 3:
+            await asyncio.sleep(0.001)
+    result = running.database.append_remote_write(wire.message_v1([]))
+    for on_done in release:
+        on_done(result, None)
+    for reader, _ in opened[1:]:
+        assert (await answer(reader))[0] == 204
+    assert running.server.write_budget.used == running.server.executor.writes_running == 0
+
+
+async def test_a_write_that_is_told_twice_counts_once(running, connect):
+    """The database was told, and then failed."""
+
+    def twice(body, on_done, **_):
+        on_done(running.database.append_remote_write(bytes(body)), None)
+        raise ZeroDivisionError
+
+    running.database.submit_remote_write = twice
+    reader, writer = await connect()
+    for _ in range(3):
+        writer.write(post(GOOD))
+        await answer(reader)
+    await asyncio.sleep(0.01)
+    assert running.server.write_budget.used == running.server.executor.writes_running == 0
+
+
+async def test_too_many_samples_are_refused(real, monkeypatch, now_ms):
+    monkeypatch.setattr("tsengine.storage.remote_write.SAMPLES_PER_REQUEST_MAX", 2000)
+    port = int(real.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for n, status in ((1, 204), (2000, 204), (2001, 400), (1, 204)):
+        samples = [(now_ms - i, 1.0) for i in range(n)]
+        writer.write(post(wire.snappy(wire.message_v1([({"__name__": "up"}, samples)]))))
+        got, headers, text = await answer(reader)
+        assert got == status
+        if n > 2000:
+            assert b"more than 2000 samples in one request" in text
+            assert headers["X-Prometheus-Remote-Write-Samples-Written"] == "0"
+    writer.close()
+
+
+async def test_an_answer_that_can_not_be_made_is_an_error(real, now_ms):
+    """In the log's thread, when the samples are stored."""
+    port = int(real.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    original = real.database._write_result
+
+    def fail(outcome):
+        raise MemoryError
+
+    real.database._write_result = fail
+    body = wire.snappy(wire.message_v1([({"__name__": "up"}, [(now_ms, 1.0)])]))
+    writer.write(post(body))
+    assert (await answer(reader))[0] == 500
+    real.database._write_result = original
+    writer.write(post(body))
+    assert (await answer(reader))[0] == 204
+    assert real.server.write_budget.used == real.server.executor.writes_running == 0
+    writer.close()

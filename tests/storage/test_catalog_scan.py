@@ -14,6 +14,7 @@ from tests.storage.test_catalog import make_catalog, read_back
 from tsengine.errors import AppendError, MalformedRequest
 from tsengine.model.metadata import MetadataEntry
 from tsengine.options import LabelLimits
+from tsengine.storage import remote_write
 from tsengine.storage.catalog import Catalog
 
 HISTOGRAM_REASON = "a native histogram is refused: its count is not the sum of its buckets"
@@ -413,3 +414,35 @@ def test_scratch_of_a_large_body_is_given_back(version, monkeypatch):
         assert batch.t_ms.tolist() == [t for i in range(n) for t in (i, i + 1)]
         assert set(batch.bits.tolist()) == {n}
     assert len(catalog._scanner._t_ms) <= 20_000
+
+
+@pytest.mark.parametrize("encode", [wire.encode_v1, wire.encode_v2])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_body_with_too_many_samples_is_refused(encode, is_known, monkeypatch):
+    monkeypatch.setattr(remote_write, "SAMPLES_PER_REQUEST_MAX", 5000)
+    version = 1 if encode is wire.encode_v1 else 2
+    catalog = make_catalog()
+
+    def body(n: int) -> bytes:
+        return encode([wire.Series([(b"__name__", b"up")], [(t, 0) for t in range(n)])])
+
+    if is_known:
+        assert len(catalog.scan_remote_write(body(5000), version=version).batch) == 5000
+    with pytest.raises(MalformedRequest, match="more than 5000 samples in one request"):
+        catalog.scan_remote_write(body(5001), version=version)
+    assert catalog.next_ref == is_known
+    assert len(catalog.scan_remote_write(body(5000), version=version).batch) == 5000
+
+
+def test_a_body_with_too_many_messages_is_refused(monkeypatch):
+    """Also if they are empty; symbols of 2.0 are counted, references to them are not."""
+    monkeypatch.setattr(remote_write, "MESSAGES_PER_REQUEST_MAX", 5000)
+    monkeypatch.setattr(remote_write, "SAMPLES_PER_REQUEST_MAX", 5000)
+    catalog = make_catalog()
+    for version, field in ((1, 1), (1, 3), (2, 5), (2, 4)):
+        empty = wire.length_field(field, b"")
+        catalog.scan_remote_write(5000 * empty, version=version)
+        with pytest.raises(MalformedRequest, match="more than 5000 series, symbols"):
+            catalog.scan_remote_write(5001 * empty, version=version)
+    long = wire.Series([(b"__name__", b"up"), *[(b"a", b"")] * 50_000], [(1, 0)])
+    assert len(catalog.scan_remote_write(wire.encode_v2([long]), version=2).batch) <= 1

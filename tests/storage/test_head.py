@@ -284,3 +284,24 @@ def test_views_of_a_head_outlive_it_and_its_successors():
         columns = view.collect(None, -(2**62), 2**62)
         assert (columns.t_ms == np.arange(k, k + n + 10)).all()
         assert (columns.bits == np.arange(k, k + n + 10)).all()
+
+
+def test_start_timestamps_of_a_batch_that_failed_are_nobodys(monkeypatch):
+    def batch(n: int, start_ms: int | None) -> SampleBatch:
+        rows = batch_of([(ref, 1000, 0) for ref in range(n)])
+        starts = None if start_ms is None else np.full(n, start_ms, np.int64)
+        return replace(rows, start_ms=starts)
+
+    def fail(*columns, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(head_module, "RUN_ROWS_MAX", 32)
+    head = Head()
+    head.append(batch(10, None), 1)
+    head.append(batch(10, 5), 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(head_module, "sort_run", fail)
+        with pytest.raises(MemoryError):
+            head.append(batch(20, 777), 3)
+    head.append(batch(5, None), 4)
+    assert head._open.start_ms[:25].tolist() == [0] * 10 + [5] * 10 + [0] * 5

@@ -114,14 +114,14 @@ def test_tiers_answer_after_the_retention_was_raised(make, tmp_path, restart):
     assert stored(database)["api", 0] == TIMES[1::2], "the last of each window"
     assert exact_floor(database, "api", 0) == DAY0
     assert exact_floor(database, "api", HOUR_MS) == DAY0 - 3 * DAY_MS
-    # A late sample is read; windows wait for what is known of them, and nothing is lost.
+    # A late sample is read, and added to what is known of its window.
     late = DAY0 - DAY_MS + 7
     assert append(database, "api", [late]).n_samples == 1
     assert stored(database)["api", 0] == sorted([*TIMES[1::2], late])
-    assert both(database) == both_of(TIMES)
+    assert both(database) == both_of([*TIMES, late])
     assert exact_floor(database, "api", HOUR_MS) == DAY0 - DAY_MS + HOUR_MS, "not settled"
     database.build_tiers()
-    assert both(database) == both_of(TIMES)
+    assert both(database) == both_of([*TIMES, late])
     assert exact_floor(database, "api", HOUR_MS) == DAY0 - 3 * DAY_MS
     assert stored(database)["api", 0] == sorted([*TIMES[1::2], late])
     if restart:
@@ -177,13 +177,14 @@ def test_a_tier_without_finer_ones_is_no_reason_to_keep_samples_for_ever(make, t
     clock.now_ms = DAY0 + 13 * DAY_MS
     run(database)
     database = reopened(database, tmp_path, clock, tiers=TIERS, retention=90 * DAY_S)
-    append(database, "api", [DAY0 - DAY_MS + 7])
+    late = DAY0 - DAY_MS + 7
+    append(database, "api", [late])
     database.build_tiers()
-    assert windows(database, "api", WIDE_MS) == expected(TIMES, WIDE_MS)
+    assert windows(database, "api", WIDE_MS) == expected([*TIMES, late], WIDE_MS)
     database.reconfigure({"retention": 10 * DAY_S})
     run(database)
     assert on_disk(database) == {}
-    assert windows(database, "api", WIDE_MS) == expected(TIMES, WIDE_MS)
+    assert windows(database, "api", WIDE_MS) == expected([*TIMES, late], WIDE_MS)
     database.close()
 
 
@@ -204,7 +205,7 @@ def test_queries_after_the_retention_was_raised(tmp_path):
         storage.build_tiers()
         span = (DAY0 - 2 * DAY_MS, DAY0, WIDE_MS)
         counts = db.query_range("count_over_time(m[6h])", *span)
-        assert counts.to_numpy().tolist() == [[12.0] * 9]
+        assert counts.to_numpy().tolist() == [[12.0] * 5 + [13.0] + [12.0] * 3]
         assert counts.infos == []
         last = db.query_range("m", *span)
         assert last.to_numpy().tolist() == [
@@ -410,9 +411,9 @@ def test_tiers_answer_for_what_the_limit_of_bytes_took(make):
     late = DAY0 - 2 * DAY_MS + 7
     append(database, "api", [late])
     now = [clock.now_ms - 1]
-    assert both(database) == both_of([*TIMES, *now])
+    assert both(database) == both_of([*TIMES, late, *now])
     database.build_tiers()
-    assert both(database) == both_of([*TIMES, *now])
+    assert both(database) == both_of([*TIMES, late, *now])
     assert late in stored(database)["api", 0]
 
 

@@ -124,3 +124,18 @@ def test_a_callback_that_raises_harms_nobody(db, caplog):
     submit(db, plain_body(3, T0 + 1), answers)
     assert [error for _, error in answers.wait(1)] == [None]
     assert "the caller's bug" in caplog.text
+
+
+def test_small_samples_weigh_in_the_queue_what_they_take_in_memory(db, monkeypatch):
+    """A sample may take two bytes of a body."""
+    labels = wire.label_v1(b"__name__", b"m")
+    seen = []
+    original = db._log.append
+
+    def append(entry, on_done=None):
+        seen.append(entry.n_bytes)
+        return original(entry, on_done)
+
+    monkeypatch.setattr(db._log, "append", append)
+    db.append_remote_write(wire.length_field(1, labels + b"\x12\x00" * 5000), version=1)
+    assert seen == [100_000]

@@ -32,6 +32,7 @@ _BATCH_ROWS_MAX = 64 * 1024
 _BATCHES_QUEUED_MAX = 2
 """Pieces of one bulk append that wait for the log: others' appends queue behind them."""
 _BATCH_HISTOGRAMS_MAX = 8 * 1024
+_ROW_SIZE_BYTES = 20
 _BACKPRESSURE_S = 5.0
 _NO_SAMPLES = SampleBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64))
 
@@ -135,7 +136,8 @@ class AppendLane(SeriesLane):
                 (*scan.rejected, *split.too_old, *split.too_new, *late),
                 n_shed=scan.n_shed,
             )
-            n_bytes = len(body)
+            # A sample may take two bytes of a body.
+            n_bytes = max(len(body), _ROW_SIZE_BYTES * len(split.accepted))
             if split.accepted.histograms is not None:
                 n_bytes += split.accepted.histograms.n_bytes
             ticket = self._log_batch(
@@ -288,7 +290,7 @@ class AppendLane(SeriesLane):
 
     def _log_patiently(self, batch: SampleBatch, tickets: list[Ticket]) -> Ticket | None:
         """Like `_log_batch`, but a bulk append waits for its own earlier pieces. Lane only."""
-        n_bytes = 20 * len(batch)
+        n_bytes = _ROW_SIZE_BYTES * len(batch)
         if batch.histograms is not None:
             n_bytes += batch.histograms.n_bytes
         try:

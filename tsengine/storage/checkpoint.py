@@ -125,11 +125,8 @@ class Checkpointer:
         database = self._database
         head = frozen.head
         state = database.state
-        floors = database.retention.erase_floors(state)
-        mask = floors.mask(state.tombstones)
-        raised = None
-        if floors.groups is not None and head.n_samples:
-            raised = database.retention.raised(floors, [(head.mint, head.maxt)])
+        # Not what retention hides: it may lie on an older part, which has it too.
+        mask = Mask(state.tombstones) if state.tombstones else None
         try:
             segment = self._write_catalog(frozen, written)
             metadata_file = self._write_metadata(written)
@@ -154,16 +151,13 @@ class Checkpointer:
                 wal_floor=frozen.wal_floor,
                 next_ref=max(current.next_ref, frozen.next_ref),
                 next_seq=max(current.next_seq, frozen.next_seq),
-                erased=current.erased if raised is None else raised.applied(current.erased),
             )
 
         previous = self._manifest.exemplar_files
         self.commit(change, written)
         database.exemplars.commit(frozen.exemplar_mark, exemplar_files, saved)
         self._drop_exemplar_files(set(previous) - set(exemplar_files))
-        database.change_state(
-            lambda state: state.with_flushed(frozen, part, saved).with_erased(self._manifest.erased)
-        )
+        database.change_state(lambda state: state.with_flushed(frozen, part, saved))
 
     def _write_catalog(self, frozen: FrozenHead, written: list[str]) -> str | None:
         first = self._manifest.next_ref

@@ -24,6 +24,7 @@ from tsengine.storage.part_reader import PartReader
 from tsengine.storage.replaced_files import ReplacedFiles
 from tsengine.storage.retention import none_for_ever
 from tsengine.storage.retention_marks import Raise
+from tsengine.storage.retention_overlaps import Overlaps, rules_in
 from tsengine.storage.state import State, tier_order
 from tsengine.storage.tier_reader import TierReader
 
@@ -204,11 +205,17 @@ class JobContext:
     def merge(self, inputs: Sequence[PartEntry], level: int) -> None:
         """Rewrite live parts (ascending sequence) as one part per day, without what may be erased.
 
-        One input is a rewrite. Raises as `merge_parts` does, with StorageError for OSError.
+        One input is a rewrite. What lies on others that stay as they are stays too. Raises as
+        `merge_parts` does, with StorageError for OSError.
         """
         names = frozenset(entry.name for entry in inputs)
         state = self.state
-        floors = self.database.retention.erase_floors(state)
+        retention = self.database.retention
+        floors = retention.erase_floors(state)
+        overlaps = Overlaps(
+            state.parts, self.database.recovery.lost, lambda part: rules_in(part, floors.groups)
+        )
+        lowered = retention.lowered(floors, overlaps.first_kept(inputs))
         readers = [part for part in state.parts if part.entry.name in names]
         try:
             added = merge_parts(
@@ -217,13 +224,13 @@ class JobContext:
                 os.path.join(self.directory, filenames.PARTS_DIR),
                 self.new_part_name,
                 targets=lambda refs: targets_of(state.catalog, refs),
-                cut_before_ms=none_for_ever(floors.lowest_ms),
+                cut_before_ms=none_for_ever(lowered.lowest_ms),
                 level=level,
                 cancel=self.cancel,
-                mask=floors.mask(state.tombstones),
+                mask=lowered.mask(state.tombstones),
             )
             spans = [(entry.mint, entry.maxt) for entry in inputs]
-            self.replace_parts(names, added, self.database.retention.raised(floors, spans))
+            self.replace_parts(names, added, retention.raised(lowered, spans))
         except OSError as error:
             raise storage_error(error, "merging parts") from error
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tsengine.clock import Clock, system_clock
 from tsengine.options import Options
-from tsengine.storage import filenames, wal_records
+from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.append_lane import AppendLane
 from tsengine.storage.axis_cache import AxisCache
 from tsengine.storage.catalog_shrink import CatalogShrink
@@ -41,6 +41,7 @@ from tsengine.storage.memory import StorageMemory
 from tsengine.storage.recovery import Recovered, recover
 from tsengine.storage.retention_policy import RetentionPolicy
 from tsengine.storage.retention_rules import SelectorParser
+from tsengine.storage.retention_upgrade import marks_of_left
 from tsengine.storage.snapshot import make_snapshot
 from tsengine.storage.state import AppendItem, DeleteItem, FrozenHead
 from tsengine.storage.tombstones import Tombstone, encode_tombstone
@@ -106,10 +107,28 @@ class StorageDatabase(AppendLane, DatabaseReads):
                 self._lock = DirectoryLock(self._fs, directory)
                 made.callback(self._lock.release)
             recovered = recover(self._fs, directory, options, read_only=read_only)
+            recovered = self._with_marks(recovered)
             self._take_over(recovered)
             if not read_only:
                 self._start(recovered, made)
             made.pop_all()
+
+    def _with_marks(self, recovered: Recovered) -> Recovered:
+        """With marks of what a version without any erased; a writer commits them.
+
+        While a part is left out, nothing tells.
+        """
+        state = recovered.state
+        if recovered.report.has_lost_parts:
+            return recovered
+        erased = marks_of_left(state, self.retention.moment())
+        if not erased:
+            return recovered
+        current = recovered.manifest
+        if not self.read_only:
+            current = current.with_changes(erased=erased)
+            manifest.swap(self._fs, self.directory, current)
+        return replace(recovered, manifest=current, state=state.with_erased(erased))
 
     def _take_over(self, recovered: Recovered) -> None:
         self.recovery = recovered.report

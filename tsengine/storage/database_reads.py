@@ -83,6 +83,7 @@ class DatabaseReads(DatabaseCore):
                 self.retention.with_options(options),
                 size_bytes=self.size_bytes(state),
                 size_limit=options.retention_size,
+                lost=self.recovery.lost,
             )
         except OSError as error:
             raise storage_error(error, "planning retention") from error

@@ -236,6 +236,9 @@ class _OpenRun:
             if self.start_ms is None:
                 self.start_ms = np.zeros(RUN_ROWS_MAX, np.int64)
             self.start_ms[at : at + size] = batch.start_ms[start : start + size]
+        elif self.start_ms is not None:
+            # A batch that failed may have left its own here.
+            self.start_ms[at : at + size] = 0
 
     def sort(self, n: int, *, has_histograms: bool) -> Run:
         """The first ``n`` rows as a sorted run of its own arrays."""

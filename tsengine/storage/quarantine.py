@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tsengine.storage import filenames, manifest
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.manifest import Manifest
+from tsengine.storage.retention_marks import COMMON, window_start_after
 from tsengine.storage.snapshot import files_below, link_or_copy
 
 NOTE = "note.json"
@@ -97,7 +98,10 @@ def named(current: Manifest) -> set[tuple[str, str]]:
 
 
 def without(current: Manifest, damaged: Sequence[Damaged]) -> Manifest:
-    """The manifest that no longer names some files."""
+    """The manifest that no longer names some files.
+
+    What samples were in parts that go counts as erased: windows of tiers are not made without them.
+    """
     gone = {(item.folder, item.name) for item in damaged}
     metadata_file = current.metadata_file
     if (filenames.METADATA_DIR, metadata_file) in gone:
@@ -109,7 +113,20 @@ def without(current: Manifest, damaged: Sequence[Damaged]) -> Manifest:
             e for e in current.exemplar_files if (filenames.EXEMPLARS_DIR, e.name) not in gone
         ),
         metadata_file=metadata_file,
+        erased=_erased_without(current, gone),
     )
+
+
+def _erased_without(current: Manifest, gone: Collection[tuple[str, str]]) -> dict[str, int]:
+    """Marks of all series behind the parts that go, where a window of the widest tier begins."""
+    lost = [e.maxt for e in current.parts if (filenames.PARTS_DIR, e.name) in gone]
+    if not lost:
+        return dict(current.erased)
+    widest_ms = max((entry.width_ms for entry in current.tiers), default=1)
+    mark_ms = window_start_after(max(lost) + 1, widest_ms)
+    return {
+        text: max(mark_ms, current.erased.get(text, mark_ms)) for text in (COMMON, *current.erased)
+    }
 
 
 def _keep(fs: FileSystem, directory: str, current: Manifest, item: Damaged, now_ms: int) -> str:

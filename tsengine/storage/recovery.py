@@ -21,7 +21,7 @@ from tsengine.storage.exemplars import ExemplarStore
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.folder_lock import remove_unless_held
 from tsengine.storage.head import Head
-from tsengine.storage.manifest import Manifest
+from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.metadata_store import MetadataStore, decode_entries
 from tsengine.storage.sealed_opening import SealedFiles
 from tsengine.storage.state import FrozenHead, State
@@ -56,6 +56,8 @@ class RecoveryReport:
         are put aside (`check --quarantine`) or are restored.
     has_lost_parts
         Whether there are parts among them, of samples or of tiers.
+    lost
+        These parts, as the manifest has them.
 
     """
 
@@ -66,6 +68,7 @@ class RecoveryReport:
     torn_tails: list[tuple[str, int, int]] = field(default_factory=list)
     unreadable: list[tuple[str, int | None, str]] = field(default_factory=list)
     has_lost_parts: bool = False
+    lost: list[PartEntry | TierEntry] = field(default_factory=list)
 
     @property
     def n_damaged_files(self) -> int:
@@ -201,7 +204,10 @@ def _recover(
         if not read_only:
             keep_damaged(fs, path)
     log.report.unreadable = sealed.unreadable
-    log.report.has_lost_parts = len(parts) + len(tiers) < len(current.parts) + len(current.tiers)
+    opened = {part.entry.name for part in parts} | {tier.entry.name for tier in tiers}
+    named: list[PartEntry | TierEntry] = [*current.parts, *current.tiers]
+    log.report.lost = [entry for entry in named if entry.name not in opened]
+    log.report.has_lost_parts = bool(log.report.lost)
     for path, at, reason in sealed.unreadable:
         _LOG.error("%s: damaged at byte %s, left out: %s", path, at, reason)
     catalog.publish()

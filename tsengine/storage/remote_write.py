@@ -26,6 +26,10 @@ BAD_SYMBOL_TABLE = 4
 """Row status besides those of `tsengine.kernels.protowire`: symbols[0] is not the empty text."""
 
 BODY_SIZE_MAX = 1 << 30
+SAMPLES_PER_REQUEST_MAX = 2 * 1024 * 1024
+"""A sample may take two bytes of a message; in memory it takes ten times that."""
+MESSAGES_PER_REQUEST_MAX = 2 * 1024 * 1024
+"""Of TimeSeries; of symbols (2.0) and of metadata (1.0) as many."""
 METADATA_PER_REQUEST_MAX = 20_000
 _HELP_SIZE_MAX = 16 * 1024
 _CAPACITY_MIN = 1024
@@ -169,6 +173,8 @@ class RemoteWriteScanner:
         n_series, n_symbols = self._spans.split(data, 5, 4)
         spans = self._spans
         symbol_ends, types, statuses, sample_ends, n_histograms, _ = self._row_arrays(n_series)
+        # Each reference takes a byte, and a row has two more.
+        n_used_max = len(data) + 2 * n_series
         while True:
             n = kernels.scan_series_v2(
                 data, spans.a_starts, spans.a_ends, n_series, n_symbols, symbol_ends,
@@ -177,8 +183,11 @@ class RemoteWriteScanner:
             )  # fmt: skip
             if n != ERR_CAPACITY:
                 break
-            self._more_samples()
-            self._symbols = np.empty(4 * len(self._symbols), np.uint32)
+            n_symbols_max = len(self._symbols)
+            if n_symbols_max < n_used_max:
+                self._symbols = np.empty(min(4 * n_symbols_max, n_used_max), np.uint32)
+            if n_symbols_max >= n_used_max or len(self._t_ms) < SAMPLES_PER_REQUEST_MAX:
+                self._more_samples()
         if n < 0:
             raise _malformed(self._totals[kernels.ERROR_POSITION])
         symbol_starts, symbol_text_ends = spans.b_starts[:n_symbols], spans.b_ends[:n_symbols]
@@ -243,7 +252,11 @@ class RemoteWriteScanner:
         return self._rows
 
     def _more_samples(self) -> None:
-        self._t_ms = np.empty(4 * len(self._t_ms), np.int64)
+        if len(self._t_ms) >= SAMPLES_PER_REQUEST_MAX:
+            raise MalformedRequest(
+                f"more than {SAMPLES_PER_REQUEST_MAX} samples in one request; send smaller ones"
+            )
+        self._t_ms = np.empty(min(4 * len(self._t_ms), SAMPLES_PER_REQUEST_MAX), np.int64)
         self._bits = np.empty(len(self._t_ms), np.uint64)
 
 
@@ -266,7 +279,13 @@ class _Spans:
             )  # fmt: skip
             if status != ERR_CAPACITY:
                 break
-            self._allocate(4 * len(self.a_starts))
+            capacity = len(self.a_starts)
+            if capacity >= MESSAGES_PER_REQUEST_MAX:
+                raise MalformedRequest(
+                    f"more than {MESSAGES_PER_REQUEST_MAX} series, symbols or metadata entries in "
+                    "one request; send smaller ones"
+                )
+            self._allocate(min(4 * capacity, MESSAGES_PER_REQUEST_MAX))
         if status < 0:
             raise _malformed(self._counts[2])
         return int(self._counts[0]), int(self._counts[1])

@@ -20,6 +20,7 @@ from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention_marks import Marks, window_start, window_start_after
+from tsengine.storage.retention_overlaps import Below, FirstKept
 from tsengine.storage.retention_rules import NO_RULE, Rule, RuleGroups
 from tsengine.storage.tier_map import Span, TierMap, touched_spans
 from tsengine.storage.tier_reader import TierReader
@@ -96,9 +97,15 @@ class SampleFloors:
     def rounded(self, width_ms: int) -> SampleFloors:
         """Floors at the starts of whole windows, never later: what is erased cuts none."""
         common_ms, *by_rule = [
-            floor_ms if floor_ms == MIN_MS else window_start(floor_ms, width_ms)
+            floor_ms if floor_ms == MIN_MS else max(MIN_MS, window_start(floor_ms, width_ms))
             for floor_ms in (self.common_ms, *self.by_rule)
         ]
+        return replace(self, common_ms=common_ms, by_rule=tuple(by_rule))
+
+    def lowered(self, first_kept: FirstKept) -> SampleFloors:
+        """The same floors, but for nothing that is to be kept."""
+        by_rule = [min(f, first_kept.get(number, f)) for number, f in enumerate(self.by_rule)]
+        common_ms = min(self.common_ms, first_kept.get(NO_RULE, self.common_ms))
         return replace(self, common_ms=common_ms, by_rule=tuple(by_rule))
 
     def of_refs(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -247,14 +254,22 @@ def is_expired(entry: PartEntry, shares: Sequence[PartShare], floors: SampleFloo
     return all(entry.maxt < floors.of_rule(share.rule) for share in shares)
 
 
-def expired_tiers(tiers: Sequence[TierEntry], floors_ms: Mapping[int, int]) -> list[TierEntry]:
-    """Parts of tiers all of whose windows begin before the floor of their tier."""
-    return [
+def expired_tiers(
+    tiers: Sequence[TierEntry],
+    floors_ms: Mapping[int, int],
+    lost: Sequence[PartEntry | TierEntry] = (),
+) -> list[TierEntry]:
+    """Parts of tiers all of whose windows begin before the floor of their tier.
+
+    Those that lie on others wait for these, and for damaged ones that are left out (``lost``).
+    """
+    expired = [
         tier
         for tier in tiers
         if tier.width_ms in floors_ms
         and tier.cover_max - tier.width_ms + 1 < floors_ms[tier.width_ms]
     ]
+    return Below([*tiers, *lost]).without_held(expired) if expired else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,17 +298,19 @@ def plan_size_removal(
     size_bytes: int,
     limit_bytes: int,
     kept: frozenset[str] = frozenset(),
+    lost: Sequence[PartEntry | TierEntry] = (),
 ) -> Removal:
     """The oldest parts of samples and tiers, by their last time, so that few enough bytes stay.
 
     ``size_bytes`` is the size of everything. The newest part of samples never goes, nor do those
-    named in ``kept``. What a part overwrites must not come back, so it goes together with all
-    that overlaps it and is older, or not at all.
+    named in ``kept`` and damaged ones that are left out (``lost``). What a part overwrites must not
+    come back, so it goes together with all that overlaps it and is older, or not at all.
     """
     newest = max(parts, key=lambda part: (part.maxt, part.seq_max), default=None)
     if newest is not None:
         kept |= {newest.name}
-    below = _Below(parts, tiers)
+    kept |= {entry.name for entry in lost}
+    below = Below([*parts, *tiers, *lost])
     oldest: list[PartEntry | TierEntry] = [part for part in parts if part.name not in kept]
     oldest += tiers
     oldest.sort(key=lambda entry: entry.maxt if entry.n_samples else MIN_MS)
@@ -310,41 +327,6 @@ def plan_size_removal(
         tuple(entry for entry in gone.values() if isinstance(entry, PartEntry)),
         tuple(entry for entry in gone.values() if isinstance(entry, TierEntry)),
     )
-
-
-class _Below:
-    """Which parts lie below a part: overlap it and are older, and so on from these."""
-
-    def __init__(self, parts: Sequence[PartEntry], tiers: Sequence[TierEntry]) -> None:
-        self._layers: dict[int, list[PartEntry | TierEntry]] = {0: list(parts)}
-        for tier in tiers:
-            self._layers.setdefault(tier.width_ms, []).append(tier)
-        self._tables = {
-            width_ms: np.array([_extent(entry) for entry in layer], np.int64).reshape(-1, 3)
-            for width_ms, layer in self._layers.items()
-        }
-
-    def of(self, entry: PartEntry | TierEntry) -> list[PartEntry | TierEntry]:
-        """The part itself and all below it."""
-        width_ms = entry.width_ms if isinstance(entry, TierEntry) else 0
-        layer, table = self._layers[width_ms], self._tables[width_ms]
-        found = {entry.name: entry}
-        waiting = [entry]
-        while waiting:
-            mint, maxt, seq = _extent(waiting.pop())
-            is_below = (table[:, 0] <= maxt) & (table[:, 1] >= mint) & (table[:, 2] < seq)
-            for at in np.flatnonzero(is_below).tolist():
-                if layer[at].name not in found:
-                    found[layer[at].name] = layer[at]
-                    waiting.append(layer[at])
-        return list(found.values())
-
-
-def _extent(entry: PartEntry | TierEntry) -> tuple[int, int, int]:
-    """The closed range of time that a part has to say something of, and its age."""
-    if isinstance(entry, TierEntry):
-        return entry.cover_min, entry.cover_max, entry.seq_max
-    return entry.mint, entry.maxt, entry.seq_min
 
 
 RULES_SHARE = 4

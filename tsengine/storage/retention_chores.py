@@ -7,7 +7,7 @@ other chores leave it out too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tsengine.model.times import text_of_ms
@@ -30,6 +30,7 @@ from tsengine.storage.retention import (
     tier_shares_of,
 )
 from tsengine.storage.retention_marks import Raise
+from tsengine.storage.retention_overlaps import Overlaps
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_reader import TierReader
@@ -65,6 +66,10 @@ class PartShares:
             found = self._known[part.entry.name] = made
         return found
 
+    def rules_of(self, groups: RuleGroups | None) -> Callable[[PartReader], Collection[int]]:
+        """As `retention_overlaps.rules_in`."""
+        return lambda part: {share.rule for share in self.of(part, groups)}
+
     def forget_others(self, state: State) -> None:
         """Keep only what is known of the parts of a state."""
         names = {part.entry.name for part in state.parts}
@@ -86,29 +91,37 @@ class Expiry:
         self._shares.forget_others(state)
         floors = self._database.retention.erase_floors(state)
         jobs = self._of_samples(state, floors)
-        tiers = expired_tiers([tier.entry for tier in state.tiers], self._database.tier_floors())
+        tiers = expired_tiers(
+            [tier.entry for tier in state.tiers],
+            self._database.tier_floors(),
+            self._database.recovery.lost,
+        )
         if tiers:
-            jobs.append(_removing("time", Removal((), tuple(tiers))))
+            jobs.append(_removing({"time": Removal((), tuple(tiers))}))
         if jobs:
             return jobs  # the limit of bytes counts what is left
         return self._for_size(state)
 
     def _of_samples(self, state: State, floors: SampleFloors) -> list[Job]:
+        """One job: what lies on others goes in the commit in which they go, whatever the reason."""
+        database = self._database
+        overlaps = Overlaps(
+            state.parts, database.recovery.lost, self._shares.rules_of(floors.groups)
+        )
         readers = {part.entry.name: part for part in state.parts}
+        gone: dict[str, PartEntry] = {}
         by_reason: dict[str, list[PartEntry]] = {}
         for entry in expired_parts(live_parts(state), floors.highest_ms):
+            # What lies below came before.
             shares = self._shares.of(readers[entry.name], floors.groups)
-            if is_expired(entry, shares, floors):
+            if is_expired(entry, shares, floors) and not overlaps.first_kept([entry], gone):
+                gone[entry.name] = entry
                 reason = "time" if entry.maxt < floors.common_ms else "rule"
                 by_reason.setdefault(reason, []).append(entry)
-        return [
-            _removing(
-                reason,
-                Removal(tuple(entries), ()),
-                self._database.retention.raised(floors, _spans(entries)),
-            )
-            for reason, entries in by_reason.items()
-        ]
+        if not gone:
+            return []
+        removals = {reason: Removal(tuple(found), ()) for reason, found in by_reason.items()}
+        return [_removing(removals, database.retention.raised(floors, _spans(gone.values())))]
 
     def _for_size(self, state: State) -> list[Job]:
         limit = self._database.options.retention_size
@@ -124,11 +137,12 @@ class Expiry:
             size_bytes=size,
             limit_bytes=limit,
             kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
+            lost=self._database.recovery.lost,
         )
         if not removal.entries:
             return []
         raised = self._database.retention.raised_by_all(_spans(removal.parts))
-        return [_removing("size", removal, raised)]
+        return [_removing({"size": removal}, raised)]
 
 
 class RetentionRewriting:
@@ -144,11 +158,13 @@ class RetentionRewriting:
         """See `Chore.plan`."""
         self._shares.forget_others(state)
         floors = self._database.retention.erase_floors(state)
+        overlaps = Overlaps(
+            state.parts, self._database.recovery.lost, self._shares.rules_of(floors.groups)
+        )
         jobs = [
             _rewriting(part.entry, floors)
             for part in state.parts
-            if part.entry.mint < floors.highest_ms
-            and is_worth_rewriting(part.entry, self._shares.of(part, floors.groups), floors)
+            if part.entry.mint < floors.highest_ms and self._is_due(part, overlaps, floors)
         ]
         if floors.groups is not None:
             jobs += [
@@ -157,6 +173,14 @@ class RetentionRewriting:
                 if self._is_tier_due(tier, state, floors.of_tiers())
             ]
         return jobs
+
+    def _is_due(self, part: PartReader, overlaps: Overlaps, floors: SampleFloors) -> bool:
+        """Whether a rewrite is worth it, and would be if it left what lies on others."""
+        entry, shares = part.entry, self._shares.of(part, floors.groups)
+        if not is_worth_rewriting(entry, shares, floors):
+            return False
+        lowered = self._database.retention.lowered(floors, overlaps.first_kept([entry]))
+        return lowered is floors or is_worth_rewriting(entry, shares, lowered)
 
     def _is_tier_due(self, tier: TierReader, state: State, floors: SampleFloors) -> bool:
         """Whether rules hide much of a part of a tier, and it alone answers for its time."""
@@ -179,12 +203,35 @@ class RetentionRewriting:
         )
 
 
-def _spans(entries: Sequence[PartEntry]) -> list[Span]:
+def _spans(entries: Iterable[PartEntry]) -> list[Span]:
     return [(entry.mint, entry.maxt) for entry in entries]
 
 
-def _removing(reason: str, removal: Removal, raised: Raise | None = None) -> Job:
-    entries = removal.entries
+def _removing(removals: Mapping[str, Removal], raised: Raise | None = None) -> Job:
+    """One commit for what goes by several reasons."""
+    texts = {reason: _described(reason, removal) for reason, removal in removals.items()}
+    parts = frozenset(entry.name for removal in removals.values() for entry in removal.parts)
+    tiers = frozenset(entry.name for removal in removals.values() for entry in removal.tiers)
+
+    def run(context: JobContext) -> None:
+        if parts:
+            context.replace_parts(parts, (), raised)
+        if tiers:
+            context.replace_tiers(tiers, ())
+        for reason, removal in removals.items():
+            entries = removal.entries
+            context.database.retention.counters.add(reason, len(entries), removal.size_bytes)
+            _LOG.info(
+                "removing %s: %d bytes, from %s to %s", texts[reason], removal.size_bytes,
+                text_of_ms(min(entry.mint for entry in entries)),
+                text_of_ms(max(entry.maxt for entry in entries)),
+            )  # fmt: skip
+
+    size = sum(removal.size_bytes for removal in removals.values())
+    return Job(f"removing {' and '.join(texts.values())}", size, run)
+
+
+def _described(reason: str, removal: Removal) -> str:
     why = {
         "time": "past the retention",
         "rule": "past the retention of rules",
@@ -195,22 +242,7 @@ def _removing(reason: str, removal: Removal, raised: Raise | None = None) -> Job
         for found, what in ((removal.parts, "samples"), (removal.tiers, "tiers"))
         if found
     ]
-    what = f"removing {' and '.join(counts)} {why}"
-
-    def run(context: JobContext) -> None:
-        if removal.parts:
-            gone = frozenset(entry.name for entry in removal.parts)
-            context.replace_parts(gone, (), raised)
-        if removal.tiers:
-            context.replace_tiers(frozenset(entry.name for entry in removal.tiers), ())
-        context.database.retention.counters.add(reason, len(entries), removal.size_bytes)
-        _LOG.info(
-            "%s: %d bytes, from %s to %s", what, removal.size_bytes,
-            text_of_ms(min(entry.mint for entry in entries)),
-            text_of_ms(max(entry.maxt for entry in entries)),
-        )  # fmt: skip
-
-    return Job(what, removal.size_bytes, run)
+    return f"{' and '.join(counts)} {why}"
 
 
 def _rewriting(entry: PartEntry, floors: SampleFloors) -> Job:

@@ -11,6 +11,7 @@ from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.retention import MIN_MS, SampleFloors, erase_floor
 from tsengine.storage.retention_counters import RetentionCounters
 from tsengine.storage.retention_marks import COMMON, NEVER_MS, NOTHING_MS, Raise, mark_after
+from tsengine.storage.retention_overlaps import FirstKept
 from tsengine.storage.retention_rules import NO_RULE, Rule, RuleSet, SelectorParser
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
@@ -158,6 +159,12 @@ class RetentionPolicy:
             )
         floors_now = moment.sample_floors(state.catalog, common).with_marks(state.erased)
         return floors_now.rounded(_widest_ms(moment.options))
+
+    def lowered(self, floors: SampleFloors, first_kept: FirstKept) -> SampleFloors:
+        """`erase_floors` for parts that lie on others, of which something is kept."""
+        if not first_kept:
+            return floors
+        return floors.lowered(first_kept).rounded(_widest_ms(self.moment().options))
 
     def build_floors(self, state: State) -> SampleFloors:
         """What builds of tiers read: all that a rule does not hide, past the retention or not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from tsengine.storage.retention import (
     plan_size_removal,
     shares_of,
 )
+from tsengine.storage.retention_overlaps import Overlaps, rules_in
 from tsengine.storage.retention_policy import RetentionPolicy
 from tsengine.storage.retention_rules import NO_RULE
 from tsengine.storage.state import State
@@ -32,8 +33,8 @@ class PlannedFile:
     """What would happen to one part, of samples or of a tier.
 
     ``action``: ``remove`` the whole part; ``rewrite`` it now without the samples; ``hide`` them
-    until a later rewrite or until the whole part goes; ``wait``: hide them until the tiers that
-    keep longer have them.
+    until a later rewrite or until the whole part goes, with what it overwrites; ``wait``: hide them
+    until the tiers that keep longer have them.
     """
 
     name: str
@@ -86,31 +87,71 @@ class RetentionPlan:
 
 
 def plan_retention(
-    state: State, policy: RetentionPolicy, *, size_bytes: int, size_limit: int | None
+    state: State,
+    policy: RetentionPolicy,
+    *,
+    size_bytes: int,
+    size_limit: int | None,
+    lost: Sequence[PartEntry | TierEntry] = (),
 ) -> RetentionPlan:
     """What ``policy`` would remove of a state whose files have ``size_bytes``.
 
+    Parts that are ``lost``, left out because they are damaged, hold those that overwrite them.
     Reads axes of parts, no values. Raises CorruptionError.
     """
     floors = policy.sample_floors(state.catalog)
     erase = policy.erase_floors(state)
+    actions = _whole_parts(state, policy, erase, lost)
     removals = []
     for number in (NO_RULE, *range(len(floors.by_rule))):
         if floors.of_rule(number) != MIN_MS:
-            removals.append(_of_rule(state, number, floors, erase, policy.keep_s(number)))
-    removals += _of_tiers(state, policy)
+            removals.append(_of_rule(state, number, floors, erase, actions, policy.keep_s(number)))
+    removals += _of_tiers(state, policy, lost)
     if size_limit is not None:
         gone = {f.name for removal in removals for f in removal.files if f.action == "remove"}
         freed = sum(f.bytes for r in removals for f in r.files if f.action != "wait")
         parts = [part.entry for part in state.parts if part.entry.name not in gone]
         tiers = [tier.entry for tier in state.tiers if tier.entry.name not in gone]
-        removals.append(_for_size(state, parts, tiers, size_bytes - freed, size_limit))
+        removals.append(_for_size(state, parts, tiers, size_bytes - freed, size_limit, lost))
     found = tuple(removal for removal in removals if removal.files or removal.samples)
     return RetentionPlan(found, size_bytes)
 
 
+def _whole_parts(
+    state: State,
+    policy: RetentionPolicy,
+    erase: SampleFloors,
+    lost: Sequence[PartEntry | TierEntry],
+) -> dict[str, Literal["remove", "rewrite"]]:
+    """The parts that go or are written anew in the end: what lies below a part is so before."""
+    overlaps = Overlaps(state.parts, lost, lambda part: rules_in(part, erase.groups))
+    actions: dict[str, Literal["remove", "rewrite"]] = {}
+    gone: set[str] = set()
+    cut: dict[str, Callable[[int], int]] = {}
+    for part in state.parts:
+        entry = part.entry
+        if entry.mint >= erase.highest_ms:
+            continue
+        shares = shares_of(part, erase.groups)
+        lowered = policy.lowered(erase, overlaps.first_kept([entry], gone, cut))
+        if is_expired(entry, shares, lowered):
+            actions[entry.name] = "remove"
+            gone.add(entry.name)
+        elif is_worth_rewriting(entry, shares, erase) and is_worth_rewriting(
+            entry, shares, lowered
+        ):
+            actions[entry.name] = "rewrite"
+            cut[entry.name] = lowered.of_rule
+    return actions
+
+
 def _of_rule(
-    state: State, number: int, floors: SampleFloors, erase: SampleFloors, keep_s: float | None
+    state: State,
+    number: int,
+    floors: SampleFloors,
+    erase: SampleFloors,
+    actions: Mapping[str, Literal["remove", "rewrite"]],
+    keep_s: float | None,
 ) -> PlannedRemoval:
     floor_ms = floors.of_rule(number)
     loses = _Losers(state, number, floors)
@@ -128,7 +169,7 @@ def _of_rule(
         files.append(
             PlannedFile(
                 part.entry.name,
-                _action(part, number, floors, erase),
+                actions.get(part.entry.name) or _later(part.entry, erase.of_rule(number), floor_ms),
                 pieces.n_samples,
                 bytes_before(part, refs, floor_ms),
             )
@@ -148,16 +189,8 @@ def _of_rule(
     )
 
 
-def _action(
-    part: PartReader, number: int, floors: SampleFloors, erase: SampleFloors
-) -> Literal["remove", "rewrite", "hide", "wait"]:
-    shares = shares_of(part, floors.groups)
-    if is_expired(part.entry, shares, erase):
-        return "remove"
-    if is_worth_rewriting(part.entry, shares, erase):
-        return "rewrite"
-    waits = erase.of_rule(number) <= part.entry.mint < floors.of_rule(number)
-    return "wait" if waits else "hide"
+def _later(entry: PartEntry, erase_ms: int, floor_ms: int) -> Literal["hide", "wait"]:
+    return "wait" if erase_ms <= entry.mint < floor_ms else "hide"
 
 
 class _Losers:
@@ -220,12 +253,16 @@ def bytes_before(part: PartReader, refs: U32Array, floor_ms: int) -> int:
     return round(part.entry.size_bytes * share)
 
 
-def _of_tiers(state: State, policy: RetentionPolicy) -> list[PlannedRemoval]:
+def _of_tiers(
+    state: State, policy: RetentionPolicy, lost: Sequence[PartEntry | TierEntry]
+) -> list[PlannedRemoval]:
     removals = []
     readers = {tier.entry.name: tier for tier in state.tiers}
     floors = policy.tier_floors()
     for width_ms in sorted(floors):
-        entries = expired_tiers([tier.entry for tier in state.tiers], {width_ms: floors[width_ms]})
+        entries = expired_tiers(
+            [tier.entry for tier in state.tiers], {width_ms: floors[width_ms]}, lost
+        )
         refs = [readers[entry.name].refs for entry in entries]
         kept = [
             tier.refs
@@ -245,6 +282,7 @@ def _for_size(
     tiers: list[TierEntry],
     size_bytes: int,
     limit_bytes: int,
+    lost: Sequence[PartEntry | TierEntry],
 ) -> PlannedRemoval:
     removal = plan_size_removal(
         parts,
@@ -252,6 +290,7 @@ def _for_size(
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
         kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
+        lost=lost,
     )
     gone = {entry.name for entry in removal.entries}
     sources = [(p.entry.name, p.refs) for p in state.parts]

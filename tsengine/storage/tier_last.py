@@ -67,12 +67,14 @@ class SampleRows:
 
     def before(self, ends_ms: npt.NDArray[np.int64]) -> SampleRows:
         """The samples before a time of each row: i64[S]."""
-        kept = np.flatnonzero(self.t_ms < ends_ms[self.rows])
-        return SampleRows(self.rows[kept], self.t_ms[kept], self.bits[kept], self.histograms)
+        return self.take(np.flatnonzero(self.t_ms < ends_ms[self.rows]))
 
     def without_markers(self) -> SampleRows:
         """The samples that are no staleness markers."""
-        kept = np.flatnonzero(self.bits != STALE_BITS)
+        return self.take(np.flatnonzero(self.bits != STALE_BITS))
+
+    def take(self, kept: I64Array) -> SampleRows:
+        """Some samples, ascending."""
         return SampleRows(self.rows[kept], self.t_ms[kept], self.bits[kept], self.histograms)
 
     def frames(self, n_rows: int) -> FrameBatch:

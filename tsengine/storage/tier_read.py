@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from tsengine.storage.head_read import is_among
 from tsengine.storage.mask import Mask
 from tsengine.storage.pieces import U32Array
 from tsengine.storage.retention_marks import window_start_after
-from tsengine.storage.tier_last import LAST_COLUMNS, SampleRows, last_samples
+from tsengine.storage.tier_last import LAST_COLUMNS, SampleRows, last_samples, rows_of_frames
+from tsengine.storage.tier_late import with_late
 from tsengine.storage.tier_map import Owned, Span, TierMap
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tier_windows import (
@@ -31,8 +33,24 @@ from tsengine.storage.tier_windows import (
     without_hidden_windows,
 )
 
-ReadSamples = Callable[[U32Array, int, int], FrameBatch]
-"""Samples of series in a closed range, staleness markers included."""
+EVERY_SEQUENCE = (0, 2**63 - 1)
+
+
+class ReadSamples(Protocol):
+    """Reads samples of series in a closed range, staleness markers included.
+
+    Of sources whose first sequence lies in the closed range ``begin``; heads come last.
+    """
+
+    def __call__(
+        self, refs: U32Array, mint: int, maxt: int, begin: tuple[int, int] = ..., /
+    ) -> FrameBatch:
+        """Rows in the order of ``refs``, which ascend."""
+        ...
+
+
+LateRefs = Callable[[int, int, int], list[U32Array]]
+"""Of the sources that have something after a sequence, near a closed range: their series."""
 
 CountSamples = Callable[[U32Array, int, int], int]
 """Upper bound of the samples of series in a closed range."""
@@ -108,13 +126,14 @@ _MIN_MS = -(2**63)
 class Stretch:
     """One closed range of whole windows and who answers for it: a tier of a width, or samples (0).
 
-    ``tier`` is the number of the reader.
+    ``tier`` is the number of the reader; it is not ``clean`` if there may be samples that it lacks.
     """
 
     mint: int
     maxt: int
     width_ms: int
     tier: int
+    is_clean: bool = True
 
 
 class TierReads:
@@ -128,6 +147,8 @@ class TierReads:
         Closed ranges in which heads may have samples.
     read_samples
         Reads what there is of samples.
+    late_refs
+        Tells who may have samples that a tier lacks.
     complete
         From when on samples are complete.
     floors_ms
@@ -138,7 +159,8 @@ class TierReads:
     """
 
     __slots__ = (
-        "_complete", "_floors_ms", "_map", "_mask", "_read_samples", "_tiers", "_unsettled",
+        "_complete", "_floors_ms", "_late_refs", "_map", "_mask", "_read_samples", "_tiers",
+        "_unsettled",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +169,7 @@ class TierReads:
         tier_map: TierMap,
         unsettled: Sequence[Span],
         read_samples: ReadSamples,
+        late_refs: LateRefs,
         *,
         complete: Completeness,
         floors_ms: Mapping[int, int],
@@ -156,6 +179,7 @@ class TierReads:
         self._map = tier_map
         self._unsettled = unsettled
         self._read_samples = read_samples
+        self._late_refs = late_refs
         self._complete = complete
         self._floors_ms = floors_ms
         self._mask = mask
@@ -168,8 +192,8 @@ class TierReads:
     def plan(self, width_ms: int, mint: int, maxt: int) -> list[Stretch]:
         """Who answers for the windows of a closed range of most series, ascending in time.
 
-        The coarsest clean tier first, then samples where they are complete, then tiers as they are,
-        then what there is of samples.
+        The coarsest clean tier first, then samples where they are complete, then tiers with the
+        samples that came later, then what there is of samples.
         """
         return self._plan(width_ms, mint, maxt, self._complete.common_ms)
 
@@ -187,7 +211,9 @@ class TierReads:
             old = [(lo, min(hi, border)) for lo, hi in gaps if lo <= border]
             gaps = [(max(lo, border + 1), hi) for lo, hi in gaps if hi > border]
             for own_ms in widths:
-                old = self._take(found, old, self._map.owned(own_ms), own_ms, width_ms)
+                known: list[Stretch] = []
+                old = self._take(known, old, self._map.owned(own_ms), own_ms, width_ms)
+                found += [replace(stretch, is_clean=False) for stretch in known]
             gaps += old
         found += [Stretch(lo, hi, 0, -1) for lo, hi in gaps]
         found.sort(key=lambda stretch: stretch.mint)
@@ -218,12 +244,11 @@ class TierReads:
         n = 0
         for rows, plan in self._plans(refs, width_ms, mint, maxt):
             own = refs if rows is None else refs[rows]
-            n += sum(
-                self._tiers[stretch.tier].count_windows(own, stretch.mint, stretch.maxt)
-                if stretch.width_ms
-                else count_samples(own, stretch.mint, stretch.maxt)
-                for stretch in plan
-            )
+            for stretch in plan:
+                if stretch.width_ms:
+                    n += self._tiers[stretch.tier].count_windows(own, stretch.mint, stretch.maxt)
+                if not stretch.width_ms or self._late_rows(own, stretch) is not None:
+                    n += count_samples(own, stretch.mint, stretch.maxt)
         return n
 
     def _plans(
@@ -245,7 +270,10 @@ class TierReads:
                 widths.add(0)
         else:
             plans = [self._plan(width_ms, mint, maxt, at) for at in self._complete.times]
-            widths = {stretch.width_ms for plan in plans for stretch in plan}
+            stretches = {stretch for plan in plans for stretch in plan}
+            widths = {stretch.width_ms for stretch in stretches}
+            if any(self._has_late(stretch) for stretch in stretches):
+                widths.add(0)
         return tuple(tier_name(w) for w in sorted(widths))
 
     def exact_floor_ms(self, width_ms: int, refs: U32Array) -> int | None:
@@ -346,10 +374,50 @@ class TierReads:
         if stretch.width_ms == 0:
             frames = self._read_samples(refs, stretch.mint, stretch.maxt)
             return windows_of_samples(frames, width_ms, columns)
+        late = self._late_rows(refs, stretch)
+        if late is not None:
+            plain = replace(stretch, is_clean=True)
+            others = np.flatnonzero(~late)
+            rows = np.flatnonzero(late)
+            with_more = self._read_late(refs[rows], width_ms, stretch, columns)
+            if len(others) == 0:
+                return with_more
+            windows = self._read(refs[others], width_ms, plain, columns)
+            pieces = [spread(windows, others, len(refs)), spread(with_more, rows, len(refs))]
+            return join(pieces, columns)
         is_same = stretch.width_ms == width_ms
         wanted = columns if is_same else sources_of_wider(columns)
         windows = self._read_tier(refs, stretch, wanted)
         return windows if is_same else wider_windows(windows, width_ms, columns)
+
+    def _has_late(self, stretch: Stretch) -> bool:
+        """Whether samples are read besides the tier of a stretch."""
+        if stretch.is_clean or stretch.width_ms == 0:
+            return False
+        seq_max = self._tiers[stretch.tier].entry.seq_max
+        return bool(self._late_refs(seq_max, stretch.mint, stretch.maxt))
+
+    def _late_rows(self, refs: U32Array, stretch: Stretch) -> npt.NDArray[np.bool_] | None:
+        """Which series may have samples that the tier of a stretch lacks; None if none has."""
+        if stretch.is_clean or stretch.width_ms == 0:
+            return None
+        seq_max = self._tiers[stretch.tier].entry.seq_max
+        late = np.zeros(len(refs), np.bool_)
+        for own in self._late_refs(seq_max, stretch.mint, stretch.maxt):
+            late |= is_among(refs, own)
+        return late if late.any() else None
+
+    def _read_late(
+        self, refs: U32Array, width_ms: int, stretch: Stretch, columns: frozenset[Column]
+    ) -> WindowBatch:
+        """Windows of a tier and the samples that it lacks, made one."""
+        seq_max = self._tiers[stretch.tier].entry.seq_max
+        old, new = (
+            rows_of_frames(self._read_samples(refs, stretch.mint, stretch.maxt, begin))
+            for begin in ((EVERY_SEQUENCE[0], seq_max), (seq_max + 1, EVERY_SEQUENCE[1]))
+        )
+        known = self._read_tier(refs, stretch, sources_of_wider(columns))
+        return with_late(known, old, new, stretch.mint, width_ms, columns)
 
     def _read_tier(
         self, refs: U32Array, stretch: Stretch, columns: frozenset[Column]

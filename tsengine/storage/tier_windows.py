@@ -117,7 +117,7 @@ def join(batches: Sequence[WindowBatch], columns: Collection[Column]) -> WindowB
         for k, (batch, size, start) in enumerate(zip(batches, sizes, starts, strict=True)):
             source = batch.columns[column].view(np.int64)
             if column in HANDLE_COLUMNS and first[k]:
-                source = _renumbered(source.view(np.uint64), int(first[k])).view(np.int64)
+                source = renumbered(source.view(np.uint64), int(first[k])).view(np.int64)
             copy_plain(source, batch.row_offsets[:-1], size, start, out)
         joined[column] = out if column in TIME_COLUMNS else out.view(np.float64)
     row_axis, axis_offsets, end_ms = _joined_axes(batches)
@@ -141,7 +141,7 @@ def spread(windows: WindowBatch, rows: I64Array, n_rows: int) -> WindowBatch:
     )
 
 
-def _renumbered(bits: U64Array, n_before: int) -> U64Array:
+def renumbered(bits: U64Array, n_before: int) -> U64Array:
     """Handles of rows of a table that comes behind one of ``n_before``."""
     return np.where(is_handle(bits), bits + np.uint64(n_before), bits)
 

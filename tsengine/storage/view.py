@@ -21,7 +21,7 @@ from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.tier_last import SampleRows, rows_of_frames
 from tsengine.storage.tier_map import TierMap
-from tsengine.storage.tier_read import Completeness, TierReads
+from tsengine.storage.tier_read import EVERY_SEQUENCE, Completeness, TierReads
 from tsengine.storage.tier_reader import TierReader
 
 
@@ -80,6 +80,7 @@ class DatabaseView:
             tier_map,
             [span for head in self._heads if head.n_samples for span in head.touched_spans()],
             self._read_samples,
+            self._late_refs,
             complete=Completeness(
                 floor_ms if complete_ms is None else complete_ms, tuple(longer), floor_ms
             ),
@@ -271,11 +272,29 @@ class DatabaseView:
         """Upper bound of what `read_windows` looks at, samples included, from indexes alone."""
         return self._windows.count(refs, width_ms, mint, maxt, self._count_samples)
 
-    def _read_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> FrameBatch:
-        """Samples that there are, staleness markers included."""
+    def _read_samples(
+        self,
+        refs: npt.NDArray[np.uint32],
+        mint: int,
+        maxt: int,
+        begin: tuple[int, int] = EVERY_SEQUENCE,
+    ) -> FrameBatch:
+        """Samples that there are, staleness markers included.
+
+        Of sources whose first sequence lies in a closed range; heads have all ends.
+        """
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
+        if begin != EVERY_SEQUENCE:
+            parts = [part for part in parts if begin[0] <= part.entry.seq_min <= begin[1]]
+            heads = heads if begin[1] == EVERY_SEQUENCE[1] else []
         return select.read_frames(parts, heads, refs, mint, maxt, drop_stale=False, mask=self._mask)
+
+    def _late_refs(self, seq: int, mint: int, maxt: int) -> list[npt.NDArray[np.uint32]]:
+        """Series of the sources near a closed range that have something after a sequence."""
+        parts, heads = self._sources(self._clip(mint), maxt)
+        late = [part for part in parts if part.entry.seq_max > seq]
+        return [part.refs for part in late] + [head.refs() for head in heads]
 
     def _clip(self, mint: int) -> int:
         return mint if self._floor_ms is None else max(mint, self._floor_ms)
