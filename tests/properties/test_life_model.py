@@ -399,7 +399,10 @@ class LifeOfData(RuleBasedStateMachine):
             own, wanted = found.get(name, {}), expected.get(name, {})
             for end in own.keys() | wanted.keys():
                 known = self.known.setdefault((name, width_ms, end), [None])
-                if (name, width_ms, end) in self.told:
+                if width_ms < WIDE and end <= self.gone_ms[name]:
+                    # The wide tier may be all that is left of then, and what comes late is in it.
+                    known.append(None)
+                elif (name, width_ms, end) in self.told:
                     known[:] = [window for window in known if window is not None]
                 if wanted.get(end) not in known:
                     known.append(wanted.get(end))
