@@ -190,6 +190,8 @@ def _run(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     }
     for name in systems:
         result["systems"][name], result["quiet"][name] = _measure(name, plan, args, work)
+        # What the next one breaks loses nothing.
+        (work / "so-far.json").write_text(json.dumps(result))
     peers = [name for name in SYSTEMS if name != "tsengine"]
     for load in plan.loads.keys() & set(args.phases):
         for peer, found in answers.compare(work, load, _size(args), peers).items():

@@ -119,7 +119,7 @@ QUERIES = (
 
 def run(system: System, query: Query, end_ms: int) -> Any:
     """The data of the answer, parsed."""
-    return json.loads(_ask(system, query, end_ms))["data"]
+    return json.loads(ask(system, query, end_ms))["data"]
 
 
 def time_ms(system: System, query: Query, end_ms: int, repeats: int) -> float:
@@ -127,12 +127,13 @@ def time_ms(system: System, query: Query, end_ms: int, repeats: int) -> float:
     taken = []
     for _ in range(repeats):
         started = time.perf_counter()
-        _ask(system, query, end_ms)
+        ask(system, query, end_ms)
         taken.append(time.perf_counter() - started)
     return float(np.median(taken)) * 1e3
 
 
-def _ask(system: System, query: Query, end_ms: int) -> bytes:
+def ask(system: System, query: Query, end_ms: int) -> bytes:
+    """The answer as it comes."""
     end_s = end_ms // 1000
     start_s = end_s - query.span_s
     match query.kind:

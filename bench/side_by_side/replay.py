@@ -3,12 +3,15 @@
     {"port": 8428, "path": "/api/v1/write", "first": 0, "last": 100, "connections": 4}
 
 answers with one line: seconds, request times, what failed. A connection sends its next body when
-the last one was acknowledged; bodies are dealt out so that a series stays on its connection.
+the last one was acknowledged; bodies are dealt out so that a series stays on its connection. None
+gets more than half an hour of samples ahead of the slowest: scrapers keep pace with the clock, and
+Prometheus refuses samples that are an hour older than its newest.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -24,13 +27,25 @@ from bench.side_by_side.systems import ROOT, System
 
 _RETRY_S = 0.2
 _RETRIES = 300
+_AHEAD_ROUNDS_MAX = 120
+_AHEAD_PAUSE_S = 0.001
 
 
 class _Connection(threading.Thread):
-    def __init__(self, command: dict[str, Any], bodies: list[bytes]) -> None:
+    """Sends ``(round, body)`` in order; `at_rounds` says where each connection is, this one too."""
+
+    def __init__(
+        self,
+        number: int,
+        command: dict[str, Any],
+        bodies: list[tuple[int, bytes]],
+        at_rounds: list[float],
+    ) -> None:
         super().__init__()
+        self._number = number
         self._command = command
         self._bodies = bodies
+        self._at_rounds = at_rounds
         self.waits_s: list[float] = []
         self.n_acknowledged = 0
         self.n_retries = 0
@@ -40,10 +55,18 @@ class _Connection(threading.Thread):
         try:
             with socket.create_connection(("127.0.0.1", self._command["port"]), 120) as client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for body in self._bodies:
+                for at_round, body in self._bodies:
+                    self._keep_pace(at_round)
                     self._send(client, body)
         except (OSError, RuntimeError) as error:
             self.failure = str(error)
+        finally:
+            self._at_rounds[self._number] = math.inf
+
+    def _keep_pace(self, at_round: int) -> None:
+        self._at_rounds[self._number] = at_round
+        while at_round > min(self._at_rounds) + _AHEAD_ROUNDS_MAX:
+            time.sleep(_AHEAD_PAUSE_S)
 
     def _send(self, client: socket.socket, body: bytes) -> None:
         head = (
@@ -89,10 +112,13 @@ def _run(command: dict[str, Any], load: Load) -> dict[str, Any]:
     first, last, n = command["first"], command["last"], command["connections"]
     bodies = list(read(load, first, last))
     per_round = int((load.rounds == load.rounds[0]).sum())
-    shares: list[list[bytes]] = [[] for _ in range(n)]
-    for k, body in enumerate(bodies):
-        shares[(first + k) % per_round % n].append(body)
-    connections = [_Connection(command, share) for share in shares]
+    shares: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
+    for k, body in enumerate(bodies, first):
+        shares[k % per_round % n].append((int(load.rounds[k]), body))
+    at_rounds = [float(load.rounds[first])] * n
+    connections = [
+        _Connection(number, command, share, at_rounds) for number, share in enumerate(shares)
+    ]
     started_s = time.perf_counter()
     for connection in connections:
         connection.start()
