@@ -12,7 +12,7 @@ from typing import Any
 import tsengine
 
 from .commands_query import parse_moment
-from .directories import add_data_dir, existing_directory
+from .directories import MERGES_ONLY, add_data_dir, existing_directory
 from .exits import EXIT_DAMAGE, EXIT_OK, RefusedError, UsageError
 from .progress import Progress, progress_bar
 from .times import now_ms
@@ -94,7 +94,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         if not os.path.isfile(name):
             raise UsageError(f"there is no file {name!r}")
     n_refused = 0
-    with tsengine.open(arguments.data_dir) as database:
+    with tsengine.open(arguments.data_dir, MERGES_ONLY) as database:
         for name, kind in zip(arguments.files, formats, strict=True):
             with progress_bar(f"import {os.path.basename(name)}") as progress:
                 report = _import_file(database, name, kind, progress)

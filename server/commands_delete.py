@@ -9,7 +9,7 @@ from typing import Any
 import tsengine
 
 from .commands_query import parse_moment
-from .directories import add_data_dir, existing_directory
+from .directories import MERGES_ONLY, add_data_dir, existing_directory
 from .exits import EXIT_OK, UsageError
 from .times import now_ms
 
@@ -54,7 +54,7 @@ def run_delete(arguments: argparse.Namespace) -> int:
     end = None if arguments.end is None else parse_moment(arguments.end, "--end", now)
     if start is not None and end is not None and end < start:
         raise UsageError("--end is before --start")
-    with tsengine.open(existing_directory(arguments.data_dir)) as database:
+    with tsengine.open(existing_directory(arguments.data_dir), MERGES_ONLY) as database:
         n_series = database.delete_series(arguments.selectors, start, end)
         if arguments.clean:
             database.clean_tombstones()

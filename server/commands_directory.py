@@ -11,7 +11,7 @@ from typing import Any
 import tsengine
 
 from .directories import add_data_dir, existing_directory
-from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_UNREAD
+from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_UNREAD, UsageError
 from .progress import progress_bar
 
 _INSPECT = "Show what a database directory holds: parts, log, series, samples, sizes."
@@ -20,7 +20,11 @@ Read every file of a database directory and verify checksums and invariants.
 
 Damage is named with file and offset and ends with exit code 1. What a crash leaves behind (a torn
 end of the log) is normal: it is noted, and the exit code is 0. What is missing from an object store
-or can't be reached there is no damage, never put aside: it is named, and the exit code is 3."""
+or can't be reached there, and what this process can't open, is no damage, never put aside: it is
+named, and the exit code is 3.
+
+--bring-back is the way back from the quarantine: each part is verified and becomes part of the
+database again, unless it is damaged still. Deletes made meanwhile hide what they should."""
 _WARMUP = """\
 Compile all kernels now, so that the first start of a server or program here is fast.
 
@@ -45,6 +49,16 @@ def add_verbs(verbs: Any) -> None:
                 "--quarantine", action="store_true",
                 help="move damaged parts to DIR/quarantine, so that the rest works without them; "
                 "no server may be using the directory",
+            )  # fmt: skip
+            parser.add_argument(
+                "--bring-back", metavar="NAME", nargs="?", const="",
+                help="instead: bring the part DIR/quarantine/NAME back, or all that are there; no "
+                "server may be using the directory",
+            )  # fmt: skip
+            parser.add_argument(
+                "--force", action="store_true",
+                help="with --bring-back: also where it is not known what was deleted meanwhile; "
+                "deleted samples may be seen again",
             )  # fmt: skip
             parser.add_argument(
                 "--cold-endpoint-url", metavar="URL",
@@ -99,6 +113,12 @@ def _as_lines(value: Any, indent: str) -> Iterator[str]:
 def run_check(arguments: argparse.Namespace) -> int:
     """Print what `tsengine.check` found; 1 when something is damaged, 3 when it can't be read."""
     path = existing_directory(arguments.data_dir)
+    if arguments.force and arguments.bring_back is None:
+        raise UsageError("--force goes with --bring-back")
+    if arguments.bring_back is not None:
+        if arguments.quarantine:
+            raise UsageError("give --quarantine or --bring-back, not both")
+        return _bring_back(path, arguments)
     with progress_bar("check parts") as progress:
         report = tsengine.check(
             path, progress, quarantine=arguments.quarantine,
@@ -128,6 +148,28 @@ def run_check(arguments: argparse.Namespace) -> int:
     if any(problem.kind == "damage" for problem in report.problems):
         return EXIT_DAMAGE
     return EXIT_UNREAD if report.problems else EXIT_OK
+
+
+def _bring_back(path: str, arguments: argparse.Namespace) -> int:
+    """Print what became of parts in the quarantine; 1 when one stays there."""
+    names = [arguments.bring_back] if arguments.bring_back else []
+    found = tsengine.bring_back(path, names, force=arguments.force)
+    if arguments.json:
+        listed = [
+            {"name": one.name, "samples": one.n_samples, "merged_with": one.merged_with,
+             "refused": one.refused}
+            for one in found
+        ]  # fmt: skip
+        sys.stdout.write(json.dumps({"brought_back": listed}, indent=2) + "\n")
+    else:
+        for one in found:
+            if one.refused is None:
+                sys.stdout.write(f"brought back: {one.name}\n")
+            else:
+                sys.stdout.write(f"stays aside: {one.name}: {one.refused}\n")
+        if not found:
+            sys.stdout.write("there are no parts in the quarantine\n")
+    return EXIT_DAMAGE if any(one.refused is not None for one in found) else EXIT_OK
 
 
 def run_warmup(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,16 @@
-"""The flag ``--data-dir`` of the verbs that work on a directory."""
+"""The flag ``--data-dir`` of the verbs that work on a directory, and how they open it to write."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import tsengine
+
 from .exits import UsageError
+
+MERGES_ONLY = tsengine.Options(background="merges")
+"""A verb does not know the tiers and retention of the server, which does what these ask for."""
 
 
 def add_data_dir(parser: Any, text: str, *, required: bool = True) -> None:

@@ -8,7 +8,7 @@ EXIT_DAMAGE = 1
 EXIT_USAGE = 2
 """Wrong usage, somebody else has the directory, or a newer version wrote it."""
 EXIT_UNREAD = 3
-"""Nothing is known to be damaged, but an object store lacks objects, or did not hand them out."""
+"""Nothing is known to be damaged, but something can't be read: by this process, or from a store."""
 
 
 class UsageError(Exception):

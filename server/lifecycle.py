@@ -134,7 +134,9 @@ async def _serve(config: Config, reread: Callable[[], Config] | None) -> tuple[i
     log(logging.INFO, "ready", address=address, data_dir=config.data_dir, version=server.version)
     announce(config, address)
     scraping = _start_self_scrape(server, address)
+    loading = asyncio.ensure_future(_load_kernels(server))
     await stopping
+    loading.cancel()
     return EXIT_OK, await _stop(server, runner, database, scraping)
 
 
@@ -219,6 +221,14 @@ def _warm_up(server: Server) -> None:
                 log(logging.INFO, "compiling kernels", done=n_done, of=n_total)
 
         tsengine.warmup(report)
+
+
+async def _load_kernels(server: Server) -> None:
+    """Load all kernels, so that no request waits for one."""
+    try:
+        await server.executor.background(tsengine.load_kernels)
+    except Exception as error:  # A task border: who needs a kernel will tell.
+        log(logging.ERROR, "can't load all kernels", exc_info=True, error=error)
 
 
 def announce(config: Config, address: str) -> None:

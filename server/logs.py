@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 LOGGER = logging.getLogger("tsengine")
 LEVELS = ("debug", "info", "warn", "error")
 _FIELDS = "tsengine_fields"
+_REASON_MAX = 200
 
 
 def setup(level: str, style: Literal["logfmt", "json"], stream: TextIO | None = None) -> None:
@@ -18,6 +19,7 @@ def setup(level: str, style: Literal["logfmt", "json"], stream: TextIO | None = 
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Formatter(as_json=style == "json"))
     number = logging.WARNING if level == "warn" else getattr(logging, level.upper())
+    handler.addFilter(_BadRequests(number))
     for name in ("tsengine", "aiohttp", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -28,6 +30,28 @@ def setup(level: str, style: Literal["logfmt", "json"], stream: TextIO | None = 
 def log(level: int, message: str, *, exc_info: bool = False, **fields: object) -> None:
     """Log `message` with fields; a field's value is shown as its ``str``."""
     LOGGER.log(level, message, exc_info=exc_info, extra={_FIELDS: fields})
+
+
+class _BadRequests(logging.Filter):
+    """Makes a warning of one line of what aiohttp logs as an error when bytes are no request."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        # By name: most verbs of the command never load aiohttp.
+        kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+        if "aiohttp.http_exceptions.HttpProcessingError" not in kinds:
+            return True
+        # What follows on the first line are the client's bytes.
+        reason = str(getattr(error, "message", "")).strip().partition("\n")[0].rstrip(": ")
+        record.msg = f"{record.getMessage()}: {type(error).__name__}: {reason[:_REASON_MAX]}"
+        record.args = ()
+        record.exc_info = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return record.levelno >= self._level
 
 
 class _Formatter(logging.Formatter):

@@ -285,6 +285,12 @@ DATABASE_METRICS: tuple[
     ("exemplars", "tsengine_exemplars", GaugeMetricFamily, "Exemplars kept."),
     ("tombstones", "tsengine_tombstones", GaugeMetricFamily, "Deletes not erased yet."),
     (
+        "retention_held_bytes",
+        "tsengine_retention_held_bytes",
+        GaugeMetricFamily,
+        "Bytes of parts over the limit that stay, for they overwrite others that stay.",
+    ),
+    (
         "query_memory_bytes",
         "tsengine_query_memory_bytes",
         GaugeMetricFamily,

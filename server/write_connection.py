@@ -1,11 +1,12 @@
-"""Connections on which remote writes come in, without a web framework's work for each of them.
+"""Connections on which requests come in, without a web framework's work for each of them.
 
 Every connection begins here. What is plainly a remote write is read straight into its own memory
-and handed to `write_lane`; at the first request that is anything else (another path, chunks, a
-header that changes how HTTP works, a refusal that needs no body) the connection is aiohttp's for
-the rest of its life, with all bytes of that request. So there is one place for HTTP's corner cases,
-and answers here are those of `protocols.remote_write`. Refusals that pass (too busy, not ready) are
-answered here: they must not cost a connection its way.
+and handed to `write_lane`; what is plainly a request of `plain_requests` is answered by the
+application. At the first request that is anything else (another path, chunks, a header that changes
+how HTTP works, a refusal that needs no body) the connection is aiohttp's for the rest of its life,
+with all bytes of that request. So there is one place for HTTP's corner cases, and answers here are
+those of `protocols.remote_write` and of the application. Refusals that pass (too busy, not ready)
+are answered here: they must not cost a connection its way.
 
 A client that does not read its answers is not read from, and gets no further answers.
 
@@ -20,10 +21,12 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from aiohttp import web
+from aiohttp import payload, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
+from .api.queries import HeldResponse
 from .errors import (
     BodyTimeout,
     NotReady,
@@ -34,6 +37,7 @@ from .errors import (
 )
 from .limits import ByteBudget
 from .logs import LOGGER
+from .plain_requests import PlainRequest, PlainRoutes, head_of
 from .protocols import remote_write
 from .write_lane import Write, WriteLane
 
@@ -44,6 +48,8 @@ _HEAD_SIZE_MAX = 8192
 _READ_SIZE = 256 * 1024
 _IDLE_S = 75.0
 _LOOK_S = 15.0
+_FORM_S = 5.0
+"""Forms that take longer to come are aiohttp's."""
 _PATHS = {b"POST /api/v1/write HTTP/1.1": "/api/v1/write", b"POST /write HTTP/1.1": "/write"}
 _VARY = {"/api/v1/write": "Vary: Accept-Encoding, Origin\r\n", "/write": ""}
 _HEADERS = re.compile(rb"(?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+")
@@ -62,7 +68,7 @@ class WriteSite(web.TCPSite):
         self, server: Server, runner: web.AppRunner, host: str, port: int, *, backlog: int = 1024
     ) -> None:
         super().__init__(runner, host, port, backlog=backlog)
-        self.writes = Writes(server, cast(web.Server, runner.server))
+        self.writes = Writes(server, runner)
 
     async def start(self) -> None:
         """Listen."""
@@ -81,9 +87,10 @@ class WriteSite(web.TCPSite):
 class Writes:
     """What the connections of one server share."""
 
-    def __init__(self, server: Server, handlers: web.Server) -> None:
+    def __init__(self, server: Server, runner: web.AppRunner) -> None:
         self.server = server
-        self.handlers = handlers
+        self.handlers = cast(web.Server, runner.server)
+        self.routes = PlainRoutes(runner.app)
         self.lane = WriteLane(server, remote_write.Decompressor())
         self.read_buffer = bytearray(_READ_SIZE)
         self.read_view = memoryview(self.read_buffer)
@@ -135,9 +142,9 @@ class WriteConnection(asyncio.BufferedProtocol):
     """One connection until it is closed, or handed over to aiohttp."""
 
     __slots__ = (
-        "_body", "_deadline", "_ending", "_filled", "_held", "_is_busy", "_is_paused", "_is_unread",
-        "_n_unwanted", "_pending", "_pending_at", "_refusal", "_route", "_sender", "_shared",
-        "_started_s", "_transport", "_version",
+        "_answering", "_asked", "_body", "_deadline", "_drained", "_ending", "_filled", "_held",
+        "_is_busy", "_is_paused", "_is_unread", "_n_unwanted", "_pending", "_pending_at",
+        "_refusal", "_route", "_sender", "_shared", "_started_s", "_transport", "_version",
     )  # fmt: skip
 
     def __init__(self, writes: Writes) -> None:
@@ -155,7 +162,12 @@ class WriteConnection(asyncio.BufferedProtocol):
         # Of a body that is refused: bytes that are still to come, and why.
         self._n_unwanted = 0
         self._refusal: RequestError | None = None
-        # A request is with the lane, or answers are not read; what came behind it waits here.
+        # A request whose form is still coming, with what came of it, and one that is answered.
+        self._asked: tuple[PlainRequest, bytes] | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        # A request is with the lane or the application, or answers are not read; what came behind
+        # it waits here.
         self._is_busy = False
         self._is_unread = False
         self._is_paused = False
@@ -176,6 +188,9 @@ class WriteConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a body that is not complete. A write that the lane has goes on."""
         self._transport = None
+        self._asked = None
+        if self._answering is not None:
+            self._answering.cancel()
         self._shared.connections.discard(self)
         self._cancel_ending()
         self._cancel_deadline()
@@ -194,6 +209,8 @@ class WriteConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It reads again."""
         self._is_unread = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
         if self._transport is None or self._transport.is_closing():
             return
         self._cancel_ending()
@@ -215,6 +232,10 @@ class WriteConnection(asyncio.BufferedProtocol):
             self._more_body(nbytes)
         elif self._n_unwanted:
             self._less_unwanted(nbytes)
+        elif self._asked is not None:
+            request, begin = self._asked
+            data = begin + self._shared.read_view[:nbytes]
+            self._begin_plain(request, data, 0, len(data))
         elif self._is_busy or self._is_unread or self._pending:
             # One read, and then the client waits.
             self._transport.pause_reading()
@@ -226,7 +247,7 @@ class WriteConnection(asyncio.BufferedProtocol):
 
     def close_if_idle(self, idle_s: float) -> None:
         """Close if no request began for so long; at once if that is 0."""
-        is_reading = self._body is not None or self._n_unwanted
+        is_reading = self._body is not None or self._n_unwanted or self._asked is not None
         if self._is_busy or is_reading or self._transport is None:
             return
         if not idle_s or time.perf_counter() - self._started_s >= idle_s:
@@ -236,9 +257,14 @@ class WriteConnection(asyncio.BufferedProtocol):
         """Begin with the request at the start of ``data[at:size]``."""
         self._started_s = time.perf_counter()
         head_end = data.find(_END, at, min(size, at + _HEAD_SIZE_MAX))
-        body_size = -1 if head_end < 0 else self._read_head(bytes(data[at : head_end + 2]))
+        head = b"" if head_end < 0 else bytes(data[at : head_end + 2])
+        body_size = self._read_head(head)
         if body_size < 0:
-            self._hand_over(bytes(data[at:size]))
+            request = self._shared.routes.parse(head, self._sender)
+            if request is None:
+                self._hand_over(bytes(data[at:size]))
+            else:
+                self._begin_plain(request, data, at, size)
             return
         start = head_end + len(_END)
         end = min(start + body_size, size)
@@ -266,6 +292,77 @@ class WriteConnection(asyncio.BufferedProtocol):
         self._body = np.empty(body_size, np.uint8).data
         self._body[:n_there] = data[start:end]
         self._filled = n_there
+
+    def _begin_plain(
+        self, request: PlainRequest, data: bytes | bytearray, at: int, size: int
+    ) -> None:
+        """Let the request at the start of ``data[at:size]`` be answered when its form is there."""
+        start = at + request.head_size
+        end = start + request.body_size
+        if end > size:
+            self._asked, self._pending = (request, bytes(data[at:size])), b""
+            if self._deadline is None:
+                loop = asyncio.get_running_loop()
+                self._deadline = loop.call_later(_FORM_S, self._form_is_late)
+            self._read_on()
+            return
+        self._asked = None
+        self._cancel_deadline()
+        request.body = bytes(data[start:end])
+        if end < size:
+            self._keep(data, end, size)
+        else:
+            self._pending = b""
+        self._is_busy = True
+        self._answering = asyncio.get_running_loop().create_task(self._respond(request))
+
+    def _form_is_late(self) -> None:
+        assert self._asked is not None, "the deadline is cancelled with the form's end"
+        self._deadline = None
+        self._hand_over(self._asked[1])
+
+    async def _respond(self, request: PlainRequest) -> None:
+        """Send what the application answers; a client that leaves cancels it."""
+        try:
+            response = await request.answer()
+            try:
+                await self._send_response(response, is_last=request.is_last)
+            finally:
+                if isinstance(response, HeldResponse):
+                    response.release()
+        except ConnectionError:
+            LOGGER.debug("the client of %s left", request.path)
+            self._abort()
+        except Exception:
+            LOGGER.exception("the answer to %s could not be sent", request.path)
+            self._abort()
+        self._is_busy, self._answering = False, None
+        self._started_s = time.perf_counter()
+        self._go_on_soon()
+
+    async def _send_response(self, response: web.Response, *, is_last: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        is_last = is_last or self._shared.is_stopping
+        body = response.body
+        if isinstance(body, payload.Payload):
+            transport.write(head_of(response, body.size or 0, is_last=is_last))
+            await body.write(cast(AbstractStreamWriter, self))
+        else:
+            body = body or b""
+            transport.write(head_of(response, len(body), is_last=is_last) + body)
+        if is_last:
+            self._close()
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        """Send a piece of a large answer; returns when the client is ready for the next."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        self._transport.write(piece)
+        if self._is_unread:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
 
     def _hold(self, n_bytes: int) -> RequestError | None:
         """Take so much of the budget for a body, or say why there is no use in reading it."""
@@ -319,7 +416,7 @@ class WriteConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         self._shared.connections.discard(self)
-        self._transport = None
+        self._transport = self._asked = None
         self._pending = b""
         handler = self._shared.handlers()
         # Both kinds of protocols read in their own way; a pause lets the transport change.
@@ -411,7 +508,7 @@ class WriteConnection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Take up what the client sent behind its last request."""
-        is_reading = self._body is not None or self._n_unwanted
+        is_reading = self._body is not None or self._n_unwanted or self._asked is not None
         if self._transport is None or self._transport.is_closing():
             return
         if self._is_busy or self._is_unread or is_reading:
@@ -479,6 +576,10 @@ class WriteConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.close()
             self._end_later()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def _end_later(self) -> None:
         """End the connection, unless its client reads in time."""

@@ -4,6 +4,10 @@ A write needs an fsync, and many wait for the same one. So no thread waits for a
 lane's thread in the order in which they came, the log's thread tells when they are durable, and the
 event loop is woken once for all that became durable together.
 
+Of the writes that are under way one half is prepared while the other becomes durable: those that
+are waiting in the queue are handed to the log together, up to half of all. A sync takes as long as
+some writes of usual size, and so do the wake-ups of log, event loop and clients.
+
 `submit` and what it leads to run on the event loop; `_run` is the thread.
 """
 
@@ -19,7 +23,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import TooBusy
+from .errors import NotReady, TooBusy
 from .logs import LOGGER
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 Decompress = Callable[[Any], memoryview]
 _LOOK_S = 1.0
+_ALONE_BYTES = 4 << 20
+"""A body that holds more takes so long that none waits for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,18 +135,39 @@ class WriteLane:
     # The lane's thread, and the log's.
 
     def _run(self) -> None:
-        while True:
-            write = self._queue.get()
-            if write is None:
-                return
-            try:
-                self._store(write)
-            # A request border: it is answered, and the lane goes on. A library that is not
-            # written in Python may raise what is no Exception.
-            except BaseException as error:
-                write.error = error
-                self._finish(write)
-            del write
+        write = self._queue.get()
+        while write is not None:
+            write = self._take_up(write)
+
+    def _take_up(self, write: Write) -> Write | None:
+        """Store a write and some that wait behind it; returns the next one, or None at the end."""
+        n_left = min(self._server.executor.writes_running // 2, self._queue.qsize() + 1)
+        with self._gathering(n_left):
+            self._try_to_store(write)
+            while n_left > 1 and not self._queue.empty():
+                following = self._queue.get()
+                if following is None or following.held > _ALONE_BYTES:
+                    return following
+                self._try_to_store(following)
+                n_left -= 1
+        return self._queue.get()
+
+    def _gathering(self, n_writes: int) -> contextlib.AbstractContextManager[None]:
+        if n_writes > 1:
+            # Whoever stores a write is told why there is no database.
+            with contextlib.suppress(NotReady):
+                return self._server.database.writes_together()
+        return contextlib.nullcontext()
+
+    def _try_to_store(self, write: Write) -> None:
+        try:
+            self._store(write)
+        # A request border: it is answered, and the lane goes on. A library that is not
+        # written in Python may raise what is no Exception.
+        except BaseException as error:
+            # Kept until the next write, the body would be memory that nobody counts.
+            write.body, write.error = None, error
+            self._finish(write)
 
     def _store(self, write: Write) -> None:
         message = self._decompress(write.body)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from tsengine.backup.record import BackupRecord
     from tsengine.backup.restoring import restore_backup
     from tsengine.backup.store import StoreOptions
+    from tsengine.bringing_back import Return, bring_back
     from tsengine.engine import Database, QueryWatch, Result, WriteResult, open
     from tsengine.inspection import CheckReport, Problem, check, inspect, snapshot
     from tsengine.kernels.compiler import missing_kernel_count, warmup
+    from tsengine.kernels.loading import load_kernels
     from tsengine.model.histogram_values import NativeHistogram
     from tsengine.model.histograms import Histograms
     from tsengine.promql.parser import parse_selector
@@ -48,15 +50,18 @@ __all__ = [
     "Result",
     "RetentionPlan",
     "RetentionRule",
+    "Return",
     "StoreOptions",
     "Tier",
     "WriteResult",
     "__version__",
+    "bring_back",
     "check",
     "check_backups",
     "errors",
     "inspect",
     "list_backups",
+    "load_kernels",
     "make_backup",
     "missing_kernel_count",
     "open",
@@ -78,6 +83,8 @@ _LAZY = {
     "BackupRecord": "tsengine.backup.record",
     "restore_backup": "tsengine.backup.restoring",
     "StoreOptions": "tsengine.backup.store",
+    "Return": "tsengine.bringing_back",
+    "bring_back": "tsengine.bringing_back",
     "Database": "tsengine.engine",
     "QueryWatch": "tsengine.engine",
     "Result": "tsengine.engine",
@@ -88,6 +95,7 @@ _LAZY = {
     "check": "tsengine.inspection",
     "inspect": "tsengine.inspection",
     "snapshot": "tsengine.inspection",
+    "load_kernels": "tsengine.kernels.loading",
     "missing_kernel_count": "tsengine.kernels.compiler",
     "warmup": "tsengine.kernels.compiler",
     "NativeHistogram": "tsengine.model.histogram_values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +241,13 @@ class Appender:
             waited_s=waited,
             on_done=tell,
         )
+
+    def writes_together(self) -> AbstractContextManager[None]:
+        """Let what is submitted inside share an fsync: none of it begins before the end.
+
+        For writes that are there already. Submitting tells what is wrong, this does not.
+        """
+        return self._storage.writes_together()
 
     def _write_result(self, outcome: AppendOutcome) -> WriteResult:
         return WriteResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,20 +29,23 @@ from tsengine.storage.deleting import hidden_by
 from tsengine.storage.exemplars import read_exemplars
 from tsengine.storage.filesystem import FileSystem, LocalFileSystem, storage_error
 from tsengine.storage.lock import DirectoryLock
-from tsengine.storage.manifest import Manifest, PartEntry
+from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.metadata_store import read_metadata
-from tsengine.storage.part_checking import check_part, check_tier
+from tsengine.storage.part_checking import check_part, check_part_series, check_tier
 from tsengine.storage.part_reader import component_bytes
-from tsengine.storage.quarantine import Damaged, named, put_aside
+from tsengine.storage.quarantine import OF_PARTS, Damaged, named, put_aside
 from tsengine.storage.recovery import RecoveryReport, recover, replay_log
 from tsengine.storage.snapshot import files_below, make_snapshot
 from tsengine.storage.tombstones import read_tombstone
 from tsengine.storage.wal_reader import list_segments
 
 _TRIES = 10
+_OF_THE_FILE = frozenset({errno.EIO, errno.ENOENT, errno.ENOTDIR})
+"""The disk can't read it, or it is not there; other errors are of this process."""
 
 _Found = TypeVar("_Found")
 
+ProblemKind = Literal["damage", "missing", "unreachable", "unreadable"]
 Progress = Callable[[int, int], None]
 """Called with (files or parts checked, in all)."""
 
@@ -51,13 +55,14 @@ class Problem:
     """Acknowledged data that is lost or can't be read.
 
     ``damage`` is known to be wrong. What is ``missing`` from an object store, or ``unreachable``
-    there, is named by the object's URL, and never put aside.
+    there, is named by the object's URL; ``unreadable`` is what could not be read for a reason that
+    may be another than the file (no permission, too many open files). These are never put aside.
     """
 
     file: str
     offset: int | None
     text: str
-    kind: Literal["damage", "missing", "unreachable"] = "damage"
+    kind: ProblemKind = "damage"
 
 
 @dataclass(slots=True)
@@ -92,8 +97,9 @@ def check(
     Parameters
     ----------
     quarantine
-        Put damaged parts, parts of tiers, exemplars and metadata aside, each into a folder of its
-        own in ``quarantine/``, so that the rest works without them. Without it nothing is changed.
+        Put parts, parts of tiers, exemplars and metadata whose own bytes are damaged aside, each
+        into a folder of its own in ``quarantine/``, so that the rest works without them; no parts
+        while the catalog is damaged. Without it nothing is changed. `bring_back` is the way back.
     cold_endpoint_url
         Of the object store that has moved parts; None takes the one that they were moved to.
 
@@ -146,6 +152,7 @@ class _Checking:
         self._directory = directory
         self._current = manifest.load(fs, directory)
         self._damaged: list[Damaged] = []
+        self._has_catalog = True
         self._n_done = 0
         self.report = CheckReport(n_parts=len(self._current.parts))
 
@@ -164,14 +171,14 @@ class _Checking:
             self._guarded(path, partial(read_tombstone, fs, directory, tombstone))
         for part in current.parts:
             path = filenames.part_dir(directory, part.name)
-            n_samples = self._guarded(path, partial(check_part, fs, path, part, catalog))
+            n_samples = self._guarded(path, partial(check_part, fs, path, part))
             self.report.n_samples += n_samples or 0
-            self._check_numbers(path, part)
+            self._check_surroundings(path, part, part, catalog)
             self._report(progress)
         for tier in current.tiers:
             path = filenames.tier_dir(directory, tier.name)
-            self._guarded(path, partial(check_tier, fs, path, tier, catalog))
-            self._check_numbers(path, tier.part)
+            self._guarded(path, partial(check_tier, fs, path, tier))
+            self._check_surroundings(path, tier, tier.part, catalog)
             self._report(progress)
         self._check_log(catalog)
         self.report.n_series = catalog.n_series
@@ -193,6 +200,13 @@ class _Checking:
                     f"{item.folder}/{item.name}: can't be put aside, the rest would be wrong "
                     "without it; restore it from a backup"
                 )
+        parts = [item for item in going if item.folder in OF_PARTS]
+        if parts and not self._has_catalog:
+            going = [item for item in going if item not in parts]
+            self.report.notes.append(
+                f"{len(parts)} damaged parts are not put aside while the catalog is damaged: "
+                "restore its segments first, and check again"
+            )
         self.report.quarantined = put_aside(
             self._fs, self._directory, self._current, going, system_clock()
         )
@@ -201,13 +215,23 @@ class _Checking:
         catalog = _empty_catalog(self._current)
         for name in self._current.catalog_segments:
             path = filenames.catalog_path(self._directory, name)
-            self._guarded(path, partial(_add_segment, self._fs, catalog, path))
+            # What comes after a segment that can't be read does not follow on the ones before.
+            read = _add_segment if self._has_catalog else _read_segment
+            n_before = len(self.report.problems)
+            self._guarded(path, partial(read, self._fs, catalog, path))
+            self._has_catalog &= len(self.report.problems) == n_before
         return catalog
 
-    def _check_numbers(self, path: str, entry: PartEntry) -> None:
-        """Compare what the manifest says beside the part's own index, if that is fine."""
-        if not any(problem.file.startswith(path) for problem in self.report.problems):
-            self._guarded(path, partial(self._compare_numbers, path, entry))
+    def _check_surroundings(
+        self, path: str, entry: PartEntry | TierEntry, part: PartEntry, catalog: Catalog
+    ) -> None:
+        """Compare a part that is fine with what the manifest and the catalog say."""
+        if any(problem.file.startswith(path) for problem in self.report.problems):
+            return
+        self._guarded(path, partial(self._compare_numbers, path, part), is_own=False)
+        if self._has_catalog:
+            read = partial(check_part_series, self._fs, path, entry, catalog)
+            self._guarded(path, read, is_own=False)
 
     def _compare_numbers(self, path: str, entry: PartEntry) -> None:
         folder, name = os.path.split(path)
@@ -226,6 +250,8 @@ class _Checking:
         report.n_samples += log.n_replayed_samples
         report.problems += [Problem(*found) for found in log.damage]
         folder = filenames.wal_dir(self._directory)
+        if not self._has_catalog:
+            log.n_orphan_samples = log.n_lost_series = 0  # Who knows.
         if log.n_orphan_samples:
             text = f"{log.n_orphan_samples} samples of series that were lost with damage"
             report.problems.append(Problem(folder, None, text))
@@ -254,8 +280,14 @@ class _Checking:
                     _add_segment(self._fs, catalog, path)
         raise StorageError(f"{self._directory} changes too fast to be checked; try again")
 
-    def _guarded(self, path: str, read: Callable[[], _Found]) -> _Found | None:
-        """Run a reader and count what it raises as damage of `path`."""
+    def _guarded(
+        self, path: str, read: Callable[[], _Found], *, is_own: bool = True
+    ) -> _Found | None:
+        """Run a reader and count what it raises as a problem of `path`.
+
+        It is damaged if its own bytes are wrong, or the disk can't read them; not if this process
+        may not, or ``is_own`` is False: then something else may be wrong as well.
+        """
         folder, name = os.path.split(path)
         n_before = len(self.report.problems)
         try:
@@ -267,17 +299,26 @@ class _Checking:
                     return None
                 return read()  # it may have been moved to an object store just then
         except OSError as error:
+            if error.errno not in _OF_THE_FILE:
+                text = str(storage_error(error, "unreadable"))
+                file = str(error.filename or path)
+                self.report.problems.append(Problem(file, None, text, "unreadable"))
+                return None
             self.report.blame(storage_error(error, "unreadable"), path)
         except UnsupportedFormat:
             raise  # No damage: this program is too old.
         except StoreUnavailable as error:
-            kind: Literal["missing", "unreachable"] = (
-                "missing" if isinstance(error, ObjectMissing) else "unreachable"
-            )
+            kind: ProblemKind = "missing" if isinstance(error, ObjectMissing) else "unreachable"
             self.report.problems.append(Problem(error.path or path, None, str(error), kind))
             return None
-        except StorageError as error:
+        except CorruptionError as error:
             self.report.blame(error, path)
+        except StorageError as error:
+            self.report.problems.append(Problem(path, None, str(error), "unreadable"))
+            return None
+        if not is_own:
+            self.report.notes.append(f"{path}: its own bytes are fine, it is not put aside")
+            return None
         texts = tuple(
             f"{problem.file}: {problem.text}" for problem in self.report.problems[n_before:]
         )
@@ -298,6 +339,10 @@ def _with_cold(directory: str, endpoint_url: str | None) -> FileSystem:
 
 def _add_segment(fs: FileSystem, catalog: Catalog, path: str) -> None:
     catalog.decode_series(read_catalog_segment(fs, path))
+
+
+def _read_segment(fs: FileSystem, catalog: Catalog, path: str) -> None:
+    read_catalog_segment(fs, path)
 
 
 def _empty_catalog(current: Manifest) -> Catalog:

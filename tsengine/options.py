@@ -80,6 +80,10 @@ class Options:
         What samples are summed up to in the background, finest first.
     tier_delay
         Seconds that a day must have ended before its tiers are built.
+    background
+        ``all``: whatever is due. ``merges``: only parts of samples are merged; nothing expires, no
+        tier is built or removed, nothing is erased or moved but by a call. For who opens a
+        directory for a while without the options of the program that else keeps it.
     compaction_rate
         Bytes a second that background work may write; 0 for no limit.
     memory
@@ -137,6 +141,7 @@ class Options:
     retention_rules: tuple[RetentionRule, ...] = ()
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
     tier_delay: float = 7200.0
+    background: Literal["all", "merges"] = "all"
     compaction_rate: int = 0
     memory: int = 0
     ballast: int = 0
@@ -228,6 +233,8 @@ class Options:
         self._validate_tiers()
         if self.fsync not in ("always", "interval"):
             raise OptionsError(f"fsync must be 'always' or 'interval', got {self.fsync!r}")
+        if self.background not in ("all", "merges"):
+            raise OptionsError(f"background must be 'all' or 'merges', got {self.background!r}")
         for name in (
             "query_threads", "query_memory", "query_memory_total", "tier_delay",
             "compaction_rate", "memory", "ballast", "cold_cache", "metadata_memory",

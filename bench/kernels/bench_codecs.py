@@ -13,6 +13,7 @@ import pytest
 from bench.codecs import decode_all, recordings
 from tsengine.codecs.axis import decode_axes, encode_axes
 from tsengine.codecs.block import decode_blocks, encode_blocks
+from tsengine.kernels.blockcode import decode_file
 from tsengine.kernels.decimals import decimal_exponent
 from tsengine.kernels.gorilla import VALUES, WORD_BYTES_MAX, decode_gorilla, encode_gorilla
 from tsengine.kernels.packing import checksum_ranges
@@ -51,6 +52,25 @@ def bench_decode_blocks_in_part(measure):
     )  # fmt: skip
     measure(call, len(out), unit="values", n_bytes=out.nbytes)
     np.testing.assert_array_equal(out, bits.reshape(n, BLOCK)[:, 4096:5120].ravel())
+
+
+def bench_decode_file(measure, tmp_path):
+    """The last 20 values of each block of an hour."""
+    n, length = 4000, 240
+    bits = RECORDINGS["gauges, 2 decimals"][: n * length]
+    made = encode_blocks(bits, length * np.arange(n + 1), np.zeros(n, np.int64))
+    path = tmp_path / "values"
+    path.write_bytes(made.payload.tobytes())
+    out = np.zeros(20 * n, np.uint64)
+    each = np.arange(n)
+    with path.open("rb") as file:
+        call = partial(
+            decode_file, file.fileno(), made.offsets, each.astype(np.uint32),
+            np.zeros(n, np.uint16), np.full(n, length, np.uint16), each, np.full(n, length - 20),
+            np.full(n, 20), each, 20 * each, np.empty(128 * 1024, np.uint8), out,
+        )  # fmt: skip
+        measure(call, len(out), unit="values", n_bytes=out.nbytes)
+    np.testing.assert_array_equal(out, bits.reshape(n, length)[:, -20:].ravel())
 
 
 TIMES = 15_000 * np.arange(N) + np.random.default_rng(1).integers(-9, 9, N)

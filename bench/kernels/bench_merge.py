@@ -11,7 +11,15 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tsengine.kernels.axes import clip_blocks, copy_rows, cut_axes, group_runs, place_series
+from tsengine.kernels.axes import (
+    N_COLUMNS,
+    clip_blocks,
+    copy_rows,
+    cut_axes,
+    find_pieces,
+    group_runs,
+    place_series,
+)
 from tsengine.kernels.merge import settle_rows, slice_run
 from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
 from tsengine.storage.head_read import sort_run
@@ -90,6 +98,21 @@ def bench_cut_axes(measure):
     widths = np.array([86_400_000, 21_600_000, 3_600_000, 900_000])
     call = partial(cut_axes, t_ms, offsets, widths, 8192, pieces, starts)
     measure(call, len(t_ms), n_bytes=t_ms.nbytes)
+
+
+def bench_find_pieces(measure):
+    """One series in twenty of a part, the last quarter of its only block."""
+    n, wanted = 20 * N_SERIES, np.arange(0, 20 * N_SERIES, 20, dtype=np.uint32)
+    none = np.empty(0, np.int64)
+    columns, keys = np.empty((N_COLUMNS, N_SERIES), np.int64), np.empty((N_SERIES, 3), np.int64)
+    call = partial(
+        find_pieces, np.arange(n, dtype=np.uint32), np.arange(n + 1), np.zeros(n, np.uint32),
+        np.zeros(n, np.uint16), np.full(n, N_STEPS, np.uint16), np.zeros(n, np.uint32),
+        np.zeros(n, np.uint8), GRID[:1].copy(), GRID[-1:].copy(), np.zeros(2, np.int64), none, none,
+        np.ones(1, np.bool_), np.zeros(1, np.int64), GRID, wanted, int(GRID[-N_STEPS // 4]),
+        int(GRID[-1]), columns, keys,
+    )  # fmt: skip
+    measure(call, N_SERIES, unit="series", n_bytes=columns.nbytes)
 
 
 @pytest.mark.parametrize("case", ["place_series", "clip_blocks", "copy_rows"])

@@ -73,6 +73,15 @@ def bench_match_texts(measure, mode):
     measure(call, N_PAIRS, unit="texts", n_bytes=data.nbytes)
 
 
+def bench_filter_rows(measure):
+    """One label of each series, as `by` keeps it."""
+    names = (np.arange(int(PAIRS.max()) + 1) % 10).astype(np.uint32)
+    outs = np.empty(N_SERIES + 1, np.int64), np.empty(len(PAIRS), np.uint32)
+    no_names, wanted = np.empty(0, np.uint32), np.array([3], np.uint32)
+    call = partial(labelrows.filter_rows, OFFSETS, PAIRS, names, no_names, wanted, True, *outs)
+    measure(call, N_SERIES, unit="series", n_bytes=PAIRS.nbytes)
+
+
 def bench_group_rows(measure):
     """Label sets of which each occurs four times, as after `by`."""
     offsets, rows = OFFSETS[: N_SERIES + 1], np.tile(PAIRS[: len(PAIRS) // 4], 4)

@@ -99,6 +99,23 @@ def bench_windows(measure, case, rows_per_axis):
 
 
 @pytest.mark.parametrize("rows_per_axis", [100, 1])
+@pytest.mark.parametrize(
+    ("kind", "kernel", "first"),
+    [("gauge", windows.latest_sums, ()), ("counter", counters.extrapolate_sums, (counters.RATE,))],
+)
+def bench_sums_of_windows(measure, kind, kernel, first, rows_per_axis):
+    batch = make_batch(rows_per_axis, kind)
+    shape = (8, len(STEPS_MS))
+    sums = np.zeros(shape), np.zeros(shape), np.zeros((8, 0), np.bool_), np.zeros(shape)
+    call = partial(
+        kernel, *first, batch.t_ms, batch.axis_offsets, batch.row_axis, np.arange(N_ROWS),
+        batch.values, batch.row_offsets, STEPS_MS, RANGE_MS, np.arange(N_ROWS) % 8, False, *sums,
+        np.empty(N_ROWS, np.int64),
+    )  # fmt: skip
+    measure(call, len(batch.values), n_bytes=batch.values.nbytes)
+
+
+@pytest.mark.parametrize("rows_per_axis", [100, 1])
 def bench_rate_from_starts(measure, rows_per_axis):
     batch = make_batch(rows_per_axis, "counter")
     out = np.empty((N_ROWS, len(STEPS_MS)))

@@ -8,9 +8,8 @@ import sys
 import time
 from collections import Counter
 
-import numba
-
 from tsengine.kernels.jit import Kernel, import_all_kernels
+from tsengine.kernels.making import compiled
 
 _INSTRUCTION = re.compile(r"^\t([a-z]\w*)\t?(.*)$")
 _LABEL = re.compile(r"^(\w+):")
@@ -34,8 +33,7 @@ def describe(name: str, *, asm: bool = False, llvm: bool = False) -> str:
     kernel = find_kernel(name)
     started_s = time.perf_counter()
     # Not the cached code: what is loaded has no text.
-    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(kernel.py_func)
-    dispatcher.compile(kernel.signature)
+    dispatcher = compiled(kernel.py_func, kernel.signature)
     made_s = time.perf_counter() - started_s
     (code,) = dispatcher.inspect_asm().values()
     (ir,) = dispatcher.inspect_llvm().values()
@@ -80,15 +78,13 @@ def _counts(code: str) -> list[str]:
 
 
 def _load_ms(name: str) -> float:
-    """Milliseconds of the first call's work in a process that has numba loaded."""
+    """Milliseconds of the first call's work in a process that has loaded another kernel."""
     text = (
         "import time\n"
         "from bench.profile.kernels import find_kernel\n"
         "from tsengine.kernels import windows\n"
         f"kernel = find_kernel({name!r})\n"
         "windows.find_windows.compile()\n"
-        "kernel.compile()\n"
-        "kernel._call = None\n"
         "started = time.perf_counter()\n"
         "kernel.compile()\n"
         "print(1e3 * (time.perf_counter() - started))"

@@ -26,6 +26,11 @@ _START_S = 300.0
 _STOP_S = 120.0
 
 
+def _environment() -> dict[str, str]:
+    """The environment, in which Python keeps bytecode: an installed package has it from pip."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 class System:
     """A server process with an empty or used data folder; see the subclasses."""
 
@@ -75,8 +80,9 @@ class System:
         started = time.perf_counter()
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
-            )
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT,
+                env=_environment(),
+            )  # fmt: skip
         atexit.register(self.stop)
         while not self.is_ready():
             if self.process.poll() is not None or time.perf_counter() - started > _START_S:

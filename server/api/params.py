@@ -9,12 +9,13 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from urllib.parse import unquote, unquote_to_bytes
 
 from aiohttp import StreamReader, web
 
 from ..errors import BadParameter, BadRequest, BodyTimeout, BodyTooLarge
 from ..limits import ServerLimits
+from ..plain_requests import PlainRequest
 from ..times import MS_MAX, parse_duration_ms, parse_time_ms
 
 _INTEGER = re.compile(r"[+-]?\d{1,30}", re.ASCII)
@@ -75,11 +76,13 @@ class Params:
         return int(text)
 
 
-async def read_params(request: web.Request, limits: ServerLimits) -> Params:
+async def read_params(request: web.Request | PlainRequest, limits: ServerLimits) -> Params:
     """Parameters of the URL and, for POST and PUT, of a form body."""
     query = request.raw_path.partition("?")[2].encode("utf-8", "surrogateescape")
     body = b""
-    if request.method in ("POST", "PUT") and _is_form(request):
+    if isinstance(request, PlainRequest):
+        body = request.body
+    elif request.method in ("POST", "PUT") and _is_form(request):
         body = await read_body(request, limits.form_size_max, limits)
     if len(body) + len(query) > 64 * 1024:
         return await asyncio.to_thread(parse_form, body, query, limits.form_fields_max)
@@ -99,18 +102,26 @@ def parse_form(body: bytes, query: bytes, fields_max: int) -> Params:
         if _BAD_ESCAPE.search(source):
             raise BadRequest("error parsing form values: invalid percent escape")
         try:
-            pairs = parse_qsl(
-                source.decode(), keep_blank_values=True, errors="strict", max_num_fields=fields_max
-            )
+            text = source.decode()
+            if text.count("&") >= fields_max:
+                raise BadRequest(f"error parsing form values: more than {fields_max} parameters")
+            for pair in text.split("&"):
+                if pair:
+                    name, _, value = pair.partition("=")
+                    fields.setdefault(_unescape(name), []).append(_unescape(value))
         except UnicodeDecodeError:
             raise BadRequest("error parsing form values: text is not valid UTF-8") from None
-        except ValueError:
-            raise BadRequest(
-                f"error parsing form values: more than {fields_max} parameters"
-            ) from None
-        for name, value in pairs:
-            fields.setdefault(name, []).append(value)
     return Params(fields)
+
+
+def _unescape(text: str) -> str:
+    if "+" in text:
+        text = text.replace("+", " ")
+    if "%" not in text:
+        return text
+    if text.isascii():
+        return unquote_to_bytes(text).decode()
+    return unquote(text, errors="strict")
 
 
 async def read_body(

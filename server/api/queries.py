@@ -210,16 +210,20 @@ class HeldResponse(web.Response):
     def __init__(self, watch: QueryWatch, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Not every answer is sent: clients go away.
-        self._release = weakref.finalize(self, watch.close)
+        self._close_watch = weakref.finalize(self, watch.close)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send what is left."""
         try:
             await super().write_eof(data)
         finally:
-            # Something keeps sent answers until the next garbage collection.
-            self.body = None
-            self._release()
+            self.release()
+
+    def release(self) -> None:
+        """It is sent, or never will be."""
+        # Something keeps sent answers until the next garbage collection.
+        self.body = None
+        self._close_watch()
 
 
 @lru_cache(maxsize=64)

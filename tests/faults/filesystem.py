@@ -313,6 +313,7 @@ class _FaultyReadFile:
     def __init__(self, fs: FaultyFileSystem, inner: ReadFile, path: str) -> None:
         self._fs, self._inner, self._path = fs, inner, path
         self.size = inner.size
+        self.fileno = None
 
     def pread(self, offset: int, size: int) -> bytes:
         return self._fs._call("pread", self._path, lambda: self._inner.pread(offset, size))

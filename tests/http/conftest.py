@@ -74,6 +74,7 @@ async def start():
         server.executor.cancel_queries()
         await runner.cleanup()
         server.executor.close()
+        server.query_log.close()
 
 
 @pytest_asyncio.fixture

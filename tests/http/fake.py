@@ -6,6 +6,7 @@ a quoted text a string; some names misbehave on purpose.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
@@ -66,6 +67,9 @@ class FakeDatabase:
 
     def submit_remote_write(self, body, on_done, *, version=1, sender="", waited=0.0):
         on_done(self.append_remote_write(body, version=version, sender=sender), None)
+
+    def writes_together(self):
+        return contextlib.nullcontext()
 
     def append_remote_write(self, body, version=1, sender=""):
         if self.append_error is not None:

@@ -10,7 +10,7 @@ import pytest
 import tsengine
 
 LATE = (
-    "pyarrow", "pandas", "opentelemetry", "google.protobuf", "tqdm", "multiprocessing",
+    "numba", "pyarrow", "pandas", "opentelemetry", "google.protobuf", "tqdm", "multiprocessing",
     "tsengine.interop.exposition", "tsengine.interop.openmetrics",
     "tsengine.kernels.xorchunk",
 )  # fmt: skip
@@ -49,4 +49,4 @@ def test_heavy_modules_are_loaded_when_they_are_needed(loaded, module):
 
 
 def test_what_every_request_needs_is_loaded(loaded):
-    assert {"aiohttp.web", "numba", "tsengine.engine", "tsengine.query.engine"} <= loaded
+    assert {"aiohttp.web", "tsengine.engine", "tsengine.query.engine"} <= loaded

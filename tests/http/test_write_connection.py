@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 
@@ -513,6 +514,63 @@ async def test_a_write_that_is_told_twice_counts_once(running, connect):
         writer.write(post(GOOD))
         await answer(reader)
     await asyncio.sleep(0.01)
+    assert running.server.write_budget.used == running.server.executor.writes_running == 0
+
+
+async def test_half_of_the_writes_that_wait_go_to_the_log_together(running, connect, monkeypatch):
+    database, loop = running.database, asyncio.get_running_loop()
+    gate, events = threading.Event(), []
+
+    @contextlib.contextmanager
+    def together():
+        events.append("begin")
+        yield
+        events.append("end")
+
+    def submit(body, on_done, **_):
+        gate.wait(10)
+        events.append(len(body))
+        # As the log does, some time later.
+        loop.call_soon_threadsafe(on_done, database.append_remote_write(bytes(body)), None)
+
+    database.submit_remote_write, database.writes_together = submit, together
+    monkeypatch.setattr(lane, "_ALONE_BYTES", 2000)
+    opened = [await connect() for _ in range(9)]
+    large = wire.snappy(wire.message_v1([({"__name__": "x" * 3000}, [(1000, 1.0)])]))
+    bodies = [GOOD] * 6 + [large, GOOD, GOOD]
+    for n, ((_, writer), body) in enumerate(zip(opened, bodies, strict=True), 1):
+        writer.write(post(body))
+        async with asyncio.timeout(10):
+            while running.server.executor.writes_running < n:
+                await asyncio.sleep(0.001)
+    gate.set()
+    for reader, _ in opened:
+        assert (await answer(reader))[0] == 204
+    sizes = [event for event in events if isinstance(event, int)]
+    small, largest = sizes[0], max(sizes)
+    # The first came alone, and none waits for the large one.
+    assert sizes == [small] * 6 + [largest] + [small] * 2
+    assert events[:7] == [small, "begin", *[small] * 4, "end"]
+    before = events[: events.index(largest)]
+    assert before.count("end") == before.count("begin") - (before[-1] == "begin")
+    assert running.server.write_budget.used == running.server.executor.writes_running == 0
+
+
+async def test_writes_end_with_a_database_that_is_not_ready_any_more(running, connect):
+    """What is taken up together with others is told so too, one by one."""
+    lane_of = running.site.writes.lane
+    original, gate = lane_of._decompress, threading.Event()
+    lane_of._decompress = lambda body: gate.wait(10) and original(body)
+    opened = [await connect() for _ in range(4)]
+    for n, (_, writer) in enumerate(opened, 1):
+        writer.write(post(GOOD))
+        async with asyncio.timeout(10):
+            while running.server.executor.writes_running < n:
+                await asyncio.sleep(0.001)
+    running.server.set_not_ready("closing")
+    gate.set()
+    for reader, _ in opened:
+        assert (await answer(reader))[0] == 503
     assert running.server.write_budget.used == running.server.executor.writes_running == 0
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reference import axes as reference
+from tsengine.kernels import axes
 from tsengine.kernels.axes import clip_blocks, copy_rows, cut_axes, group_runs, place_series
 from tsengine.kernels.jit import ERR_CAPACITY, ERR_CORRUPT, OK
 
@@ -198,3 +199,68 @@ def test_clip_blocks_and_copy_rows_match_reference(times, presences, mint, maxt)
     positions = np.cumsum(counts) - counts
     assert copy_rows(np.array(axis), starts, lo, counts, patterns, *runs, positions, out) == OK
     assert out.tolist() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.integers(-5, 200), st.integers(-5, 200), st.randoms())
+def test_find_pieces_matches_reference(data, mint, maxt, rnd):
+    axis_times = [sorted(rnd.sample(range(200), 30)) for _ in range(3)]
+    series: dict[int, list[tuple[int, int, list[bool]]]] = {}
+    for ref in sorted(rnd.sample(range(40), rnd.randint(0, 12))):
+        series[ref] = []
+        for _ in range(rnd.randint(1, 3)):
+            first_row = rnd.randint(0, 9)
+            presence = [True, *(rnd.random() < 0.8 for _ in range(rnd.randint(0, 18))), True]
+            series[ref].append((rnd.randint(0, 2), first_row, presence))
+    blocks = [block for own in series.values() for block in own]
+    pattern_offsets, run_first, run_length, patterns = [0, 0], [], [], []
+    for _, _, presence in blocks:
+        if all(presence) and rnd.random() < 0.5:
+            patterns.append(0)
+            continue
+        starts = [k for k, p in enumerate(presence) if p and (k == 0 or not presence[k - 1])]
+        for first in starts:
+            gaps = [k for k in range(first, len(presence)) if not presence[k]]
+            run_first.append(first)
+            run_length.append((gaps[0] if gaps else len(presence)) - first)
+        patterns.append(len(pattern_offsets) - 1)
+        pattern_offsets.append(len(run_first))
+    refs = sorted(data.draw(st.sets(st.integers(0, 45), max_size=12)))
+    expected = reference.find_pieces(series, axis_times, refs, mint, maxt)
+
+    def find(is_known, capacity):
+        pieces = np.zeros((axes.N_COLUMNS, capacity), np.int64)
+        keys = np.zeros((capacity, 3), np.int64)
+        n = axes.find_pieces(
+            np.array(sorted(series), np.uint32),
+            np.cumsum([0, *(len(series[ref]) for ref in sorted(series))]),
+            np.array([block[0] for block in blocks], np.uint32),
+            np.array([block[1] for block in blocks], np.uint16),
+            np.array([sum(block[2]) for block in blocks], np.uint16),
+            np.array(patterns, np.uint32),
+            np.arange(len(blocks)).astype(np.uint8),
+            np.array([times[0] for times in axis_times]),
+            np.array([times[-1] for times in axis_times]),
+            np.array(pattern_offsets), np.array(run_first, np.int64),
+            np.array(run_length, np.int64), np.array(is_known), np.array([0, 30, 60]),
+            np.concatenate(axis_times), np.array(refs, np.uint32), mint, maxt, pieces, keys,
+        )  # fmt: skip
+        return n, pieces, keys
+
+    n, pieces, keys = find([True] * 3, 50)
+    assert n == len(expected)
+    columns = (axes.ROW, axes.BLOCK, axes.LOW, axes.SIZE, axes.FIRST_T, axes.LAST_T)
+    assert list(zip(*(pieces[column, :n].tolist() for column in columns), strict=True)) == expected
+    for k in range(n):
+        block = int(pieces[axes.BLOCK, k])
+        axis, first_row, _ = blocks[block]
+        assert pieces[axes.START, k] == 30 * axis + first_row
+        assert pieces[axes.FLAGS, k] == block
+        assert keys[k].tolist() == [
+            axis, patterns[block] << 16 | first_row, expected[k][2] << 16 | expected[k][3]
+        ]  # fmt: skip
+    # Without room, or an axis that is needed, it says so.
+    assert find([True] * 3, n // 2)[0] == n
+    if expected:
+        axis = blocks[expected[0][1]][0]
+        assert find([k != axis for k in range(3)], 50)[0] == axes.UNKNOWN_AXIS

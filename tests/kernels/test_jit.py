@@ -101,7 +101,7 @@ def test_completeness_is_noted_and_checked(cache):
     assert compiler.missing_kernel_count() == 1
     assert not jit.is_complete()
     module, function = made.name.split(".")
-    code = jit.module_cache_dir(module) / f"{module}.{function}-1.py311.nbi"
+    code = jit.module_cache_dir(module) / f"{module}.{function}-1.code"
     code.parent.mkdir()
     code.touch()
     assert compiler.missing_kernel_count() == 0

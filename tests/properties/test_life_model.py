@@ -273,14 +273,23 @@ class LifeOfData(RuleBasedStateMachine):
             [labels["s"] for labels in label_dicts(view.catalog, view.labels(view.all_refs()))],
             strict=True,
         ))  # fmt: skip
-        for part in parts:
+
+        def rows_of(part):
             columns = part.collect(None, NEVER, 2**63 - 1)
             owner = np.repeat(columns.refs, np.diff(columns.offsets)).tolist()
-            self.unsure |= {
-                (names[ref], t) for ref, t in zip(owner, columns.t_ms.tolist(), strict=True)
-            }
-            end = -(-part.entry.maxt // WIDE) * WIDE + 1
-            self.gone_ms = {name: max(t, end) for name, t in self.gone_ms.items()}
+            times = columns.t_ms.tolist()
+            return {(names[ref], t) for ref, t in zip(owner, times, strict=True)}
+
+        # Of parts that were split something stays.
+        old = {part.entry.name for part in before.parts}
+        new = [part for part in self.db._storage.state.parts if part.entry.name not in old]
+        left = set().union(*map(rows_of, new))
+        for part in parts:
+            gone = rows_of(part) - left
+            self.unsure |= gone
+            for _, t_ms in gone:
+                end = -(-t_ms // WIDE) * WIDE + 1
+                self.gone_ms = {name: max(t, end) for name, t in self.gone_ms.items()}
         for width_ms in (NARROW, WIDE):
             clean = before.tier_map.clean(width_ms)
             for name, t in self.unsure:

@@ -453,7 +453,7 @@ def test_an_error_in_a_slice_reaches_the_caller(source, monkeypatch):
     monkeypatch.setattr("tsengine.query.scheduler.SLICE_SAMPLES", 1)
     started = time.monotonic()
 
-    def read(refs, mint, maxt, *, drop_stale):
+    def read(refs, mint, maxt, *, drop_stale, with_values):
         raise QueryError("no such samples")
 
     source.read = read

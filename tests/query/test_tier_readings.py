@@ -27,11 +27,17 @@ class View:
 
     tier_widths_ms: tuple = TIERS
     floors: dict = field(default_factory=dict)
+    doubts: dict = field(default_factory=dict)
     covers: tuple = ((-(1 << 60), 1 << 60),)
 
-    def exact_floor_ms(self, width_ms, refs):
+    def missing_spans(self, width_ms, refs, mint, maxt):
         assert refs is REFS
-        return self.floors.get(width_ms)
+        last = min(self.floors.get(width_ms, mint - 1), maxt)
+        return [(mint, last)] if last >= mint else []
+
+    def doubtful_spans(self, width_ms, refs, mint, maxt):
+        assert refs is REFS
+        return [span for span in self.doubts.get(width_ms, ()) if span[0] <= maxt]
 
     def covered(self, width_ms, mint, maxt):
         return any(lo <= maxt and mint <= hi for lo, hi in self.covers)
@@ -100,24 +106,60 @@ def test_exact_windows_are_read_unserved_where_samples_are_gone():
     assert choose(view, [4 * D, 8 * D], H) == [Reading(0, 1, H, H), Reading(1, 2, H)]
 
 
-def test_before_all_floors_the_one_that_reaches_furthest():
+def test_the_finest_that_has_all_and_before_that_what_there_is():
     view = View(floors={0: 6 * D, 5 * M: 4 * D, H: 2 * D})
     made = choose(view, [D + 1, 3 * D + 1, 5 * D + 1], M, Aim.NEWEST)
-    assert [(r.last, r.coarse_ms) for r in made] == [(2, H), (3, 5 * M)]
-    shorter = View(floors={0: 6 * D, 5 * M: 7 * D, H: 8 * D})
+    assert [(r.last, r.coarse_ms) for r in made] == [(1, 0), (2, H), (3, 5 * M)]
+    shorter = View(floors={0: 6 * D, 5 * M: 7 * D, H: 8 * D}, covers=())
     assert choose(shorter, [D, 9 * D], M, Aim.SAMPLES) == [Reading(0, 2, M)]
 
 
 def test_steps_that_are_exact_among_others_that_are_not():
     ends = np.arange(6) * (H // 2)
     by_ranges = Wanted(ends, H, aim=Aim.RANGES)
-    assert inexact_steps(Reading(1, 6, H, H, H), by_ranges).tolist() == [1, 0, 1, 0, 1]
-    assert inexact_steps(Reading(1, 6, H, H), by_ranges).tolist() == [0] * 5
+    assert inexact(Reading(1, 6, H, H, H), by_ranges).tolist() == [1, 0, 1, 0, 1]
+    assert inexact(Reading(1, 6, H, H), by_ranges).tolist() == [0] * 5
     newest = Wanted(ends, H, aim=Aim.NEWEST)
-    assert inexact_steps(Reading(0, 3, H, 0, H), newest).tolist() == [0, 1, 0]
+    assert inexact(Reading(0, 3, H, 0, H), newest).tolist() == [0, 1, 0]
     short = Wanted(ends, M, aim=Aim.NEWEST)
-    assert inexact_steps(Reading(0, 3, H, 0, H), short).all()
-    assert inexact_steps(Reading(0, 3, H, 0, H), Wanted(ends, H)).all()
+    assert inexact(Reading(0, 3, H, 0, H), short).all()
+    assert inexact(Reading(0, 3, H, 0, H), Wanted(ends, H)).all()
+
+
+def inexact(reading, wanted):
+    steps, told = inexact_steps(reading, wanted)
+    assert not told.any()
+    return steps
+
+
+def test_windows_in_doubt_are_read_as_others_and_told():
+    view = View(
+        floors={0: 20 * H}, doubts={5 * M: ((3 * H + 1, 3 * H + 5 * M),), H: ((3 * H + 1, 4 * H),)}
+    )
+    (reading,) = choose(view, range(2 * H, 9 * H, H), H)
+    assert reading == Reading(0, 7, H, H, H)
+    wanted = Wanted(np.arange(2, 9) * H, H, aim=Aim.RANGES)
+    for steps in inexact_steps(reading, wanted):
+        assert steps.tolist() == [0, 0, 1, 0, 0, 0, 0]
+    # Ends that need narrow windows.
+    ends = [3 * H, 3 * H + 5 * M, 3 * H + 10 * M]
+    (reading,) = choose(view, ends, 5 * M)
+    assert reading == Reading(0, 3, 5 * M, 5 * M, 5 * M)
+    steps, _ = inexact_steps(reading, Wanted(np.array(ends), 5 * M, aim=Aim.RANGES))
+    assert steps.tolist() == [0, 1, 0]
+    # Samples that are all there are better.
+    assert choose(View(doubts=view.doubts), [4 * H], H) == [Reading(0, 1, H)]
+
+
+def test_samples_that_nothing_stands_for_are_not_exact():
+    view = View(floors={0: 6 * D, 5 * M: 6 * D, H: 6 * D}, covers=())
+    (reading,) = choose(view, [5 * D, 6 * D, 7 * D], H, Aim.SAMPLES)
+    steps, told = inexact_steps(reading, Wanted(np.array([5, 6, 7]) * D, H))
+    assert steps.tolist() == [1, 1, 0]
+    assert not told.any()
+    assert inexact_text([reading], 0) == (
+        "not exact: samples before 1970-01-01T00:00:00Z are not all there"
+    )
 
 
 def test_texts():

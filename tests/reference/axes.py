@@ -60,3 +60,26 @@ def clip_blocks(times: list[int], mint: int, maxt: int) -> tuple[int, int] | Non
 def copy_rows(source: list[int], start: int, presence: list[bool], lo: int, size: int) -> list[int]:
     """The present rows lo:lo + size of a block."""
     return present_times(source, start, presence)[lo : lo + size]
+
+
+def find_pieces(
+    series: dict[int, list[tuple[int, int, list[bool]]]], axes: list[list[int]],
+    refs: list[int], mint: int, maxt: int,
+) -> list[tuple[int, int, int, int, int, int]]:  # fmt: skip
+    """``(row, block, first value, values, first time, last time)`` of what is in a closed range.
+
+    ``series`` has the blocks ``(axis, first row, presence)`` of each ref, numbered in their order.
+    """
+    numbered = {}
+    for ref, blocks in sorted(series.items()):
+        for own in blocks:
+            numbered.setdefault(ref, []).append((sum(map(len, numbered.values())), own))
+    found = []
+    for row, ref in enumerate(refs):
+        for block, (axis, first_row, presence) in numbered.get(ref, []):
+            times = present_times(axes[axis], first_row, presence)
+            inside = clip_blocks(times, mint, maxt)
+            if inside is not None:
+                low, high = inside
+                found.append((row, block, low, high - low + 1, times[low], times[high]))
+    return found

@@ -180,6 +180,19 @@ def decode_blocks(
     return [_read_block(*column) if column[3] < column[4] else [] for column in columns]
 
 
+def decode_file(
+    file: bytes, payloads: list[tuple[int, int]], first_rows: list[int], lengths: list[int],
+    wanted: list[tuple[int, int, int]],
+) -> list[list[int]]:  # fmt: skip
+    """Values [lo, lo + size) of each ``(block, lo, size)``; blocks lie in ranges of the file."""
+    found = []
+    for block, lo, size in wanted:
+        start, stop = payloads[block]
+        data = file[start:stop]
+        found += decode_blocks([data], [first_rows[block]], [lengths[block]], [lo], [lo + size])
+    return found
+
+
 def _read_block(data: bytes, first_row: int, length: int, lo: int, hi: int) -> list[int]:
     bounds = vector_bounds(length, first_row)
     n_vectors = len(bounds) - 1

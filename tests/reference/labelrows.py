@@ -14,3 +14,10 @@ def group_rows(rows: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
             first.append(at)
         group_of_row.append(groups[row])
     return group_of_row, first
+
+
+def filter_rows(
+    rows: list[tuple[int, ...]], names: dict[int, int], wanted: set[int], *, keep: bool
+) -> list[tuple[int, ...]]:
+    """Rows with only the pairs whose name is wanted, or with the others."""
+    return [tuple(pair for pair in row if (names[pair] in wanted) == keep) for row in rows]

@@ -158,7 +158,15 @@ class MemorySource:
     def count_samples(self, refs: np.ndarray, mint: int, maxt: int) -> int:
         return sum(sum(mint <= t <= maxt for t in self._samples[ref]) for ref in refs)
 
-    def read(self, refs: np.ndarray, mint: int, maxt: int, *, drop_stale: bool) -> FrameBatch:
+    def read(
+        self,
+        refs: np.ndarray,
+        mint: int,
+        maxt: int,
+        *,
+        drop_stale: bool,
+        with_values: bool = True,
+    ) -> FrameBatch:
         axes: list[tuple[int, ...]] = []
         known: dict[tuple[int, ...], int] = {}
         row_axis, row_offsets, values = [], [0], []
@@ -179,6 +187,8 @@ class MemorySource:
                 if isinstance(value, Histograms):
                     tables.append(value)
                     value = handles(np.array([len(tables) - 1])).view(np.float64)[0]
+                elif not with_values and not is_stale(value):
+                    value = 0.0
                 values.append(value)
             row_offsets.append(len(values))
         return FrameBatch(
@@ -227,6 +237,18 @@ class MemorySource:
     def exact_floor_ms(self, width_ms: int, refs: np.ndarray) -> int | None:
         floors = [self.floors.get(w) for w in (0, *self.tiers) if w <= width_ms]
         return None if None in floors else min(floors)
+
+    def missing_spans(
+        self, width_ms: int, refs: np.ndarray, mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        floor_ms = self.exact_floor_ms(width_ms, refs)
+        last = mint - 1 if floor_ms is None else min(floor_ms, maxt)
+        return [(mint, last)] if last >= mint else []
+
+    def doubtful_spans(
+        self, width_ms: int, refs: np.ndarray, mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        return []
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         return any(width <= width_ms for width in self.tiers)

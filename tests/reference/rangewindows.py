@@ -357,3 +357,42 @@ def rolled(
 ) -> list[float | None]:
     """A function at every step; None is absence."""
     return [function(window(samples, end, range_ms), end, range_ms) for end in ends_ms]
+
+
+def summed(
+    rows: list[Window],
+    groups: list[int],
+    n_groups: int,
+    ends_ms: list[int],
+    range_ms: int,
+    function: Callable[[Window, int, int], float | None],
+) -> list[list[list[float]]]:
+    """What each group adds up at every step."""
+    cells: list[list[list[float]]] = [[[] for _ in ends_ms] for _ in range(n_groups)]
+    for row, group in zip(rows, groups, strict=True):
+        for step, x in enumerate(rolled(row, ends_ms, range_ms, function)):
+            if x is not None:
+                cells[group][step].append(x)
+    return cells
+
+
+def extrapolate_sums(
+    op: str, rows: list[Window], groups: list[int], n_groups: int, ends_ms: list[int], range_ms: int
+) -> list[list[list[float]]]:
+    """The rates, or the like, that each group adds up."""
+
+    def one(inside: Window, end_ms: int, length_ms: int) -> float | None:
+        return extrapolate(op, inside, end_ms, length_ms)
+
+    return summed(rows, groups, n_groups, ends_ms, range_ms, one)
+
+
+def latest_sums(
+    rows: list[Window], groups: list[int], n_groups: int, ends_ms: list[int], lookback_ms: int
+) -> list[list[list[float]]]:
+    """The newest values that each group adds up."""
+
+    def one(inside: Window, end_ms: int, length_ms: int) -> float | None:
+        return select_latest(inside, end_ms, length_ms, want_time=False)
+
+    return summed(rows, groups, n_groups, ends_ms, lookback_ms, one)

@@ -201,8 +201,9 @@ def test_quarantine(database, kind):
         found = rich.content(db)
     # Each window of the finest tier has one sample, which stands for those that went.
     assert found == truth
-    erased = manifest.load(LocalFileSystem(), str(path)).erased
-    assert bool(erased) == (folder == "parts")
+    current = manifest.load(LocalFileSystem(), str(path))
+    assert list(current.holes) == [aside.name] * (folder == "parts")
+    assert not current.erased
     assert aside.exists(), "nothing cleans it up"
 
 
@@ -301,5 +302,5 @@ def test_a_quarantine_that_breaks_off_loses_nothing(database, kind):
     assert not file.exists()
     current = manifest.load(LocalFileSystem(), str(path))
     assert file.parent.name not in {part.name for part in current.parts}
-    assert current.erased
+    assert list(current.holes) == [f"parts-{file.parent.name}"]
     assert rich.content(path) == truth, "tiers stand for its samples"

@@ -17,7 +17,14 @@ from tsengine.model.histograms import HANDLE_BITS, is_handle
 from tsengine.storage import head as head_module
 from tsengine.storage.head import Head
 from tsengine.storage.head_read import HeadPieces
-from tsengine.storage.run_memory import BLOCK_SIZE_BYTES, N_FREE_MAX, RunMemory
+from tsengine.storage.run_memory import (
+    N_OPEN_KEPT,
+    N_SORTED_KEPT_FIRST,
+    N_SORTED_KEPT_MAX,
+    OPEN_BYTES,
+    SORTED_BYTES,
+    RunMemory,
+)
 
 ALL = (-(2**63), 2**63 - 1)
 
@@ -245,27 +252,50 @@ def test_memory_counts_tables_and_start_timestamps():
 
 def test_memory_of_runs_is_used_again_only_when_nobody_sees_it():
     memory = RunMemory()
-    size = BLOCK_SIZE_BYTES // 2
+    size = SORTED_BYTES // 2
     first = memory.take(size)
     first[:] = 1
     columns = first[:800].view(np.int64), first[800:].view(np.uint32)[::2]
     del first
-    second = memory.take(BLOCK_SIZE_BYTES)
+    second = memory.take(SORTED_BYTES)
     second[:] = 2
     assert memory.n_free_bytes == 0
     assert columns[0].tolist() == [0x0101010101010101] * 100
     address = columns[0].ctypes.data
     del columns
-    assert memory.n_free_bytes == BLOCK_SIZE_BYTES
+    assert memory.n_free_bytes == SORTED_BYTES
     again = memory.take(size)
     assert again.ctypes.data == address
     assert (second == 2).all()
-    for too_many in ([memory.take(size) for _ in range(N_FREE_MAX + 3)], [again], [second]):
-        del too_many[:]
-    del again, second
-    assert memory.n_free_bytes == N_FREE_MAX * BLOCK_SIZE_BYTES
+    taken = [memory.take(size) for _ in range(N_SORTED_KEPT_FIRST + 3)]
+    taken += [memory.take(OPEN_BYTES) for _ in range(N_OPEN_KEPT + 3)]
+    del again, second, taken
+    open_bytes = N_OPEN_KEPT * OPEN_BYTES
+    assert memory.n_free_bytes == N_SORTED_KEPT_FIRST * SORTED_BYTES + open_bytes
     assert len(memory.take(10)) == 10
-    assert len(memory.take(BLOCK_SIZE_BYTES + 1)) == BLOCK_SIZE_BYTES + 1
+    assert len(memory.take(OPEN_BYTES + 1)) == OPEN_BYTES + 1
+
+
+def test_as_much_memory_is_kept_as_the_head_before_had():
+    memory = RunMemory()
+    for n_expected, n_kept in ((12, 12), (3, 3), (1000, N_SORTED_KEPT_MAX), (0, 0)):
+        memory.expect(n_expected)
+        assert memory.n_free_bytes <= n_kept * SORTED_BYTES
+        taken = [memory.take(SORTED_BYTES) for _ in range(N_SORTED_KEPT_MAX + 5)]
+        del taken
+        assert memory.n_free_bytes == n_kept * SORTED_BYTES
+    n = head_module.RUN_ROWS_MAX
+    head = Head(memory)
+    for k in range(3):
+        rows = np.zeros(n, np.uint32), np.arange(k * n, k * n + n), np.zeros(n, np.uint64)
+        head.append(SampleBatch(*rows), k + 1)
+    head.freeze()
+    following = head.successor()
+    assert memory.n_free_bytes <= OPEN_BYTES
+    del head
+    assert 3 * SORTED_BYTES <= memory.n_free_bytes <= 4 * SORTED_BYTES + OPEN_BYTES
+    following.freeze()
+    assert memory.n_free_bytes <= SORTED_BYTES + OPEN_BYTES
 
 
 def test_views_of_a_head_outlive_it_and_its_successors():
@@ -305,3 +335,14 @@ def test_start_timestamps_of_a_batch_that_failed_are_nobodys(monkeypatch):
             head.append(batch(20, 777), 3)
     head.append(batch(5, None), 4)
     assert head._open.start_ms[:25].tolist() == [0] * 10 + [5] * 10 + [0] * 5
+
+
+def test_slices_of_one_array_are_told_by_their_place_not_their_values():
+    head = Head()
+    head.append(batch_of([(ref, ref, ref) for ref in range(20)]), 1)
+    view = head.view()
+    postings = np.array([0, 3, 6, 18, 2, 5, 17, 0, 9], np.uint32)
+    for begin, end in ((0, 4), (4, 7), (1, 3), (7, 9), (4, 6)):
+        refs = postings[begin:end]
+        assert view.count_samples(refs, *ALL) == len(refs)
+        assert HeadPieces(view, refs, *ALL).rows.tolist() == list(range(len(refs)))

@@ -17,7 +17,7 @@ from tests.reference.samples import STALE, Model
 from tests.reference.unsynced import UnsyncedFileSystem
 from tsengine.errors import CorruptionError, StorageError, TsengineError, UnsupportedFormat
 from tsengine.model.batch import SeriesColumns
-from tsengine.storage import part_format, part_select
+from tsengine.storage import filesystem, part_format, part_select
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_format import FILES, LADDER_MS
@@ -349,7 +349,8 @@ def test_a_disk_that_fails_is_a_storage_error(sound):
     reader.close()
 
 
-def test_only_what_is_near_is_read_together(sound, tmp_path):
+def test_only_what_is_near_is_read_together(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem._LocalReadFile, "fileno", None)
     rng = np.random.default_rng(8)
     n, size = 200, 500
     columns = SeriesColumns(

@@ -21,9 +21,9 @@ from tsengine.model.windows import Column
 from tsengine.options import Options, RetentionRule, Tier
 from tsengine.promql.parser import parse_selector
 from tsengine.storage.manifest import PartEntry, TierEntry
-from tsengine.storage.retention import plan_size_removal
 from tsengine.storage.retention_chores import Expiry
 from tsengine.storage.retention_marks import NOTHING_MS, Marks, Raise, mark_after
+from tsengine.storage.retention_size import plan_size_removal
 
 WIDE_MS = 6 * HOUR_MS
 TIERS = (Tier(3600.0), Tier(6 * 3600.0))
@@ -333,9 +333,10 @@ def test_samples_that_a_rule_keeps_are_preferred_to_a_tier_that_is_not_clean(mak
     assert both(database, "slo") == both_of([*TIMES, late])
     assert both(database, "api") == both_of(TIMES)
     assert exact_floor(database, "slo", HOUR_MS) is None
-    assert exact_floor(database, "api", HOUR_MS) == DAY0 - DAY_MS + HOUR_MS
+    # What came late is of the other series.
+    assert exact_floor(database, "api", HOUR_MS) == DAY0 - 3 * DAY_MS
     database.flush()
-    assert exact_floor(database, "api", HOUR_MS) == DAY0 - DAY_MS + HOUR_MS
+    assert exact_floor(database, "api", HOUR_MS) == DAY0 - 3 * DAY_MS
     # Both in one read.
     view = database.view()
     batch = view.read_windows(view.all_refs(), HOUR_MS, DAY0 - 3 * DAY_MS + 1, DAY0, [Column.COUNT])
@@ -361,28 +362,32 @@ def tier(name, mint, maxt, seq, size=100, width_ms=10):
 
 def removed(parts, tiers=(), *, to_free, kept=()):
     size = sum(entry.size_bytes for entry in (*parts, *tiers))
-    removal = plan_size_removal(
+    plan = plan_size_removal(
         parts, tiers, size_bytes=size, limit_bytes=size - to_free, kept=frozenset(kept)
     )
-    return sorted(entry.name for entry in removal.entries)
+    assert not plan.splits
+    assert not plan.rest.entries
+    return sorted(entry.name for entry in plan.removal.entries)
 
 
 def test_no_part_goes_without_the_older_ones_it_overwrites():
     newest = part("z", 900, 999, 99)
-    old, new = part("a", 0, 500, 1), part("b", 100, 200, 2)
-    assert removed([old, new, newest], to_free=50) == ["a", "b"]
-    assert removed([old, part("c", 600, 700, 3), new, newest], to_free=50) == ["a", "b"]
+    old, new = part("a", 1, 500, 1), part("b", 100, 200, 2)
+    assert removed([old, new, newest], to_free=50) == ["a"]
+    assert removed([old, new, newest], to_free=150) == ["a", "b"]
+    new = part("b", 1, 200, 2)
+    assert removed([new, old, part("c", 600, 700, 3), newest], to_free=50) == ["a", "b"]
     # A later one may stay.
-    assert removed([part("a", 100, 200, 1), part("b", 0, 500, 2), newest], to_free=50) == ["a"]
+    assert removed([part("a", 100, 200, 1), part("b", 1, 500, 2), newest], to_free=50) == ["a"]
     # In chains.
-    chain = [part("a", 300, 500, 1), part("b", 150, 300, 2), part("c", 0, 150, 3), newest]
+    chain = [part("a", 300, 500, 1), part("b", 150, 300, 2), part("c", 1, 150, 3), newest]
     assert removed(chain, to_free=50) == ["a", "b", "c"]
 
 
 def test_what_overwrites_a_part_that_can_not_go_stays():
     newest = part("z", 100, 999, 1)
-    assert removed([newest, part("b", 150, 200, 2), part("c", 0, 90, 3)], to_free=200) == ["c"]
-    cold = part("a", 0, 300, 1)
+    assert removed([newest, part("b", 150, 200, 2), part("c", 1, 90, 3)], to_free=200) == ["c"]
+    cold = part("a", 1, 300, 1)
     others = [cold, part("b", 150, 200, 2), part("c", 310, 320, 3), part("z", 900, 999, 99)]
     assert removed(others, to_free=50, kept=["a"]) == ["c"]
 
@@ -390,7 +395,10 @@ def test_what_overwrites_a_part_that_can_not_go_stays():
 def test_parts_of_tiers_likewise():
     newest = part("z", 900, 999, 99)
     tiers = [tier("t1", 1, 300, 1), tier("t2", 101, 200, 2), tier("t3", 1, 250, 3, width_ms=50)]
-    assert removed([newest], tiers, to_free=50) == ["t1", "t2"]
+    assert removed([newest], tiers, to_free=50) == ["t3"]
+    assert removed([newest], tiers, to_free=150) == ["t1", "t3"]
+    tiers[1] = tier("t2", 1, 200, 2)
+    assert removed([newest], tiers[1::-1], to_free=50) == ["t1", "t2"]
 
 
 def test_tiers_answer_for_what_the_limit_of_bytes_took(make):
@@ -427,7 +435,9 @@ def test_overwritten_values_stay_overwritten(make):
     append(database, "api", [clock.now_ms - 1])
     database.flush()
     sizes = [p.entry.size_bytes for p in database.state.parts]
-    # The later one ends first; it alone would be enough.
+    # The later one ends first; it alone would be enough. The other is of several days.
     database.reconfigure({"retention_size": database.size_bytes(database.state) - sizes[1] // 2})
     run(database, Expiry(database))
-    assert stored(database) == {("api", 0): [clock.now_ms - 1]}
+    left = stored(database)["api", 0]
+    assert left == [t for t in TIMES if t > database.state.erased[""]] + [clock.now_ms - 1]
+    assert DAY0 - 2 * DAY_MS < left[0] < clock.now_ms - 1

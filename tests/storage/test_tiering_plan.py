@@ -242,6 +242,27 @@ def test_a_tier_that_is_not_configured_goes_when_something_else_has_its_time(flo
     floors = {} if floor is None else {floor: days(FIRST + 10, 0)[0]}
     plain = sources([], [removed], **floors)
     assert plan_drops(plain) == ([removed] if floor is None else [])
-    kept = entry(2, WIDE, FIRST, FIRST + 2)
-    plain = sources([], [removed, kept], **floors)
-    assert plan_drops(plain) == [removed]
+    # A coarser tier does not have its windows, nor one whose width does not divide its own.
+    coarser, odd = entry(2, WIDE, FIRST, FIRST + 2), entry(3, 420_000, FIRST, FIRST + 2)
+    for other in (coarser, odd):
+        plain = sources([], [removed, other], widths_ms=(other.width_ms,), **floors)
+        assert plan_drops(plain) == ([removed] if floor is None else [])
+    removed, finer = coarser, entry(4, NARROW, FIRST, FIRST + 2)
+    assert plan_drops(sources([], [finer, removed], widths_ms=(NARROW,), **floors)) == [removed]
+
+
+def test_a_tier_that_is_not_configured_stays_where_a_finer_one_lacks_something():
+    removed = entry(1, WIDE, FIRST, FIRST + 2)
+    past = {"raw_floor_ms": days(FIRST + 10, 0)[0], "widths_ms": (NARROW,)}
+
+    def drops(*finer, parts=(), **changes):
+        return plan_drops(sources(parts, [*finer, removed], **{**past, **changes}))
+
+    assert drops(entry(2, NARROW, FIRST, FIRST), entry(3, NARROW, FIRST + 2, FIRST + 2)) == []
+    whole = [entry(2, NARROW, FIRST, FIRST), entry(3, NARROW, FIRST + 1, FIRST + 2)]
+    assert drops(*whole) == [removed]
+    assert drops(*whole, parts=[part_on(FIRST + 1, FIRST + 1, seq=20)]) == [], "late samples"
+    assert drops(*whole, floors_ms={NARROW: days(FIRST, 0)[0] + 1}) == [], "its windows expire"
+    # Samples have the rest.
+    assert drops(whole[0], raw_floor_ms=days(FIRST + 1, 0)[0]) == [removed]
+    assert drops(whole[0], raw_floor_ms=days(FIRST + 1, 0)[0] + 1) == []

@@ -1,5 +1,6 @@
 """The log: order, groups, cuts, segments, limits, life."""
 
+import contextlib
 import os
 import random
 import threading
@@ -103,6 +104,53 @@ def test_groups_of_any_size_keep_order_and_content(tmp_path_factory, sizes, grou
     assert [record.seq for record in records] == list(range(len(wanted) + 1))
     assert [entry.seq for entry in log.durable] == list(range(len(wanted) + 1))
     assert report.damage == report.torn_tails == []
+
+
+def test_what_is_gathered_shares_one_sync(tmp_path):
+    fs = FaultyFileSystem()
+    with Log(tmp_path, fs=fs) as log:
+        with log.wal.gathering(), log.wal.gathering():
+            first = log.append(b"a")
+            with pytest.raises(TimeoutError):
+                first.wait(0.05)
+            # Of another thread, perhaps: it waits too.
+            second = log.append(b"b")
+        first.wait(10)
+        second.wait(10)
+        assert fs.calls["datasync"] == 1
+        log.append(b"c").wait(10)
+        assert fs.calls["datasync"] == 2
+    assert payloads(read(tmp_path)[0]) == [b"a", b"b", b"c"]
+
+
+def test_cuts_much_data_and_who_is_in_a_hurry_do_not_wait_for_what_is_gathered(tmp_path):
+    with Log(tmp_path, queue_size_bytes_max=1000) as log:
+        with log.wal.gathering():
+            first = log.append(b"a")
+            log.wal.cut(lambda segment: None).wait(10)
+            first.wait(10)
+            second = log.append(b"b")
+            log.wal.hurry()
+            second.wait(10)
+            third = log.append(b"c", n_bytes=400)
+            with pytest.raises(TimeoutError):
+                third.wait(0.05)
+            log.append(b"d", n_bytes=101).wait(10)
+            third.wait(10)
+            last = log.append(b"e")
+            closing = threading.Thread(target=log.wal.close)
+            closing.start()
+            last.wait(10)
+            closing.join(10)
+    assert payloads(read(tmp_path)[0]) == [b"a", b"b", b"c", b"d", b"e"]
+
+
+def test_an_error_ends_gathering(tmp_path):
+    with Log(tmp_path) as log:
+        with contextlib.suppress(ZeroDivisionError), log.wal.gathering():
+            ticket = log.append(b"a")
+            raise ZeroDivisionError
+        ticket.wait(10)
 
 
 def test_many_appenders(tmp_path):

@@ -88,6 +88,8 @@ def encode_blocks(
     bits: npt.NDArray[np.uint64],
     offsets: npt.NDArray[np.int64],
     first_rows: npt.NDArray[np.int64],
+    *,
+    is_quick: bool = False,
 ) -> EncodedBlocks:
     """Encode ``bits[offsets[b]:offsets[b + 1]]`` for each block b.
 
@@ -100,6 +102,8 @@ def encode_blocks(
     first_rows
         i64[B], axis row of each block's first value; blocks are cut into vectors at multiples of
         1024 axis rows, each of which has its own transform.
+    is_quick
+        Take a third of the time, and more bytes: for blocks that are soon encoded again.
 
     """
     bits = np.ascontiguousarray(bits, dtype=np.uint64)
@@ -121,7 +125,9 @@ def encode_blocks(
     out_offsets = np.empty(n_blocks + 1, dtype=np.int64)
     floats = np.empty((6, n_blocks), dtype=np.float64)
     flags = np.empty((2, n_blocks), dtype=np.int64)
-    size = blockcode.encode_blocks(bits, offsets, first_rows, out, out_offsets, floats, flags)
+    size = blockcode.encode_blocks(
+        bits, offsets, first_rows, int(is_quick), out, out_offsets, floats, flags
+    )
     first, last, vmin, vmax, vsum, reset_sum = floats
     stats = BlockStats(
         count=flags[0],

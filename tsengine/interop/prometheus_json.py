@@ -40,6 +40,8 @@ PIECE_SIZE = 256 * 1024
 """Answers are made in pieces of about so many bytes."""
 _SLICE_PAIRS = 4096
 _MARK_AT = 4096
+_FEW_PAIRS = 64
+"""So many pairs are written sooner than equal ones among them are found."""
 _END = b"]}"
 _BEFORE_HISTOGRAM = b'{"metric":{},"histogram":[0,'
 
@@ -269,6 +271,9 @@ def _pairs_of(rows: LabelRows, pair_texts: PairTexts) -> _Pairs:
         starts, ends = np.zeros(top, np.int64), np.zeros(top, np.int64)
         starts[places], ends[places] = offsets[:-1], offsets[1:]
         return _Pairs(text, starts, ends, ids)
+    if len(ids) <= _FEW_PAIRS:
+        text, offsets = _pair_arena(ids, pair_texts)
+        return _Pairs(text, offsets[:-1], offsets[1:], np.arange(len(ids), dtype=np.uint32))
     distinct, of_rows = np.unique(ids, return_inverse=True)
     text, offsets = _pair_arena(distinct, pair_texts)
     return _Pairs(text, offsets[:-1], offsets[1:], of_rows.astype(np.uint32))
@@ -315,12 +320,12 @@ def _head_sizes(pairs: _Pairs, offsets: npt.NDArray[np.int64]) -> tuple[int, int
     """Bounds of the bytes of one label set with what stands around it, and of all of them."""
     n_rows = len(offsets) - 1
     pair_size = int((pairs.ends - pairs.starts).max(initial=0)) + 1
-    bound = HEAD_SIZE_MAX + int(np.diff(offsets).max()) * pair_size
+    bound = HEAD_SIZE_MAX + int((offsets[1:] - offsets[:-1]).max()) * pair_size
     if bound <= PIECE_SIZE // 4 and len(pairs.of_rows) >= _MARK_AT:
         return bound, n_rows * bound
     sizes = pairs.ends[pairs.of_rows] - pairs.starts[pairs.of_rows] + 1
     ends = offsets_of(sizes)[offsets]
-    return HEAD_SIZE_MAX + int(np.diff(ends).max()), n_rows * HEAD_SIZE_MAX + int(ends[-1])
+    return HEAD_SIZE_MAX + int((ends[1:] - ends[:-1]).max()), n_rows * HEAD_SIZE_MAX + int(ends[-1])
 
 
 def _stamp_arena(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.bits import load_u64
+from tsengine.kernels.bits import load_u64, unowned
 from tsengine.kernels.jit import (
     BOOL_2D_IN,
     BOOL_2D_OUT,
@@ -63,6 +63,41 @@ def _scaled_row(row, ok, all_valid, total, comp, scaled):
         comp[t] = 0.0 if np.isinf(x) else c
 
 
+@device
+def fold_sum(row, ok, all_valid, may_scale, sums, comps, marks):
+    """`add_sum` of one row into its group's cells; returns whether any of them is scaled."""
+    n_steps = row.shape[0]
+    if may_scale:
+        n_special = 0
+        for t in range(n_steps):
+            n_special += np.int64(np.isinf(sums[t] + row[t])) + np.int64(marks[t])
+        if n_special > 0:
+            _scaled_row(row, ok, all_valid, sums, comps, marks)
+            return 1
+    if all_valid:
+        for t in range(n_steps):
+            v = row[t]
+            s = sums[t]
+            x = s + v
+            big = s if abs(s) >= abs(v) else v
+            small = v if abs(s) >= abs(v) else s
+            c = comps[t] + ((big - x) + small)
+            sums[t] = x
+            comps[t] = 0.0 if np.isinf(x) else c
+    else:
+        for t in range(n_steps):
+            v = row[t]
+            s = sums[t]
+            x = s + v
+            big = s if abs(s) >= abs(v) else v
+            small = v if abs(s) >= abs(v) else s
+            c = comps[t] + ((big - x) + small)
+            c = 0.0 if np.isinf(x) else c
+            sums[t] = x if ok[t] else s
+            comps[t] = c if ok[t] else comps[t]
+    return 0
+
+
 @kernel(i64(F64_2D_IN, BOOL_2D_IN, boolean, I64_IN, boolean, F64_2D_OUT, F64_2D_OUT, BOOL_2D_OUT))
 def add_sum(values, valid, all_valid, groups, may_scale, total, comp, scaled):
     """Kahan-Neumaier sums; where one becomes infinite its compensation becomes 0.
@@ -70,43 +105,13 @@ def add_sum(values, valid, all_valid, groups, may_scale, total, comp, scaled):
     With `may_scale` a sum of finite numbers never overflows: it goes on as ``sum * SCALE``, marked
     in ``scaled: bool[G, T]`` (unused otherwise). Returns 1 if any cell is scaled, else 0.
     """
-    n_steps = values.shape[1]
+    values, valid = unowned(values), unowned(valid)
+    total, comp, scaled = unowned(total), unowned(comp), unowned(scaled)
     any_scaled = 0
     for r in range(values.shape[0]):
-        row = values[r]
-        sums = total[groups[r]]
-        comps = comp[groups[r]]
-        if may_scale:
-            marks = scaled[groups[r]]
-            n_special = 0
-            for t in range(n_steps):
-                n_special += np.int64(np.isinf(sums[t] + row[t])) + np.int64(marks[t])
-            if n_special > 0:
-                _scaled_row(row, valid[0 if all_valid else r], all_valid, sums, comps, marks)
-                any_scaled = 1
-                continue
-        if all_valid:
-            for t in range(n_steps):
-                v = row[t]
-                s = sums[t]
-                x = s + v
-                big = s if abs(s) >= abs(v) else v
-                small = v if abs(s) >= abs(v) else s
-                c = comps[t] + ((big - x) + small)
-                sums[t] = x
-                comps[t] = 0.0 if np.isinf(x) else c
-        else:
-            ok = valid[r]
-            for t in range(n_steps):
-                v = row[t]
-                s = sums[t]
-                x = s + v
-                big = s if abs(s) >= abs(v) else v
-                small = v if abs(s) >= abs(v) else s
-                c = comps[t] + ((big - x) + small)
-                c = 0.0 if np.isinf(x) else c
-                sums[t] = x if ok[t] else s
-                comps[t] = c if ok[t] else comps[t]
+        g = groups[r]
+        ok = valid[0 if all_valid else r]
+        any_scaled |= fold_sum(values[r], ok, all_valid, may_scale, total[g], comp[g], scaled[g])
     return any_scaled
 
 

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsengine.kernels.bits import unowned
 from tsengine.kernels.jit import (
+    BOOL_IN,
     ERR_CAPACITY,
     ERR_CORRUPT,
+    I64_2D_OUT,
     I64_IN,
     I64_OUT,
     OK,
+    U8_IN,
+    U16_IN,
+    U32_IN,
     U64_OUT,
     device,
     i64,
     kernel,
 )
+
+# Columns of `find_pieces`: index of the series in the request, block, position of the block's first
+# row, first value and number of values in the range, first and last time, flags of the block.
+ROW, BLOCK, START, LOW, SIZE, FIRST_T, LAST_T, FLAGS, N_COLUMNS = range(9)
+UNKNOWN_AXIS = -1
 
 
 @device
@@ -235,6 +246,33 @@ def _row_of(run_first, run_length, start, end, idx):
     return idx
 
 
+@device
+def _clip(axis_t, start, size, runs, runs_end, run_first, run_length, mint, maxt):
+    """Values [low, high) of a block in a closed time range, and their first and last time."""
+    n_rows = size
+    if runs_end > runs:
+        n_rows = run_first[runs_end - 1] + run_length[runs_end - 1]
+    row_lo = start
+    row_hi = start + n_rows
+    if n_rows > 0 and axis_t[start] < mint:
+        row_lo = _lower_bound(axis_t, start, row_hi, mint)
+    if n_rows > 0 and axis_t[row_hi - 1] > maxt:
+        row_hi = _lower_bound(axis_t, row_lo, row_hi, maxt + 1)
+    low = row_lo - start
+    high = max(row_hi - start, low)
+    first_row = low
+    last_row = high - 1
+    if runs_end > runs:
+        low = _rank(run_first, run_length, runs, runs_end, low)
+        high = _rank(run_first, run_length, runs, runs_end, high)
+        if high > low:
+            first_row = _row_of(run_first, run_length, runs, runs_end, low)
+            last_row = _row_of(run_first, run_length, runs, runs_end, high - 1)
+    if high <= low:
+        return low, high, np.int64(0), np.int64(0)
+    return low, high, axis_t[start + first_row], axis_t[start + last_row]
+
+
 @kernel(
     i64(
         I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, i64, i64,
@@ -252,40 +290,104 @@ def clip_blocks(
     The wrapper proves that all rows lie in ``axis_t``. Blocks without samples in the range get
     lo == hi. Returns the number of samples.
     """
+    axis_t = unowned(axis_t)
+    run_first = unowned(run_first)
+    run_length = unowned(run_length)
     total = 0
     for block in range(starts.shape[0]):
-        start = starts[block]
         runs = pattern_offsets[patterns[block]]
         runs_end = pattern_offsets[patterns[block] + 1]
-        n_rows = sizes[block]
-        if runs_end > runs:
-            n_rows = run_first[runs_end - 1] + run_length[runs_end - 1]
-        row_lo = start
-        row_hi = start + n_rows
-        if n_rows > 0 and axis_t[start] < mint:
-            row_lo = _lower_bound(axis_t, start, row_hi, mint)
-        if n_rows > 0 and axis_t[row_hi - 1] > maxt:
-            row_hi = _lower_bound(axis_t, row_lo, row_hi, maxt + 1)
-        low = row_lo - start
-        high = max(row_hi - start, low)
-        first_row = low
-        last_row = high - 1
-        if runs_end > runs:
-            low = _rank(run_first, run_length, runs, runs_end, low)
-            high = _rank(run_first, run_length, runs, runs_end, high)
-            if high > low:
-                first_row = _row_of(run_first, run_length, runs, runs_end, low)
-                last_row = _row_of(run_first, run_length, runs, runs_end, high - 1)
-        lo[block] = low
-        hi[block] = high
-        if high > low:
-            first_t[block] = axis_t[start + first_row]
-            last_t[block] = axis_t[start + last_row]
-            total += high - low
-        else:
-            first_t[block] = 0
-            last_t[block] = 0
+        lo[block], hi[block], first_t[block], last_t[block] = _clip(
+            axis_t, starts[block], sizes[block], runs, runs_end, run_first, run_length, mint, maxt
+        )
+        total += hi[block] - lo[block]
     return total
+
+
+@kernel(
+    i64(
+        U32_IN, I64_IN, U32_IN, U16_IN, U16_IN, U32_IN, U8_IN, I64_IN, I64_IN, I64_IN, I64_IN,
+        I64_IN, BOOL_IN, I64_IN, I64_IN, U32_IN, i64, i64, I64_2D_OUT, I64_2D_OUT,
+    )
+)  # fmt: skip
+def find_pieces(
+    part_refs, series_blocks, block_axis, block_first, block_size, block_pattern, block_flags,
+    axis_mint, axis_maxt, pattern_offsets, run_first, run_length, is_known, axis_starts, axis_t,
+    refs, mint, maxt, pieces, keys,
+):  # fmt: skip
+    """What of the blocks of wanted series lies in a closed time range, by row and time.
+
+    ``part_refs: u32[K]`` and ``refs: u32[S]`` strictly ascending; series k of the part has the
+    blocks ``series_blocks[k]:series_blocks[k + 1]``; axes, sizes, flags and patterns of blocks as
+    in a part's index. Rows of axis a are at ``axis_starts[a]`` in ``axis_t`` if ``is_known[a]``.
+
+    Fills ``pieces: i64[N_COLUMNS, capacity]``, and ``keys: i64[capacity, 3]``, equal for pieces
+    with the same rows of the same axis, as far as there is room. Returns how many there are;
+    UNKNOWN_AXIS if one is met whose times are not there.
+    """
+    axis_t = unowned(axis_t)
+    run_first = unowned(run_first)
+    run_length = unowned(run_length)
+    n_part = part_refs.shape[0]
+    n_found = 0
+    at = 0
+    for row in range(refs.shape[0]):
+        ref = refs[row]
+        # Gallop from the last hit: near for dense requests, logarithmic for sparse ones.
+        step = 1
+        while at + step < n_part and part_refs[at + step] < ref:
+            step <<= 1
+        low = at + (step >> 1)
+        high = min(at + step, n_part)
+        while low < high:
+            mid = (low + high) >> 1
+            if part_refs[mid] < ref:
+                low = mid + 1
+            else:
+                high = mid
+        at = low
+        if at == n_part:
+            break
+        if part_refs[at] != ref:
+            continue
+        for block in range(series_blocks[at], series_blocks[at + 1]):
+            axis = np.int64(block_axis[block])
+            if axis_mint[axis] > maxt or axis_maxt[axis] < mint:
+                continue
+            if not is_known[axis]:
+                return UNKNOWN_AXIS
+            pattern = np.int64(block_pattern[block])
+            first = np.int64(block_first[block])
+            start = axis_starts[axis] + first
+            lo, hi, first_t, last_t = _clip(
+                axis_t, start, np.int64(block_size[block]), pattern_offsets[pattern],
+                pattern_offsets[pattern + 1], run_first, run_length, mint, maxt,
+            )  # fmt: skip
+            if hi <= lo:
+                continue
+            if n_found < keys.shape[0]:
+                pieces[ROW, n_found] = row
+                pieces[BLOCK, n_found] = block
+                pieces[START, n_found] = start
+                pieces[LOW, n_found] = lo
+                pieces[SIZE, n_found] = hi - lo
+                pieces[FIRST_T, n_found] = first_t
+                pieces[LAST_T, n_found] = last_t
+                pieces[FLAGS, n_found] = np.int64(block_flags[block])
+                keys[n_found, 0] = axis
+                keys[n_found, 1] = (pattern << 16) | first
+                keys[n_found, 2] = (lo << 16) | (hi - lo)
+            n_found += 1
+    return n_found
+
+
+@device
+def _copy(source, start, out, at, n):
+    """Copy a few items or many: a slice that is assigned takes 50 ns before the first."""
+    target = out[at : at + n]
+    items = source[start : start + n]
+    for i in range(target.shape[0]):
+        target[i] = items[i]
 
 
 @kernel(
@@ -300,6 +402,8 @@ def copy_rows(
     present rows, ``patterns`` as in `clip_blocks`, ``positions`` in ``out``. Bounds are proved by
     the wrapper.
     """
+    source = unowned(source)
+    out = unowned(out)
     for block in range(starts.shape[0]):
         start = starts[block]
         skip = lo[block]
@@ -308,7 +412,7 @@ def copy_rows(
         runs = pattern_offsets[patterns[block]]
         runs_end = pattern_offsets[patterns[block] + 1]
         if runs == runs_end:
-            out[at : at + left] = source[start + skip : start + skip + left]
+            _copy(source, start + skip, out, at, left)
             continue
         for run in range(runs, runs_end):
             if left == 0:
@@ -318,7 +422,7 @@ def copy_rows(
                 continue
             n = min(run_length[run] - skip, left)
             first = start + run_first[run] + skip
-            out[at : at + n] = source[first : first + n]
+            _copy(source, first, out, at, n)
             at += n
             left -= n
             skip = 0

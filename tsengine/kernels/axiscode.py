@@ -24,6 +24,7 @@ from tsengine.kernels.jit import (
 )
 from tsengine.kernels.packing import (
     PLAN_COUNTS,
+    PLAN_IS_QUICK,
     PLAN_SIZE,
     VECTOR_ROWS,
     WORK_ROWS,
@@ -174,6 +175,7 @@ def encode_axes(t_ms, offsets, out, out_offsets):
     """
     scratch = np.empty((WORK_ROWS, VECTOR_ROWS), np.uint64)
     plans = np.empty(PLAN_SIZE, np.int64)
+    plans[PLAN_IS_QUICK] = 0
     work = unowned(scratch)
     plan = unowned(plans)
     t_ms = unowned(t_ms)
@@ -209,7 +211,7 @@ def read_axis_vector(data, pos, end, n, first, step, out, out_pos, x):
             return pos
     elif kind != DIFFERENCES:
         return np.int64(ERR_CORRUPT)
-    pos = read_stream(data, pos, end, n, tag >> 4, x)
+    pos = read_stream(data, pos, end, n, tag >> 4, x, np.int64(0), np.int64(n))
     if pos < 0:
         return pos
     if kind == LINE:

@@ -35,6 +35,7 @@ from tsengine.kernels.decimals import (
     to_ordered,
 )
 from tsengine.kernels.jit import (
+    ERR_CAPACITY,
     ERR_CORRUPT,
     ERR_TRUNCATED,
     F64_2D_OUT,
@@ -44,13 +45,19 @@ from tsengine.kernels.jit import (
     OK,
     U8_IN,
     U8_OUT,
+    U16_IN,
+    U32_IN,
     U64_IN,
     U64_OUT,
     device,
+    external,
+    i32,
     i64,
     kernel,
+    u64,
 )
 from tsengine.kernels.packing import (
+    PLAN_IS_QUICK,
     PLAN_SIZE,
     VECTOR_ROWS,
     WORK_ROWS,
@@ -106,6 +113,14 @@ CHECKSUM_BYTES = 4
 VECTOR_BYTES_MAX = 16 * VECTOR_ROWS + 128
 SCRATCH_BYTES = 4 * VECTOR_BYTES_MAX
 """Room behind the last byte that the encoder may use while it compares forms."""
+
+NEAR_BYTES = 4 * 1024
+"""Payloads of a file closer than this are read together."""
+SIDE_BYTES = 4 * 1024
+"""Room for a payload that several blocks have, beside those that are read in order."""
+
+_pread = external("pread", i64(i32, u64, u64, i64))
+"""C's ``pread(fd, buffer, size, offset)``."""
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -303,7 +318,9 @@ def write_real(filled, n, head_at, special_at, out, pos, work, plan):
     """
     x = work[1]
     flags = np.int64(out[head_at]) & HAS_SPECIALS
-    k, is_sure = guess_residual_exponent(filled, n, work[2])
+    k, is_sure = -1, False
+    if plan[PLAN_IS_QUICK] == 0:
+        k, is_sure = guess_residual_exponent(filled, n, work[2])
     end = pos
     if not is_sure:
         out[head_at] = np.uint8(ORDERED | flags)
@@ -366,7 +383,7 @@ def write_vector(bits, start, n, out, pos, work, plan):
     out[head_at + 1] = np.uint8(k)
     special_bytes = end - head_at - 2
     end = write_integers(x, n, common_divisor(x, n), 0, out, end, head_at, work, plan)
-    if 8 * (end - head_at) <= WIDE_BITS * n + HEAD_BITS:
+    if plan[PLAN_IS_QUICK] != 0 or 8 * (end - head_at) <= WIDE_BITS * n + HEAD_BITS:
         return end
     # Decimals of so many digits may cost more than the bits of their doubles.
     out[end] = np.uint8(flags)
@@ -500,17 +517,19 @@ def gather_statistics(bits, start, n, floats, flags, b):
     flags[1, b] = seen
 
 
-@kernel(i64(U64_IN, I64_IN, I64_IN, U8_OUT, I64_OUT, F64_2D_OUT, I64_2D_OUT))
-def encode_blocks(bits, offsets, first_rows, out, out_offsets, floats, flags):
+@kernel(i64(U64_IN, I64_IN, I64_IN, i64, U8_OUT, I64_OUT, F64_2D_OUT, I64_2D_OUT))
+def encode_blocks(bits, offsets, first_rows, is_quick, out, out_offsets, floats, flags):
     """Encode ``bits[offsets[b]:offsets[b+1]]`` for each b; return the bytes used in `out`.
 
     Shapes: u64[N], i64[B+1], i64[B], u8[C], i64[B+1], f64[6, B], i64[2, B]. The wrapper proves
-    C >= VECTOR_BYTES_MAX for each vector plus SCRATCH_BYTES, and 1..8192 values a block.
+    C >= VECTOR_BYTES_MAX for each vector plus SCRATCH_BYTES, and 1..8192 values a block. With
+    `is_quick` forms are chosen in a third of the time, and not always the smallest.
     """
     scratch = np.empty((WORK_ROWS, VECTOR_ROWS), np.uint64)
     plans = np.empty(PLAN_SIZE, np.int64)
     work = unowned(scratch)
     plan = unowned(plans)
+    plan[PLAN_IS_QUICK] = is_quick
     bits = unowned(bits)
     out = unowned(out)
     pos = np.int64(0)
@@ -594,11 +613,11 @@ def skip_specials(data, pos, end, n):
 
 
 @device
-def read_integers(data, pos, end, n, tag, kind, x):
-    """Decode divisor and main stream into x; return the position behind or an error."""
+def read_integers(data, pos, end, n, tag, kind, x, lo, hi):
+    """Decode divisor and main stream into ``x[lo:hi]``; return the position behind or an error."""
     order = tag >> ORDER_SHIFT
     if tag & HAS_DIVISOR == 0:
-        return read_stream(data, pos, end, n, order, x)
+        return read_stream(data, pos, end, n, order, x, lo, hi)
     divisor, pos = read_varint(data, pos, end)
     if pos < 0:
         return pos
@@ -610,17 +629,18 @@ def read_integers(data, pos, end, n, tag, kind, x):
         if divisor > np.uint64(63):
             return np.int64(ERR_CORRUPT)
         divisor = _ONE << divisor
-    pos = read_stream(data, pos, end, n, order, x)
-    for i in range(n):
-        x[i] = x[i] * divisor + first
+    pos = read_stream(data, pos, end, n, order, x, lo, hi)
+    part = x[lo:hi]
+    for i in range(part.shape[0]):
+        part[i] = part[i] * divisor + first
     return pos
 
 
 @device
-def read_vector(data, pos, end, n, x, r):
-    """Decode one vector of n values into ``x[0:n]``; return the position behind or an error.
+def read_vector(data, pos, end, n, x, r, lo, hi):
+    """Decode ``x[lo:hi]`` of a vector of n values; return the position behind or an error.
 
-    x, r: u64[1024]. Unknown kinds are refused.
+    x, r: u64[1024], the rest of them means nothing then; lo < hi. Unknown kinds are refused.
     """
     if pos >= end:
         return np.int64(ERR_TRUNCATED)
@@ -629,8 +649,9 @@ def read_vector(data, pos, end, n, x, r):
     pos += 1
     if kind == CONSTANT or kind == CONSTANT_DECIMAL:
         value, pos = read_constant(data, pos, end, tag)
-        for i in range(n):
-            x[i] = value
+        part = x[lo:hi]
+        for i in range(part.shape[0]):
+            part[i] = value
         return pos
     if kind < CONSTANT or kind > ORDERED:
         return np.int64(ERR_CORRUPT)
@@ -647,19 +668,20 @@ def read_vector(data, pos, end, n, x, r):
         pos = skip_specials(data, pos, end, n)
         if pos < 0:
             return pos
-    pos = read_integers(data, pos, end, n, tag, kind, x)
+    pos = read_integers(data, pos, end, n, tag, kind, x, lo, hi)
     if pos < 0:
         return pos
     if kind == ORDERED:
-        for i in range(n):
-            x[i] = from_ordered(x[i])
+        part = x[lo:hi]
+        for i in range(part.shape[0]):
+            part[i] = from_ordered(part[i])
     else:
-        from_integers(x, n, k)
+        from_integers(x, lo, hi, k)
         if kind == DECIMAL_RESIDUAL:
-            pos = read_stream(data, pos, end, n, residual_order, r)
+            pos = read_stream(data, pos, end, n, residual_order, r, lo, hi)
             if pos < 0:
                 return pos
-            add_residuals(x, r, n)
+            add_residuals(x, r, lo, hi)
         elif residual_order != 0:
             return np.int64(ERR_CORRUPT)
     if tag & HAS_SPECIALS:
@@ -709,7 +731,10 @@ def read_group(data, pos, end, vector, n_vectors, length, first_row, lo, hi, out
                 for i in range(max(first_value, lo), min(last_value, hi)):
                     out[out_pos + i - lo] = value
             else:
-                pos = read_vector(data, pos, stop, last_value - first_value, x, r)
+                start = max(lo - first_value, np.int64(0))
+                behind_wanted = min(hi, last_value) - first_value
+                n = last_value - first_value
+                pos = read_vector(data, pos, stop, n, x, r, start, behind_wanted)
                 if pos >= 0:
                     copy_wanted(x, first_value, last_value, lo, hi, out, out_pos)
             if pos < 0:
@@ -805,4 +830,96 @@ def decode_blocks(data, positions, sizes, first_rows, lengths, lo, hi, out, out_
             break
     hold(scratch)
     hold(places)
+    return status
+
+
+@kernel(
+    i64(
+        i64, I64_IN, U32_IN, U16_IN, U16_IN, I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, U8_OUT, U64_OUT
+    )
+)  # fmt: skip
+def decode_file(
+    fd, payload_offsets, block_payload, first_rows, lengths, blocks, lo, sizes, which, positions,
+    window, out,
+):  # fmt: skip
+    """Read blocks of an open file and decode what is wanted of each, in the order of `which`.
+
+    Piece p wants the values ``lo[p]:lo[p] + sizes[p]`` of block ``blocks[p]``; piece ``which[k]``
+    goes to ``out[positions[k]:]``. Block b lies in the payload ``block_payload[b]`` at
+    ``payload_offsets`` (ascending), and has ``lengths[b]`` values from axis row ``first_rows[b]``
+    on. `window: u8[W]` is scratch of more than SIDE_BYTES: near payloads are read at once.
+
+    Returns OK; ERR_CAPACITY if a payload is too long for the window, a piece does not fit into
+    `out` or the file is not read; or what a damaged block gives. `out` means nothing then.
+    """
+    scratch = np.empty((2, VECTOR_ROWS), np.uint64)
+    places = np.zeros(1, np.int64)
+    x = unowned(scratch[0])
+    r = unowned(scratch[1])
+    place = unowned(places)
+    data = unowned(window)
+    out = unowned(out)
+    address = np.uint64(window.ctypes.data)
+    room = window.shape[0] - SIDE_BYTES
+    begin = np.int64(0)
+    end = np.int64(0)
+    aside = np.int64(-1)
+    status = np.int64(OK)
+    for k in range(which.shape[0]):
+        piece = which[k]
+        block = blocks[piece]
+        payload = np.int64(block_payload[block])
+        start = payload_offsets[payload]
+        stop = payload_offsets[payload + 1]
+        place_in = start - begin
+        if start < begin and stop - start <= SIDE_BYTES:
+            # One that earlier blocks have too.
+            place_in = np.int64(room)
+            if start != aside:
+                size = stop - start
+                if _pread(np.int32(fd), address + np.uint64(room), np.uint64(size), start) != size:
+                    status = np.int64(ERR_CAPACITY)
+                    break
+                aside = start
+        elif start < begin or stop > end:
+            begin = start
+            end = stop
+            for j in range(k + 1, which.shape[0]):
+                later = np.int64(block_payload[blocks[which[j]]])
+                if payload_offsets[later] < begin:
+                    continue
+                if payload_offsets[later] > end + NEAR_BYTES:
+                    break
+                if payload_offsets[later + 1] > begin + room:
+                    break
+                end = max(end, payload_offsets[later + 1])
+            place_in = np.int64(0)
+            if end - begin > room:
+                status = np.int64(ERR_CAPACITY)
+                break
+            if _pread(np.int32(fd), address, np.uint64(end - begin), begin) != end - begin:
+                status = np.int64(ERR_CAPACITY)
+                break
+        if positions[k] < 0 or positions[k] + sizes[piece] > out.shape[0]:
+            status = np.int64(ERR_CAPACITY)
+            break
+        status = read_block(
+            data,
+            place_in,
+            place_in + stop - start,
+            np.int64(lengths[block]),
+            np.int64(first_rows[block]),
+            lo[piece],
+            lo[piece] + sizes[piece],
+            out,
+            positions[k],
+            x,
+            r,
+            place,
+        )
+        if status < 0:
+            break
+    hold(scratch)
+    hold(places)
+    hold(window)
     return status

@@ -59,7 +59,7 @@ def warmup(progress: Progress | None = None, *, cpu: Literal["host", "generic"] 
     """
     mark = jit.cache_dir() / jit.GENERIC_MARK
     if cpu == "generic" and not mark.exists():
-        for stale in jit.cache_dir().glob("*/*.nb*"):
+        for stale in jit.cache_dir().glob("*/*.code"):
             stale.unlink()
         mark.touch()
     if jit.is_complete():

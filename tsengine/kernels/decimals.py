@@ -85,15 +85,16 @@ def to_integers(v, n, k, x):
 
 
 @device
-def from_integers(x, n, k):
-    """Replace int64 bits by the bits of m / 10**k, in place."""
+def from_integers(x, lo, hi, k):
+    """Replace int64 bits by the bits of m / 10**k, in place in ``x[lo:hi]``."""
+    part = x[lo:hi]
     if k == 0:
-        for i in range(n):
-            x[i] = f64_bits(np.float64(np.int64(x[i])))
+        for i in range(part.shape[0]):
+            part[i] = f64_bits(np.float64(np.int64(part[i])))
     else:
         power = POWERS_OF_TEN[k]
-        for i in range(n):
-            x[i] = f64_bits(np.float64(np.int64(x[i])) / power)
+        for i in range(part.shape[0]):
+            part[i] = f64_bits(np.float64(np.int64(part[i])) / power)
 
 
 @device
@@ -137,9 +138,9 @@ def residual_of(bits, m, k):
 
 
 @device
-def add_residuals(x, r, n):
-    """Move doubles (bits in x) by r ulps, in place."""
-    for i in range(n):
+def add_residuals(x, r, lo, hi):
+    """Move doubles (bits in x) by r ulps, in place in ``x[lo:hi]``."""
+    for i in range(lo, hi):
         x[i] = from_ordered(to_ordered(x[i]) + r[i])
 
 

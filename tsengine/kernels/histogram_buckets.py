@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core.types.containers import NamedTuple as NamedTupleType
 
 from tsengine.kernels.bits import bits_f64, f64_bits
-from tsengine.kernels.jit import F64_IN, I32_IN, I64_IN, U8_IN, device
+from tsengine.kernels.jit import F64_IN, I32_IN, I64_IN, U8_IN, Record, device
 
 KEY_BIAS = 1 << 20
 CUSTOM_SCHEMA = -53
@@ -52,7 +51,7 @@ class Columns(NamedTuple):
 
 def record_type(record: type, *fields: Any) -> Any:
     """Type of a named tuple of arrays, for signatures; only exactly these array types fit."""
-    return NamedTupleType(fields, record)
+    return Record(record, fields)
 
 
 COLUMNS = record_type(

@@ -1,69 +1,97 @@
-"""How kernels are declared, compiled and cached.
+"""How kernels are declared, found in the cache and called.
 
 `kernel(signature)` is the only decorator a kernel wears, `device` the only one its helpers wear.
-A kernel compiles on its first call (or in `warmup`), not on import, so that importing a
+A kernel is made ready on its first call (or in `warmup`), not on import, so that importing a
 module costs nothing and a process loads only the kernels it uses.
 
-Compiled code is cached next to the package, else in the user's cache folder, else in a temporary
+Nothing here imports numba: `loading` runs machine code from the cache without it, in a fraction of
+the time and memory, and only what is missing there is made by `making`, numba's side of this
+module (docs/decisions/0019-kernels-without-the-compiler.md).
+
+Machine code is cached next to the package, else in the user's cache folder, else in a temporary
 folder. The cache key holds a hash of the kernel's module and of all modules of this package that it
-imports, because numba on its own looks only at the kernel's own file and would go on running old
-code after a helper elsewhere was edited.
+imports, so that no old code runs after a helper elsewhere was edited.
 The host program's numba settings are neither read for the place of the cache nor changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
+import importlib.util
+import json
 import os
 import pkgutil
 import re
+import sys
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-from numba import types
-from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import register_pass
-from numba.core.registry import CPUDispatcher
-from numba.core.typed_passes import NativeLowering
+
+
+class Scalar(NamedTuple):
+    """A number, by numba's name; calling it with types of arguments gives a signature."""
+
+    name: str
+
+    def __call__(self, *arguments: Any) -> Signature:
+        """The signature of a kernel that returns this."""
+        return Signature(self, arguments)
+
+
+class Array(NamedTuple):
+    """A C-contiguous array; a read-only one accepts writable arrays too."""
+
+    dtype: Scalar
+    ndim: int
+    is_readonly: bool
+
+
+class Record(NamedTuple):
+    """A named tuple of arrays: the class, and a type for each field."""
+
+    made_of: type
+    fields: tuple[Array, ...]
+
+
+class Signature(NamedTuple):
+    """What a kernel returns and takes."""
+
+    returns: Scalar
+    arguments: tuple[Any, ...]
+
 
 # Types for signatures. *_IN accept read-only arrays (mmap, frombuffer) and writable ones.
-i64 = types.int64
-i32 = types.int32
-u64 = types.uint64
-u32 = types.uint32
-u8 = types.uint8
-f64 = types.float64
-boolean = types.boolean
+i64 = Scalar("int64")
+i32 = Scalar("int32")
+u64 = Scalar("uint64")
+u32 = Scalar("uint32")
+u16 = Scalar("uint16")
+u8 = Scalar("uint8")
+f64 = Scalar("float64")
+boolean = Scalar("boolean")
 
-
-def _array(dtype: Any, readonly: bool) -> Any:
-    return types.Array(dtype, 1, "C", readonly=readonly)
-
-
-U8_IN, U8_OUT = _array(u8, True), _array(u8, False)
-U32_IN, U32_OUT = _array(u32, True), _array(u32, False)
-I32_IN, I32_OUT = _array(i32, True), _array(i32, False)
-U64_IN, U64_OUT = _array(u64, True), _array(u64, False)
-I64_IN, I64_OUT = _array(i64, True), _array(i64, False)
-F64_IN, F64_OUT = _array(f64, True), _array(f64, False)
-BOOL_IN, BOOL_OUT = _array(boolean, True), _array(boolean, False)
-F64_2D_IN = types.Array(f64, 2, "C", readonly=True)
-F64_2D_OUT = types.Array(f64, 2, "C", readonly=False)
-I64_2D_OUT = types.Array(i64, 2, "C", readonly=False)
-BOOL_2D_IN = types.Array(boolean, 2, "C", readonly=True)
-BOOL_2D_OUT = types.Array(boolean, 2, "C", readonly=False)
+U8_IN, U8_OUT = Array(u8, 1, True), Array(u8, 1, False)
+U16_IN = Array(u16, 1, True)
+U32_IN, U32_OUT = Array(u32, 1, True), Array(u32, 1, False)
+I32_IN, I32_OUT = Array(i32, 1, True), Array(i32, 1, False)
+U64_IN, U64_OUT = Array(u64, 1, True), Array(u64, 1, False)
+I64_IN, I64_OUT = Array(i64, 1, True), Array(i64, 1, False)
+F64_IN, F64_OUT = Array(f64, 1, True), Array(f64, 1, False)
+BOOL_IN, BOOL_OUT = Array(boolean, 1, True), Array(boolean, 1, False)
+F64_2D_IN, F64_2D_OUT = Array(f64, 2, True), Array(f64, 2, False)
+I64_2D_OUT = Array(i64, 2, False)
+BOOL_2D_IN, BOOL_2D_OUT = Array(boolean, 2, True), Array(boolean, 2, False)
 
 # Status codes. A kernel returns a count (>= 0) or one of these; the layer above makes errors of it.
 OK = 0
@@ -73,13 +101,40 @@ ERR_CAPACITY = -3
 
 _PACKAGE = Path(__file__).parent
 GENERIC_MARK = "cpu-generic"
+_SUFFIX = ".code"
+
+
+_MACHINERY = ("intrinsics", "jit", "making")
+"""Modules that all machine code depends on; none of them has kernels."""
+
+
+def package_folder(name: str) -> Path:
+    """Folder of an installed package, which is not imported for that."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return Path(spec.submodule_search_locations[0])
+
+
+def _checks_bounds() -> bool:
+    """Whether numba would compile checks of all indices: by its variable, or its loaded settings.
+
+    To import numba only to know this would cost what all this saves.
+    """
+    loaded = sys.modules.get("numba.core.config")
+    if loaded is not None:
+        return bool(loaded.BOUNDSCHECK)
+    return os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0")
 
 
 def _environment_hash() -> str:
-    """What all machine code depends on: this module, the compiler's version and its settings."""
+    """What all machine code depends on: the machinery, the compiler's version and settings."""
     digest = hashlib.blake2b(digest_size=12)
-    digest.update(Path(__file__).read_bytes())
-    digest.update(f"{numba.__version__} {np.__version__} {int(bool(config.BOUNDSCHECK))}".encode())
+    for name in _MACHINERY:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    for package in ("numba", "llvmlite"):
+        digest.update((package_folder(package) / "_version.py").read_bytes())
+    digest.update(f"{np.__version__} {sys.version} {int(_checks_bounds())}".encode())
     return digest.hexdigest()
 
 
@@ -120,13 +175,16 @@ def _imported_modules(name: str) -> set[str]:
 
 @cache
 def sources_hash(name: str) -> str:
-    """Hash of a kernel module and of what it imports from this package, directly or not."""
+    """Hash of a kernel module and of what it imports from this package, directly or not.
+
+    Without this module, which is in `ENVIRONMENT_HASH`.
+    """
     seen: set[str] = set()
     todo = {name}
     while todo:
         module = todo.pop()
         seen.add(module)
-        todo |= _imported_modules(module) - seen
+        todo |= _imported_modules(module) - seen - {"jit"}
     digest = hashlib.blake2b(digest_size=12)
     for module in sorted(seen):
         digest.update(module.encode())
@@ -178,82 +236,85 @@ def module_cache_dir(name: str) -> Path:
     return cache_dir() / f"{name}-{sources_hash(name)}"
 
 
-def _cpu_name() -> str:
-    return "generic" if (cache_dir() / GENERIC_MARK).exists() else "host"
+def is_generic() -> bool:
+    """Whether the folder holds code for any CPU of the architecture: `warmup --cpu generic`."""
+    return (cache_dir() / GENERIC_MARK).exists()
 
 
-class _Locator(_CacheLocator):
-    """Puts the kernels of one version of a module into one folder."""
+class MachineCode(NamedTuple):
+    """A compiled kernel: an object file, and the symbols in it that matter.
 
-    def __init__(self, py_func: Any, py_file: str) -> None:
-        self._name = Path(py_file).stem
+    Python calls ``wrapper``; ``environments`` are pointers that must be set before.
+    """
 
-    def get_cache_path(self) -> str:
-        return str(module_cache_dir(self._name))
-
-    def get_source_stamp(self) -> str:
-        return sources_hash(self._name)
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
-        return cls(py_func, py_file)
+    wrapper: str
+    environments: tuple[str, ...]
+    object_file: bytes
 
 
-class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # noqa: RUF012
+def _read_code(path: Path) -> MachineCode | None:
+    """What `_write_code` wrote; None if it is not there or is damaged."""
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+        wrapper, environments, checksum = json.loads(head)
+    except (OSError, ValueError, TypeError):
+        return None
+    if zlib.crc32(body) != checksum:
+        return None
+    return MachineCode(wrapper, tuple(environments), body)
 
 
-class _KernelCache(FunctionCache):
-    _impl_class = _CacheImpl
+def _write_code(path: Path, code: MachineCode) -> None:
+    head = json.dumps([code.wrapper, code.environments, zlib.crc32(code.object_file)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(head.encode() + b"\n" + code.object_file)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        # Code made by `warmup --cpu generic` runs on every CPU of the architecture, so its key
-        # must not name the CPU that made it.
-        if _cpu_name() == "generic":
-            return (sig, "generic")
-        return super()._index_key(sig, codegen)
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Store machine code, unless it would pass for code that runs on any CPU."""
-        if _cpu_name() == "generic" and config.CPU_NAME != "generic":
-            return  # this process makes code for its own CPU; it must not pass for generic code
-        super().save_overload(sig, data)
+def _machinery(name: str) -> ModuleType:
+    """A module that is loaded only where it is needed."""
+    return importlib.import_module(f"tsengine.kernels.{name}")
 
 
 class Kernel:
     """A compiled-on-first-call function. Thread-safe; releases the GIL while it runs."""
 
-    __slots__ = ("_call", "_dispatcher", "_lock", "py_func", "signature")
+    __slots__ = ("_call", "_lock", "py_func", "signature")
 
-    def __init__(self, py_func: Callable[..., Any], signature: Any) -> None:
+    def __init__(self, py_func: Callable[..., Any], signature: Signature) -> None:
         self.py_func = py_func
         self.signature = signature
         self._lock = threading.Lock()
-        self._dispatcher: CPUDispatcher | None = None
         self._call: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
         """``module.function``."""
-        return f"{self.py_func.__module__.rsplit('.', 1)[-1]}.{self.py_func.__name__}"
+        return f"{self._module}.{self.py_func.__name__}"
+
+    @property
+    def _module(self) -> str:
+        return self.py_func.__module__.rsplit(".", 1)[-1]
 
     def compile(self) -> bool:
         """Load the machine code, or make it. Returns True if it came from the cache."""
         with self._lock:
             if self._call is not None:
                 return True
-            dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(
-                self.py_func
-            )
-            dispatcher._cache = _KernelCache(self.py_func)
-            dispatcher.compile(self.signature)
-            dispatcher.disable_compile()
-            hit = bool(dispatcher.stats.cache_hits)
-            self._dispatcher = dispatcher
-            self._call = dispatcher
+            loading = _machinery("loading")
+            cpu = "generic" if is_generic() else loading.cpu_key()
+            path = module_cache_dir(self._module) / f"{self.name}-{cpu}{_SUFFIX}"
+            code = _read_code(path)
+            hit = code is not None
+            if code is None:
+                making = _machinery("making")
+                code = making.machine_code(self.py_func, self.signature)
+                # Code for this process's own CPU must not pass for code that runs on any.
+                if cpu != "generic" or making.is_for_any_cpu():
+                    _write_code(path, code)
+            self._call = loading.entry_point(self.py_func, code)
             return hit
 
     def __call__(self, *args: Any) -> Any:
@@ -269,7 +330,7 @@ class Kernel:
 _kernels: list[Kernel] = []
 
 
-def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+def kernel(signature: Signature) -> Callable[[Callable[..., Any]], Kernel]:
     """Declare a kernel with its one explicit signature: ``@kernel(i64(F64_IN, F64_OUT))``."""
 
     def declare(py_func: Callable[..., Any]) -> Kernel:
@@ -281,6 +342,48 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
     return declare
 
 
+class Helper:
+    """What kernels call: compiled into them, no function of Python.
+
+    ``py_func`` is the undecorated function.
+    """
+
+    def __init__(self, py_func: Callable[..., Any], *, is_polished: bool) -> None:
+        self.py_func = py_func
+        self.is_polished = is_polished
+
+    def __call__(self, *args: Any) -> Any:
+        """Refused: it exists inside of kernels alone."""
+        raise TypeError(f"{self.py_func.__name__} is for kernels; call its py_func")
+
+    @functools.cached_property
+    def _numba_type_(self) -> Any:
+        return _machinery("making").helper_type(self)
+
+
+class Intrinsic:
+    """A function of `intrinsics` that kernels call, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @functools.cached_property
+    def _numba_type_(self) -> Any:
+        return _machinery("making").intrinsic_type(self.name)
+
+
+class External:
+    """A C function of the process that kernels call."""
+
+    def __init__(self, symbol: str, signature: Signature) -> None:
+        self.symbol = symbol
+        self.signature = signature
+
+    @functools.cached_property
+    def _numba_type_(self) -> Any:
+        return _machinery("making").external_type(self.symbol, self.signature)
+
+
 def device(py_func: Callable[..., Any]) -> Any:
     """Declare a helper for kernels: of the same file, or lent by another module.
 
@@ -288,7 +391,8 @@ def device(py_func: Callable[..., Any]) -> Any:
     `histogram_adding`; borrowers import from no other, so that a change recompiles few modules.
     A helper can't be called from Python; its undecorated function is ``py_func``.
     """
-    return _declare_device(py_func, _DeviceCompiler)
+    _note_source(py_func)
+    return Helper(py_func, is_polished=False)
 
 
 def polished_device(py_func: Callable[..., Any]) -> Any:
@@ -296,88 +400,26 @@ def polished_device(py_func: Callable[..., Any]) -> Any:
 
     It takes compile time, so it needs a bench.
     """
-    return _declare_device(py_func, _PolishedDeviceCompiler)
-
-
-def _declare_device(py_func: Callable[..., Any], pipeline: type[CompilerBase]) -> Any:
     _note_source(py_func)
-    return numba.njit(
-        nogil=True, error_model="numpy", inline="never",
-        no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=pipeline,
-    )(py_func)  # fmt: skip
+    return Helper(py_func, is_polished=True)
 
 
-class _DeviceLibrary(JITCodeLibrary):
-    """LLVM code of a helper that waits to be linked into kernels.
-
-    It is neither optimised nor made machine code by itself: both happen in each kernel that links
-    it, and doing it here too took half of all compile time.
-    """
-
-    is_polished = False
-
-    def _optimize_final_module(self) -> None:
-        if self.is_polished:
-            super()._optimize_final_module()
-
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
-        self._finalized = True
+def intrinsic(name: str) -> Any:
+    """Lend a function of `intrinsics` to kernels."""
+    return Intrinsic(name)
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _DeviceLowering(NativeLowering):
-    """Numba's lowering, into a `_DeviceLibrary`."""
-
-    _name = "device_lowering"
-    is_polished = False
-
-    def run_pass(self, state: Any) -> bool:
-        """Lower one helper and make it known to its callers."""
-        state.library = _DeviceLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        state.library.is_polished = self.is_polished
-        state.library.enable_object_caching()
-        state.flags.no_compile = True
-        super().run_pass(state)
-        state.library.finalize()
-        # Numba finds a compiled function by its entry point, a builtin of C. There is none, so this
-        # is one of its own that does nothing but differ from all others.
-        entry_point = object().__format__
-        lowered = state["cr"]
-        state.targetctx.insert_user_function(entry_point, lowered.fndesc, [state.library])
-        state["cr"] = lowered._replace(cfunc=entry_point)
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _PolishedDeviceLowering(_DeviceLowering):
-    _name = "polished_device_lowering"
-    is_polished = True
-
-
-class _DeviceCompiler(CompilerBase):
-    """Numba's pipeline with the lowering of helpers."""
-
-    lowering: type[_DeviceLowering] = _DeviceLowering
-
-    def define_pipelines(self) -> list[Any]:
-        """The one pipeline."""
-        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.passes = [
-            (self.lowering if made is NativeLowering else made, text)
-            for made, text in pipeline.passes
-        ]
-        pipeline.finalize()
-        return [pipeline]
-
-
-class _PolishedDeviceCompiler(_DeviceCompiler):
-    lowering = _PolishedDeviceLowering
+def external(symbol: str, signature: Signature) -> Any:
+    """Lend a function of C's library to kernels: its symbol, and what it returns and takes."""
+    return External(symbol, signature)
 
 
 def import_all_kernels() -> list[Kernel]:
     """Import every module of this package and return all kernels in a fixed order."""
     for module in pkgutil.iter_modules([str(_PACKAGE)]):
+        # Without kernels, and importing some of them loads the compiler.
+        if module.name in (*_MACHINERY, "loading"):
+            continue
         importlib.import_module(f"tsengine.kernels.{module.name}")
     return sorted(_kernels, key=lambda made: made.name)
 
@@ -391,7 +433,7 @@ def missing_kernels() -> Iterator[Kernel]:
 
 def _code_files(made: Kernel) -> Iterator[Path]:
     module, function = made.name.split(".")
-    return module_cache_dir(module).glob(f"{module}.{function}-*.nbi")
+    return module_cache_dir(module).glob(f"{module}.{function}-*{_SUFFIX}")
 
 
 _COMPLETE = "complete-"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsengine.kernels.bits import unowned
 from tsengine.kernels.catalog import MEMO_WINDOW
 from tsengine.kernels.hashing import hash_half, hash_span
 from tsengine.kernels.jit import (
@@ -55,6 +56,10 @@ def scan_known_v1(
     Returns the number of samples, ERR_CAPACITY (more samples than room) or ERR_CORRUPT: the body
     is another one.
     """
+    data = unowned(data)
+    key = unowned(key)
+    memo_keys = unowned(memo_keys)
+    memo_refs = unowned(memo_refs)
     end = np.int64(data.shape[0])
     pos = np.int64(0)
     expected = np.int64(-1)

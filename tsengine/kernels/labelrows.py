@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.jit import I64_IN, I64_OUT, U32_IN, device, i64, kernel
+from tsengine.kernels.jit import I64_IN, I64_OUT, U32_IN, U32_OUT, boolean, device, i64, kernel
+
+FIRST_OWN_PAIR = 1 << 31
+"""Ids of pairs from here on are those of a query's own, numbered from 0."""
 
 
 @device
@@ -51,3 +54,30 @@ def group_rows(offsets, pairs, table, group_of_row, first_row):
                 break
             slot = np.int64(np.uint64(slot + 1) & mask)
     return n_groups
+
+
+@kernel(i64(I64_IN, U32_IN, U32_IN, U32_IN, U32_IN, boolean, I64_OUT, U32_OUT))
+def filter_rows(offsets, pairs, names, own_names, wanted, keep, out_offsets, out):
+    """Rows with only the pairs of some names, or without these; returns the number of pairs left.
+
+    ``offsets: i64[S + 1]``, ``pairs: u32[...]``; ``names, own_names: u32[.]`` are the names of all
+    pairs, those of own ones apart, ``wanted: u32[K]`` some names. Fills ``out_offsets: i64[S + 1]``
+    and ``out: u32[...]``, where there is room for all that can be left.
+    """
+    n = 0
+    out_offsets[0] = 0
+    for s in range(offsets.shape[0] - 1):
+        for i in range(offsets[s], offsets[s + 1]):
+            pair = np.int64(pairs[i])
+            if pair < FIRST_OWN_PAIR:
+                name = names[pair]
+            else:
+                name = own_names[pair - FIRST_OWN_PAIR]
+            is_wanted = False
+            for k in range(wanted.shape[0]):
+                is_wanted |= wanted[k] == name
+            if is_wanted == keep:
+                out[n] = pairs[i]
+                n += 1
+        out_offsets[s + 1] = n
+    return n

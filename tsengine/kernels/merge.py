@@ -13,6 +13,8 @@ from tsengine.kernels.jit import (
     kernel,
 )
 
+_I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
+
 
 @device
 def _merge_pass(src_t, src_bits, src_at, dst_t, dst_bits, dst_at, n):
@@ -170,9 +172,9 @@ def slice_run(run_refs, run_offsets, run_t, refs, mint, maxt, starts, lengths):
         if run_refs[at] == ref:
             first = run_offsets[at]
             end = run_offsets[at + 1]
-            if first < end and run_t[first] < mint:
+            if mint > _I64_MIN and first < end and run_t[first] < mint:
                 first = _first_not_below(run_t, first, end, mint)
-            if first < end and run_t[end - 1] > maxt:
+            if maxt < _I64_MAX and first < end and run_t[end - 1] > maxt:
                 end = _first_not_below(run_t, first, end, maxt + 1)
             starts[row] = first
             lengths[row] = end - first

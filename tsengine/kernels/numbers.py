@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.kernels.bits import f64_bits, load_u64, mul_high, store_u64
+from tsengine.kernels.bits import (
+    f64_bits,
+    leading_zeros,
+    load_u64,
+    mul_high,
+    store_u64,
+    trailing_zeros,
+    unowned,
+)
 from tsengine.kernels.jit import (
     BOOL_IN,
     ERR_CAPACITY,
@@ -25,6 +33,7 @@ from tsengine.kernels.jit import (
     i64,
     kernel,
 )
+from tsengine.kernels.packing import hold
 
 VALUE_SIZE_MAX = 32
 """No value's text is longer: sign, '0.', 5 zeros, 17 digits; or 21 digits before the point."""
@@ -49,7 +58,9 @@ _FRACTION = np.uint64((1 << 52) - 1)
 _HIDDEN = np.uint64(1 << 52)
 _ZERO, _ONE, _TWO, _FOUR, _TEN = (np.uint64(n) for n in (0, 1, 2, 4, 10))
 _THOUSAND = np.uint64(1000)
-_DIGITS_MAX = 20
+_TEN_THOUSAND, _TEN_TO_8 = np.uint64(10**4), np.uint64(10**8)
+_DIGITS_MAX = 24
+_ZEROS = np.uint64(0x3030303030303030)
 _SECONDS_DIGITS_MAX = 16
 
 _QUOTE, _COMMA, _OPEN, _CLOSE, _BRACE_CLOSE = 34, 44, 91, 93, 125
@@ -150,8 +161,46 @@ def _shortest(bits):
 
 
 @device
+def _eight_digits(x):
+    """The eight decimal digits of x < 10^8 in the bytes of a word, the first one lowest."""
+    high = x // _TEN_THOUSAND
+    two = high | ((x - high * _TEN_THOUSAND) << np.uint64(32))
+    hundreds = ((two * np.uint64(10486)) >> np.uint64(20)) & np.uint64(0x0000007F0000007F)
+    four = hundreds | ((two - hundreds * np.uint64(100)) << np.uint64(16))
+    tens = ((four * np.uint64(103)) >> np.uint64(10)) & np.uint64(0x000F000F000F000F)
+    return tens | ((four - tens * _TEN) << np.uint64(8))
+
+
+@device
+def _write_digits(number, digits):
+    """Write 0 < number < 10^18 up to ``digits[_DIGITS_MAX]``; its bounds there without outer 0s."""
+    upper = number // _TEN_TO_8
+    low = _eight_digits(number - upper * _TEN_TO_8)
+    top = upper // _TEN_TO_8
+    middle = _eight_digits(upper - top * _TEN_TO_8)
+    high = _eight_digits(top)
+    store_u64(digits, 0, high | _ZEROS)
+    store_u64(digits, 8, middle | _ZEROS)
+    store_u64(digits, 16, low | _ZEROS)
+    first = 16 + (trailing_zeros(low) >> 3)
+    if high != _ZERO:
+        first = trailing_zeros(high) >> 3
+    elif middle != _ZERO:
+        first = 8 + (trailing_zeros(middle) >> 3)
+    end = 8 - (leading_zeros(high) >> 3)
+    if low != _ZERO:
+        end = 24 - (leading_zeros(low) >> 3)
+    elif middle != _ZERO:
+        end = 16 - (leading_zeros(middle) >> 3)
+    return first, end
+
+
+@device
 def _write_value(value, digits, out, at):
-    """Text of one float; ``digits`` is scratch: u8[_DIGITS_MAX]."""
+    """Text of one float; writes up to WORD_SLACK bytes behind it.
+
+    ``digits`` is scratch: u8[_DIGITS_MAX + 8].
+    """
     if value != value:
         out[at], out[at + 1], out[at + 2] = 78, 97, 78  # NaN
         return at + 3
@@ -168,16 +217,8 @@ def _write_value(value, digits, out, at):
         out[at] = _0
         return at + 1
     number, power = _shortest(bits)
-    first = _DIGITS_MAX
-    while number != _ZERO:
-        rest = number // _TEN
-        first -= 1
-        digits[first] = _0 + np.int64(number - rest * _TEN)
-        number = rest
+    first, end = _write_digits(number, digits)
     point = _DIGITS_MAX - first + power  # the value is 0.d1d2d3... * 10**point
-    end = _DIGITS_MAX
-    while digits[end - 1] == _0:
-        end -= 1
     if point < -5 or point > 21:
         return _write_exponent(digits, first, end, point - 1, out, at)
     if point <= 0:
@@ -186,16 +227,16 @@ def _write_value(value, digits, out, at):
         for _ in range(-point):
             out[at] = _0
             at += 1
-        return _copy(digits, first, end, out, at)
+        return _copy_words(digits, first, end, out, at)
     if end - first <= point:
-        at = _copy(digits, first, end, out, at)
+        at = _copy_words(digits, first, end, out, at)
         for _ in range(point - (end - first)):
             out[at] = _0
             at += 1
         return at
-    at = _copy(digits, first, first + point, out, at)
+    at = _copy_words(digits, first, first + point, out, at)
     out[at] = _DOT
-    return _copy(digits, first + point, end, out, at + 1)
+    return _copy_words(digits, first + point, end, out, at + 1)
 
 
 @device
@@ -299,7 +340,12 @@ def write_series(
     ``bucket_offsets[h]:bucket_offsets[h + 1]`` of ``rules: u8[B]`` (boundary rules 0 to 3),
     ``lowers, uppers, bucket_counts: f64[B]``. Handles among the values count only if H > 0.
     """
-    digits = np.empty(_DIGITS_MAX, np.uint8)
+    scratch = np.empty(_DIGITS_MAX + 8, np.uint8)
+    digits = unowned(scratch)
+    out = unowned(out)
+    stamp_text, pair_text = unowned(stamp_text), unowned(pair_text)
+    rules, bucket_counts = unowned(rules), unowned(bucket_counts)
+    lowers, uppers = unowned(lowers), unowned(uppers)
     n_rows = value_offsets.shape[0] - 1
     n_histograms = counts.shape[0]
     is_matrix = form == MATRIX
@@ -307,6 +353,7 @@ def write_series(
     s, stage, i, is_open = cursor[0], cursor[1], cursor[2], cursor[3]
     at = 0
     is_full = False
+    is_corrupt = False
     while s < n_rows and not is_full:
         if stage == _HEAD:
             room = HEAD_SIZE_MAX + row_offsets[s + 1] - row_offsets[s]
@@ -348,7 +395,9 @@ def write_series(
             if is_histogram:
                 row = np.int64(bits & _ROW_MASK)
                 if row >= n_histograms:
-                    return ERR_CORRUPT
+                    is_corrupt = True
+                    is_full = True
+                    break
                 n_buckets = bucket_offsets[row + 1] - bucket_offsets[row]
                 room += HISTOGRAM_SIZE_MAX + BUCKET_SIZE_MAX * n_buckets
             if at + room > size:
@@ -386,6 +435,9 @@ def write_series(
             out[at] = _BRACE_CLOSE
             at += 1
             s, stage = s + 1, _HEAD
+    hold(scratch)
+    if is_corrupt:
+        return ERR_CORRUPT
     cursor[0], cursor[1], cursor[2], cursor[3] = s, stage, i, is_open
     if at == 0 and s < n_rows:
         return ERR_CAPACITY

@@ -12,11 +12,7 @@ a run-time width, so that one kernel serves all widths and still vectorises.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
 from tsengine.kernels.bits import bit_length, load_u64, store_u64, trailing_zeros
 from tsengine.kernels.jit import (
@@ -28,23 +24,11 @@ from tsengine.kernels.jit import (
     U32_OUT,
     device,
     i64,
+    intrinsic,
     kernel,
 )
 
-
-@intrinsic
-def hold(typingctx: Any, array: Any) -> Any:
-    """Keep an array of the kernel's own alive up to here.
-
-    Numba frees an array behind the last use of its variable, whoever else has its memory: one that
-    was handed out as `unowned` is held by nothing else.
-    """
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return context.get_dummy_value()
-
-    return types.void(array), generate
-
+hold = intrinsic("hold")
 
 VECTOR_ROWS = 1024
 """Values of a full vector; also the raster of axis rows on which vectors are cut."""
@@ -73,7 +57,9 @@ PLAN_TRIAL = 0
 PLAN_WHOLE = 4
 PLAN_PIECES = 8
 PLAN_COUNTS = 40
-PLAN_SIZE = PLAN_COUNTS + (1 << MAX_DIGIT_BITS)
+PLAN_IS_QUICK = PLAN_COUNTS + (1 << MAX_DIGIT_BITS)
+"""Not 0: streams take the narrowest width that holds all values, of the best order."""
+PLAN_SIZE = PLAN_IS_QUICK + 1
 EXCEPTIONS_HEADER_BITS = 16
 PIECES_HOPE = 3
 """Pieces are planned if they would win by saving one 2**PIECES_HOPE-th of their packed bits."""
@@ -313,14 +299,17 @@ def pack_lanes(x, width, out, pos):
 
 
 @device
-def unpack_lanes(data, pos, width, base, x):
-    """Fill ``x[0:1024]`` with base + packed value; the caller proves 128 * width bytes at `pos`."""
+def unpack_lanes(data, pos, width, base, x, lo, hi):
+    """Fill at least ``x[lo:hi]`` of 1024 values with base + packed value.
+
+    The caller proves 128 * width bytes at `pos`.
+    """
     if width == 0:
-        for i in range(VECTOR_ROWS):
+        for i in range(lo, hi):
             x[i] = base
         return
     mask = low_mask(width)
-    for row in range(64):
+    for row in range(lo // LANES, (hi + LANES - 1) // LANES):
         bit = row * width
         at = pos + (bit >> 6) * 128
         shift = np.uint64(bit & 63)
@@ -361,35 +350,42 @@ def pack_tail(values, width, out, pos):
 
 
 @device
-def unpack_tail(data, pos, width, count, base, x, start):
-    """Fill ``x[start:start+count]`` from a sequential bit run of ceil(count * width / 8) bytes."""
+def unpack_tail(data, pos, width, base, x, start, lo, hi):
+    """Fill ``x[start+lo:start+hi]`` from a sequential bit run: value i is at bit i * width.
+
+    The caller proves ceil(hi * width / 8) bytes at `pos`.
+    """
+    part = x[start + lo : start + hi]
+    n = part.shape[0]
     if width == 0:
-        for i in range(start, start + count):
-            x[i] = base
+        for i in range(n):
+            part[i] = base
         return
     mask = low_mask(width)
-    tail = x[start : start + count]
+    limit = pos + ((hi * width + 7) >> 3)
+    skipped = lo * width
+    pos += skipped >> 3
+    skipped &= 7
     # One load holds all bits of a value up to 57 wide, two those of any; neither may reach behind
     # the array, so the last values go the careful way.
     reach = 8 if width <= 57 else 16
-    room = max(0, data.shape[0] - pos - reach)
-    fast = count if width == 0 else min(count, (room << 3) // width)
+    room = max(0, data.shape[0] - pos - reach - 1)
+    fast = min(n, (room << 3) // width)
     if width <= 57:
         for i in range(fast):
-            bit = i * width
+            bit = skipped + i * width
             word = load_u64(data, pos + (bit >> 3)) >> np.uint64(bit & 7)
-            tail[i] = (word & mask) + base
+            part[i] = (word & mask) + base
     else:
         for i in range(fast):
-            bit = i * width
+            bit = skipped + i * width
             place = pos + (bit >> 3)
             shift = np.uint64(bit & 7)
             word = load_u64(data, place) >> shift
             word |= (load_u64(data, place + 8) << _ONE) << (np.uint64(63) - shift)
-            tail[i] = (word & mask) + base
-    limit = pos + ((count * width + 7) >> 3)
-    for i in range(fast, count):
-        tail[i] = get_bits(data, (pos << 3) + i * width, width, limit) + base
+            part[i] = (word & mask) + base
+    for i in range(fast, n):
+        part[i] = get_bits(data, (pos << 3) + skipped + i * width, width, limit) + base
 
 
 @device
@@ -726,23 +722,36 @@ def difference(x, n, order, d):
 
 
 @device
-def integrate(x, n, order, head, step):
-    """Undo `difference` in place: `head` is ``x[0]``, `step` the first difference (order 2)."""
+def integrate(x, lo, hi, order, head, step):
+    """Undo `difference` in place for ``x[lo:hi]``, lo < hi; the differences before lo are there.
+
+    `head` is ``x[0]``, `step` the first difference (order 2).
+    """
+    if order == 0:
+        return
+    x[0] = head
+    if order == 2 and hi > 1:
+        x[1] = step
+    # What lies before lo is only added up: no sum waits for the one before it.
+    first = max(lo, np.int64(1))
+    before = x[1:first]
+    wanted = x[first:hi]
     value = head
     if order == 1:
-        x[0] = head
-        for i in range(1, n):
-            value += x[i]
-            x[i] = value
-    elif order == 2:
-        x[0] = head
-        if n > 1:
-            value += step
-            x[1] = value
-        for i in range(2, n):
-            step += x[i]
-            value += step
-            x[i] = value
+        for i in range(before.shape[0]):
+            value += before[i]
+        for i in range(wanted.shape[0]):
+            value += wanted[i]
+            wanted[i] = value
+        return
+    step = _ZERO
+    for i in range(before.shape[0]):
+        step += before[i]
+        value += before[i] * np.uint64(before.shape[0] - i)
+    for i in range(wanted.shape[0]):
+        step += wanted[i]
+        value += step
+        wanted[i] = value
 
 
 @device
@@ -802,6 +811,8 @@ def write_stream(x, n, max_order, out, pos, work, plan):
     top = min(max_order, n - 1)
     sample = work[SORTED]
     none = np.int64(0x7FFFFFFFFFFFFFFF)
+    if plan[PLAN_IS_QUICK] != 0:
+        return write_quick_stream(x, n, top, out, pos, work, plan)
     is_long = n > TRY_ALL_ROWS
     guesses = (
         guess_bits(x, n, 0, sample) if is_long else none,
@@ -851,6 +862,38 @@ def write_stream(x, n, max_order, out, pos, work, plan):
 
 
 @device
+def write_quick_stream(x, n, top, out, pos, work, plan):
+    """As `write_stream`, of orders up to `top`, in one body without exceptions."""
+    d = work[DIFFERENCES]
+    best_bits = np.int64(0x7FFFFFFFFFFFFFFF)
+    best_order = np.int64(0)
+    for order in range(top + 1):
+        difference(x, n, order, d)
+        low, spread = least_and_spread(d[order:n])
+        width = bit_length(spread)
+        bits = (VECTOR_ROWS if n == VECTOR_ROWS else n - order) * width + varint_bits(zigzag(low))
+        if order >= 1:
+            bits += varint_bits(zigzag(x[0]))
+        if order >= 2:
+            bits += varint_bits(zigzag(x[1] - x[0]))
+        if bits < best_bits:
+            best_bits = bits
+            best_order = order
+            plan[PLAN_WHOLE] = np.int64(low)
+            plan[PLAN_WHOLE + 1] = width
+    plan[PLAN_WHOLE + 2] = 0
+    if best_order != top:
+        difference(x, n, best_order, d)
+    if best_order >= 1:
+        pos = write_varint(out, pos, zigzag(x[0]))
+    if best_order >= 2:
+        pos = write_varint(out, pos, zigzag(x[1] - x[0]))
+    in_lanes = n == VECTOR_ROWS
+    pos = write_body(d, best_order, n, _ZERO, in_lanes, out, pos, work, plan, PLAN_WHOLE)
+    return pos, best_order
+
+
+@device
 def write_body(d, start, stop, near, in_lanes, out, pos, work, plan, at):
     """Write width byte, base, packed values and exceptions of ``d[start:stop]`` as planned."""
     base = np.uint64(plan[at])
@@ -876,8 +919,11 @@ def write_body(d, start, stop, near, in_lanes, out, pos, work, plan, at):
 
 
 @device
-def read_body(data, pos, end, near, in_lanes, x, start, count):
-    """Decode a body into ``x[start:start+count]``; return (position behind or error, base)."""
+def read_body(data, pos, end, near, in_lanes, x, start, count, lo, hi):
+    """Decode a body of `count` values from ``x[start]`` on; return (position or error, base).
+
+    Of the values at least those of ``x[lo:hi]`` are decoded.
+    """
     if pos >= end:
         return np.int64(ERR_TRUNCATED), near
     has_exceptions = (np.uint64(data[pos]) & HAS_EXCEPTIONS) != _ZERO
@@ -892,9 +938,10 @@ def read_body(data, pos, end, near, in_lanes, x, start, count):
     if pos + size > end:
         return np.int64(ERR_TRUNCATED), base
     if in_lanes:
-        unpack_lanes(data, pos, width, base, x)
+        unpack_lanes(data, pos, width, base, x, lo, hi)
     else:
-        unpack_tail(data, pos, width, count, base, x, start)
+        first = max(lo - start, np.int64(0))
+        unpack_tail(data, pos, width, base, x, start, first, min(hi - start, count))
     pos += size
     if has_exceptions:
         pos = read_exceptions(data, pos, end, width, x, start, count)
@@ -902,8 +949,11 @@ def read_body(data, pos, end, near, in_lanes, x, start, count):
 
 
 @device
-def read_stream(data, pos, end, n, order, x):
-    """Decode n values into ``x[0:n]`` (x: u64[1024]); return the position behind or an error."""
+def read_stream(data, pos, end, n, order, x, lo, hi):
+    """Decode ``x[lo:hi]`` (x: u64[1024]) of n values; return the position behind or an error.
+
+    The other values of x mean nothing then; lo < hi.
+    """
     head = _ZERO
     step = _ZERO
     if order >= 1:
@@ -921,18 +971,21 @@ def read_stream(data, pos, end, n, order, x):
     if order > 2 or order > n - 1:
         return np.int64(ERR_CORRUPT)
     near = _ZERO
+    # Differences are needed from the first on.
+    needed = lo if order == 0 else np.int64(0)
     if data[pos] == IN_PIECES:
         pos += 1
         for first in range(order, n, PIECE_ROWS):
             count = min(np.int64(PIECE_ROWS), n - first)
-            pos, near = read_body(data, pos, end, near, False, x, first, count)
+            pos, near = read_body(data, pos, end, near, False, x, first, count, needed, hi)
             if pos < 0:
                 return pos
     else:
-        pos, near = read_body(data, pos, end, near, n == VECTOR_ROWS, x, order, n - order)
+        in_lanes = n == VECTOR_ROWS
+        pos, near = read_body(data, pos, end, near, in_lanes, x, order, n - order, needed, hi)
         if pos < 0:
             return pos
-    integrate(x, n, order, head, step)
+    integrate(x, lo, hi, order, head, step)
     return pos
 
 

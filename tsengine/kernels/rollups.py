@@ -21,6 +21,7 @@ from tsengine.kernels.jit import (
     i64,
     kernel,
 )
+from tsengine.kernels.packing import hold
 
 COUNT = 0
 PRESENT = 1
@@ -274,7 +275,7 @@ def _cut_windows(lo, hi, cuts, first, behind):
 
 @device
 def _largest(part, sign):
-    """Largest of ``sign * part``, NaN if there is nothing but NaN; the sign of 0 is any."""
+    """Largest of ``sign * part`` but NaN, or minus infinity; the sign of 0 is any."""
     n = part.shape[0]
     a = -np.inf
     b = -np.inf
@@ -295,13 +296,16 @@ def _largest(part, sign):
         a = x if x > a else a
     a = b if b > a else a
     c = d if d > c else c
-    a = c if c > a else a
-    if a == -np.inf:
-        for i in range(n):
-            if part[i] * sign == a:
-                return a
-        return np.nan
-    return a
+    return c if c > a else a
+
+
+@device
+def _has_number(part):
+    """Whether there is anything but NaN."""
+    for i in range(part.shape[0]):
+        if not np.isnan(part[i]):
+            return True
+    return False
 
 
 @device
@@ -322,6 +326,79 @@ def _last_place(part, x):
     return 0
 
 
+@device
+def _largest_of_row(row, sign, lo, hi, cuts, first, behind, largest, suffix, out):
+    """MIN or MAX of all windows of a row.
+
+    The largest of a window is that of two runs of pieces: those up to where the pivot is, for which
+    there are running extremes from its end on, and those behind it, seen one after the other.
+    """
+    pushed = 0
+    pivot = 0
+    after = -np.inf
+    for t in range(out.shape[0]):
+        if hi[t] <= lo[t]:
+            out[t] = 0.0
+            continue
+        begin = max(pushed, first[t])
+        for piece in range(begin, behind[t]):
+            if cuts[piece + 1] - cuts[piece] > 4:
+                x = _largest(row[cuts[piece] : cuts[piece + 1]], sign)
+            else:
+                x = -np.inf
+                for i in range(cuts[piece], cuts[piece + 1]):
+                    y = row[i] * sign
+                    x = y if y > x else x
+            largest[piece] = x
+            after = x if x > after else after
+        pushed = max(pushed, behind[t])
+        if first[t] >= pivot:
+            pivot = behind[t]
+            after = -np.inf
+            x = -np.inf
+            for piece in range(pivot - 1, first[t] - 1, -1):
+                x = largest[piece] if largest[piece] > x else x
+                suffix[piece] = x
+        x = suffix[first[t]]
+        x = sign * (after if after > x else x)
+        if x == 0.0:
+            x = _first_equal(row[lo[t] : hi[t]], x)
+        elif x == -sign * np.inf and not _has_number(row[lo[t] : hi[t]]):
+            x = row[hi[t] - 1]
+        out[t] = x
+
+
+@device
+def _times_of_largest(row, times, sign, lo, hi, cuts, first, behind, queue, largest, out):
+    """TS_OF_MIN or TS_OF_MAX: a monotonic queue of pieces has each window's largest in front."""
+    head = 0
+    tail = 0
+    pushed = 0
+    for t in range(out.shape[0]):
+        pushed = max(pushed, first[t])
+        while head < tail and queue[head] < first[t]:
+            head += 1
+        for piece in range(pushed, behind[t]):
+            part = row[cuts[piece] : cuts[piece + 1]]
+            x = _largest(part, sign)
+            if x == -np.inf and not _has_number(part):
+                continue
+            largest[piece] = x
+            while head < tail and largest[queue[tail - 1]] <= x:
+                tail -= 1
+            queue[tail] = piece
+            tail += 1
+        pushed = max(pushed, behind[t])
+        out[t] = 0.0
+        if hi[t] > lo[t]:
+            place = hi[t] - 1
+            if head < tail:
+                begin = cuts[queue[head]]
+                part = row[begin : cuts[queue[head] + 1]]
+                place = begin + _last_place(part, largest[queue[head]] * sign)
+            out[t] = times[place] / 1000.0
+
+
 @kernel(
     i64(
         i64, I64_IN, I64_IN, I64_IN, I64_IN, F64_IN, I64_IN, I64_IN, i64,
@@ -336,19 +413,20 @@ def extreme_windows(
 
     NaN only if all values are NaN; of equal extremes the first one's value (0 or -0) and the last
     one's time count. Each sample is looked at once, with those between the same two ends of
-    windows; a monotonic queue of these pieces has the largest of every window in front.
+    windows.
     """
     n_steps = ends_ms.shape[0]
-    lo = np.empty(n_steps, np.int64)
-    hi = np.empty(n_steps, np.int64)
-    cuts = np.empty(2 * n_steps, np.int64)
-    first = np.empty(n_steps, np.int64)
-    behind = np.empty(n_steps, np.int64)
-    queue = np.empty(2 * n_steps, np.int64)
-    largest = np.empty(2 * n_steps)
+    bounds = np.empty((2, n_steps), np.int64)
+    pieces = np.empty((2, n_steps), np.int64)
+    places = np.empty((2, 2 * n_steps), np.int64)
+    extremes = np.empty((2, 2 * n_steps))
+    lo, hi = unowned(bounds[0]), unowned(bounds[1])
+    first, behind = unowned(pieces[0]), unowned(pieces[1])
+    cuts, queue = unowned(places[0]), unowned(places[1])
+    largest, suffix = unowned(extremes[0]), unowned(extremes[1])
     sign = 1.0 if op == MAX or op == TS_OF_MAX else -1.0
     want_time = op == TS_OF_MIN or op == TS_OF_MAX
-    values = unowned(values)
+    t_ms, values, ends_ms, out = unowned(t_ms), unowned(values), unowned(ends_ms), unowned(out)
     axis = -1
     start = 0
     for k in range(order.shape[0]):
@@ -359,45 +437,19 @@ def extreme_windows(
             window_bounds(t_ms, start, axis_offsets[axis + 1], ends_ms, range_ms, lo, hi)
             _cut_windows(lo, hi, cuts, first, behind)
         row = values[row_offsets[s] : row_offsets[s + 1]]
-        head = 0
-        tail = 0
-        pushed = 0
+        if want_time:
+            times = t_ms[start : start + row.shape[0]]
+            _times_of_largest(row, times, sign, lo, hi, cuts, first, behind, queue, largest, out[s])
+        else:
+            _largest_of_row(row, sign, lo, hi, cuts, first, behind, largest, suffix, out[s])
         found = 0
         for t in range(n_steps):
-            pushed = max(pushed, first[t])
-            while head < tail and queue[head] < first[t]:
-                head += 1
-            for piece in range(pushed, behind[t]):
-                x = row[cuts[piece]] * sign
-                if cuts[piece + 1] - cuts[piece] > 1:
-                    x = _largest(row[cuts[piece] : cuts[piece + 1]], sign)
-                if np.isnan(x):
-                    continue
-                largest[piece] = x
-                while head < tail and (
-                    largest[queue[tail - 1]] < x or (want_time and largest[queue[tail - 1]] == x)
-                ):
-                    tail -= 1
-                queue[tail] = piece
-                tail += 1
-            pushed = max(pushed, behind[t])
             present = hi[t] > lo[t]
-            x = 0.0
-            if present:
-                place = hi[t] - 1
-                x = row[place]
-                if head < tail:
-                    begin = cuts[queue[head]]
-                    part = row[begin : cuts[queue[head] + 1]]
-                    x = largest[queue[head]] * sign
-                    if want_time:
-                        place = begin + _last_place(part, x)
-                    elif x == 0.0:
-                        x = _first_equal(part, x)
-                if want_time:
-                    x = t_ms[start + place] / 1000.0
-            out[s, t] = x
             valid[s, t] = present
             found += present
         n_present[s] = found
+    hold(bounds)
+    hold(pieces)
+    hold(places)
+    hold(extremes)
     return OK

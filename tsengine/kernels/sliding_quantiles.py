@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.bits import window_bounds
+from tsengine.kernels.bits import unowned, window_bounds
 from tsengine.kernels.jit import (
     BOOL_2D_OUT,
     F64_2D_OUT,
@@ -19,29 +19,59 @@ from tsengine.kernels.jit import (
     i64,
     kernel,
 )
+from tsengine.kernels.packing import hold
 
 QUANTILE = 0
 MAD = 1
 
-
-@device
-def _comes_before(x, y):
-    """Order of values in quantiles: NaN first, then ascending."""
-    return x < y or (np.isnan(x) and not np.isnan(y))
+_COUNTED = 256
 
 
 @device
 def _place_of(sorted_values, n, x):
-    """First position whose value does not come before x."""
+    """How many of n values come before x: NaN comes first, then what is smaller."""
+    if np.isnan(x):
+        return 0
     low = 0
     high = n
-    while low < high:
+    while high - low > _COUNTED:
         middle = (low + high) // 2
-        if _comes_before(sorted_values[middle], x):
+        if not sorted_values[middle] >= x:
             low = middle + 1
         else:
             high = middle
+    # Counting all of a few is faster than guessing wrong at every bisection.
+    part = sorted_values[low:high]
+    for i in range(part.shape[0]):
+        low += not part[i] >= x
     return low
+
+
+@device
+def _move_up(part):
+    """Move all values but the last one up by one place."""
+    for i in range(part.shape[0] - 1, 0, -1):
+        part[i] = part[i - 1]
+
+
+@device
+def _move_down(part):
+    """Move all values but the first one down by one place."""
+    for i in range(part.shape[0] - 1):
+        part[i] = part[i + 1]
+
+
+@device
+def _replace(sorted_values, n, old, new):
+    """Take a value out of n sorted ones and put another one in."""
+    gap = _place_of(sorted_values, n, old)
+    place = _place_of(sorted_values, n, new)
+    if place > gap:
+        _move_down(sorted_values[gap:place])
+        place -= 1
+    else:
+        _move_up(sorted_values[place : gap + 1])
+    sorted_values[place] = new
 
 
 @device
@@ -87,18 +117,19 @@ def _slide_sorted(values, base, a, b, sorted_values, old_a, old_b):
     # Sorting afresh is cheaper than moving when little of the old window stays.
     if kept <= 0 or 2 * kept < b - a:
         return _sort_into(values, base + a, base + b, sorted_values)
-    for i in range(old_a, a):
-        place = _place_of(sorted_values, n, values[base + i])
-        for j in range(place, n - 1):
-            sorted_values[j] = sorted_values[j + 1]
+    row = values[base : base + b]
+    n_new = b - old_b
+    n_old = a - old_a
+    for k in range(min(n_new, n_old)):
+        _replace(sorted_values, n, row[old_a + k], row[old_b + k])
+    for i in range(old_a + n_new, a):
+        _move_down(sorted_values[_place_of(sorted_values, n, row[i]) : n])
         n -= 1
-    for i in range(old_b, b):
-        x = values[base + i]
-        place = _place_of(sorted_values, n, x)
-        for j in range(n, place, -1):
-            sorted_values[j] = sorted_values[j - 1]
-        sorted_values[place] = x
+    for i in range(old_b + n_old, b):
+        place = _place_of(sorted_values, n, row[i])
         n += 1
+        _move_up(sorted_values[place:n])
+        sorted_values[place] = row[i]
     return n
 
 
@@ -122,9 +153,11 @@ def quantile_windows(
         longest = max(longest, axis_offsets[a + 1] - axis_offsets[a])
     lo = np.empty(n_steps, np.int64)
     hi = np.empty(n_steps, np.int64)
-    window = np.empty(longest)
+    sorted_values = np.empty(longest)
+    window = unowned(sorted_values)
     deviations = np.empty(longest)
     ordered = np.empty(longest)
+    values = unowned(values)
     axis = -1
     for k in range(order.shape[0]):
         s = order[k]
@@ -161,4 +194,5 @@ def quantile_windows(
             valid[s, t] = True
             found += 1
         n_present[s] = found
+    hold(sorted_values)
     return OK

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 NO_ID = -1
+_FEW = 64
+"""So many texts are made sooner than their symbols are sorted."""
 
 
 class LabelDictionary(Protocol):
@@ -59,6 +61,10 @@ def texts_of_pairs(
     dictionary: LabelDictionary, pairs: npt.NDArray[np.uint32]
 ) -> tuple[list[str], list[str]]:
     """Names and values of many pairs; a fraction of the time of asking one by one."""
+    if len(pairs) <= _FEW:
+        symbols = np.concatenate((dictionary.pair_names[pairs], dictionary.pair_values[pairs]))
+        both = dictionary.texts(symbols)
+        return both[: len(pairs)], both[len(pairs) :]
     names, codes = np.unique(dictionary.pair_names[pairs], return_inverse=True)
     texts = dictionary.texts(names)
     return [texts[code] for code in codes.tolist()], dictionary.texts(dictionary.pair_values[pairs])

@@ -11,11 +11,11 @@ I64Array = npt.NDArray[np.int64]
 def offsets_of(sizes: npt.NDArray[np.integer]) -> I64Array:
     """Running sum of sizes from 0: ``i64[len(sizes) + 1]``."""
     offsets = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
+    sizes.cumsum(out=offsets[1:])
     return offsets
 
 
 def expand_ranges(starts: I64Array, counts: I64Array) -> I64Array:
     """``starts[0], starts[0] + 1, ...`` for ``counts[0]`` items, then the next range."""
     offsets = offsets_of(counts)
-    return np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+    return (starts - offsets[:-1]).repeat(counts) + np.arange(offsets[-1])

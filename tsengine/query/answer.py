@@ -49,6 +49,9 @@ class QueryStats:
     samples_read_per_step: npt.NDArray[np.int64] | None = None
 
 
+_NO_STATS = QueryStats()
+
+
 @dataclass(slots=True)
 class QueryResult:
     """The answer to a query.
@@ -89,7 +92,7 @@ class QueryResult:
     histograms: Histograms | None = None
     warnings: list[str] = field(default_factory=list)
     infos: list[str] = field(default_factory=list)
-    stats: QueryStats = field(default_factory=QueryStats)
+    stats: QueryStats = _NO_STATS
     plan: p.Plan | None = None
     choices: dict[int, str] = field(default_factory=dict)
     _labels: list[dict[str, str]] | None = None
@@ -144,7 +147,9 @@ def finish(
         return QueryResult(
             "matrix", samples.labels, space, no_steps, no_values, samples=samples, histograms=table
         )
-    matrix = _without_marked_names(space, _present_rows(space, value))
+    matrix = _present_rows(space, value)
+    if matrix.drop_name is not None or not ctx.has_labels_of_series(matrix.labels):
+        matrix = _without_marked_names(space, matrix)
     if not is_instant:
         matrix = _reordered(space, matrix, space.sort_order(matrix.labels))
     values, table = ctx.histograms.extract(np.ascontiguousarray(matrix.values), matrix.valid)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import QueryCanceled, QueryLimitExceeded, QueryTimeout
+from tsengine.model.labels import LabelRows
 from tsengine.options import Options
 from tsengine.promql.ast import Span
 from tsengine.query.annotations import Annotations
@@ -274,6 +275,14 @@ class QueryContext:
     def account(self, n_samples: int) -> None:
         """Take samples from the budget; raises QueryLimitExceeded."""
         self.limits.account(n_samples)
+
+    def note_labels_of_series(self, labels: LabelRows) -> None:
+        """Remember that label sets are those of series: none of them occurs twice."""
+        self.memo["labels of series", id(labels)] = labels
+
+    def has_labels_of_series(self, labels: LabelRows) -> bool:
+        """Whether label sets are, as they were found, those of series."""
+        return ("labels of series", id(labels)) in self.memo
 
     def add_warning(self, message: str, span: Span) -> None:
         """Add a warning (text without prefix and position)."""

@@ -19,19 +19,17 @@ import numpy.typing as npt
 from tsengine.errors import InvalidQueryType, QueryError
 from tsengine.options import Options
 from tsengine.promql.ast import ValueType
-from tsengine.promql.durations import resolve_durations
-from tsengine.promql.parser import DEPTH_MAX, parse
+from tsengine.promql.parser import DEPTH_MAX
 from tsengine.query import plan as p
 from tsengine.query.annotations import Annotations
 from tsengine.query.answer import QueryResult, QueryStats, finish
-from tsengine.query.build import QueryTimes, build
 from tsengine.query.context import Limits, QueryContext
 from tsengine.query.estimate import Estimate, estimate
 from tsengine.query.evaluate import evaluate, evaluate_range
 from tsengine.query.explain import explain
 from tsengine.query.labelspace import LabelSpace
 from tsengine.query.memory import MemoryPool, memory_shares
-from tsengine.query.optimize import optimize, shared_keys
+from tsengine.query.planning import Planned, make_plan
 from tsengine.query.sample_counts import SampleCounts
 from tsengine.query.source import SampleSource
 from tsengine.query.stepmatrix import RangeVector, ScalarSteps, StepMatrix, StringValue
@@ -56,7 +54,7 @@ class Engine:
     pool
         Threads for slices of queries; None makes an own pool, ended by `close`.
     memory_left
-        Bytes that all else leaves to queries at a moment; None for no such bound.
+        Bytes that all else leaves to queries at a moment, see `MemoryPool`; None for no such bound.
 
     """
 
@@ -66,7 +64,7 @@ class Engine:
         options: Options | None = None,
         *,
         pool: ThreadPoolExecutor | None = None,
-        memory_left: Callable[[], int] | None = None,
+        memory_left: Callable[[int], int] | None = None,
     ) -> None:
         self._source = source
         self._options = options or Options()
@@ -182,21 +180,19 @@ class Engine:
         grid = _Grid(start_ms, end_ms, step_ms)
         limits = self._limits(None, None, None)
         limits.check_steps(grid.n_steps)
-        plan = self._plan(expr, grid)
-        ctx = self._context(expr, grid, plan, limits, None)
+        planned = self._plan(expr, grid)
+        ctx = self._context(expr, grid, planned, limits, None)
         if ctx.view.tier_widths_ms:
             # What selectors read is chosen when their series are looked up.
-            estimate(plan, ctx)
-        return explain(plan, ctx.choices)
+            estimate(planned.plan, ctx)
+        return explain(planned.plan, ctx.choices)
 
-    def _plan(self, text: str, grid: _Grid) -> p.Plan:
-        depth = min(self._options.max_depth, DEPTH_MAX)
-        expr = parse(text, features=self._options.features, max_depth=depth)
-        expr = resolve_durations(
-            expr, start_ms=grid.start_ms, end_ms=grid.end_ms, step_ms=grid.step_ms
-        )
-        plan = build(expr, QueryTimes(grid.start_ms, grid.end_ms))
-        return optimize(plan, n_steps=grid.n_steps)
+    def _plan(self, text: str, grid: _Grid) -> Planned:
+        return make_plan(
+            text, start_ms=grid.start_ms, end_ms=grid.end_ms, step_ms=grid.step_ms,
+            n_steps=grid.n_steps, features=self._options.features,
+            max_depth=min(self._options.max_depth, DEPTH_MAX),
+        )  # fmt: skip
 
     def _limits(
         self,
@@ -228,10 +224,11 @@ class Engine:
         started = time.monotonic()
         limits.check_steps(grid.n_steps)
         try:
-            plan = self._plan(text, grid)
+            found = self._plan(text, grid)
+            plan = found.plan
             _check_type(plan, grid)
             planned = time.monotonic()
-            ctx = self._context(text, grid, plan, limits, lookback_ms)
+            ctx = self._context(text, grid, found, limits, lookback_ms)
             if count_samples:
                 ctx.counts = SampleCounts(ctx.steps_ms)
             needs = estimate(plan, ctx)
@@ -270,7 +267,7 @@ class Engine:
         return result
 
     def _context(
-        self, text: str, grid: _Grid, plan: p.Plan, limits: Limits, lookback_ms: int | None
+        self, text: str, grid: _Grid, planned: Planned, limits: Limits, lookback_ms: int | None
     ) -> QueryContext:
         view = self._source.view()
         options = self._options
@@ -293,7 +290,7 @@ class Engine:
             n_threads=self._n_threads,
             delayed_name_removal=options.delayed_name_removal,
             features=options.features,
-            shared_keys=shared_keys(plan),
+            shared_keys=planned.shared_keys,
         )
 
 

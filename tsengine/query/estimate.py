@@ -16,7 +16,7 @@ import numpy as np
 from tsengine.promql import ast
 from tsengine.query import plan as p
 from tsengine.query.context import QueryContext
-from tsengine.query.operators.aggregate import group_rows
+from tsengine.query.operators.aggregate import group_series
 from tsengine.query.operators.filling import SeriesSet, bytes_held, n_samples_of, slices_of
 from tsengine.query.operators.rollup import keeps_name
 from tsengine.query.operators.select import (
@@ -99,7 +99,7 @@ class _Estimator:
 
     def cost(self, plan: p.Plan, ctx: QueryContext) -> Cost:
         ctx.check()
-        key = share_key(plan)
+        key = share_key(plan) if ctx.shared_keys else None
         if key is None or key not in ctx.shared_keys:
             return self._cost(plan, ctx)
         place = (key, ctx.start_ms, ctx.end_ms, ctx.n_steps)
@@ -223,10 +223,8 @@ def _operand_series(
 def _count_groups(
     node: ast.Aggregate, series: SeriesSet, ctx: QueryContext, *, drops_name: bool
 ) -> int:
-    labels = series.labels
-    if drops_name and not ctx.delayed_name_removal:
-        labels = ctx.space.drop_name(labels)
-    return len(group_rows(ctx.space, labels, node.grouping, without=node.without)[1])
+    drops_name = drops_name and not ctx.delayed_name_removal
+    return len(group_series(ctx, node, series.labels, drops_name=drops_name)[1])
 
 
 def _frames_bytes(series: SeriesSet, ctx: QueryContext) -> int:

@@ -111,7 +111,7 @@ def _evaluate_once(
     plan: p.SelectPlan | p.RollupPlan | p.SlicedAggregatePlan, ctx: QueryContext
 ) -> StepMatrix:
     """Read samples for a part of the query, or take what an equal part has made of them."""
-    key = share_key(plan)
+    key = share_key(plan) if ctx.shared_keys else None
     if key is None or key not in ctx.shared_keys:
         return _evaluate_reading(plan, ctx)
     place = ("result", key, ctx.start_ms, ctx.end_ms, ctx.n_steps)

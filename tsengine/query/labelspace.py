@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.errors import QueryLimitExceeded
-from tsengine.kernels.labelrows import group_rows
+from tsengine.kernels.labelrows import FIRST_OWN_PAIR, filter_rows, group_rows
+from tsengine.kernels.postings import gather_rows
 from tsengine.model.labels import NO_ID, LabelDictionary, LabelRows, texts_of_pairs
 
-OVERLAY = 1 << 31
+OVERLAY = FIRST_OWN_PAIR
 """First id of a query's own pairs and symbols."""
 OVERLAY_SIZE_MAX = 256 << 20
 """Characters of the texts that one query may make."""
@@ -161,15 +162,24 @@ class LabelSpace:
 
     def keep(self, rows: LabelRows, names: Iterable[str]) -> LabelRows:
         """Rows with only the labels of these names."""
-        return self._filter(rows, self._is_named(rows.pairs, names))
+        return self._filter(rows, names, keep=True)
 
     def drop(self, rows: LabelRows, names: Iterable[str]) -> LabelRows:
         """Rows without the labels of these names."""
-        return self._filter(rows, ~self._is_named(rows.pairs, names))
+        return self._filter(rows, names, keep=False)
 
     def drop_name(self, rows: LabelRows) -> LabelRows:
         """Rows without the metric name and what goes with it."""
         return self.drop(rows, NAME_LABELS)
+
+    def has_one_name(self, rows: LabelRows) -> bool:
+        """Whether all rows have the same name: then they differ in other labels, if they do."""
+        names = self.keep(rows, NAME_LABELS)
+        n_each = len(names.pairs) // max(len(rows), 1)
+        if len(names.pairs) != n_each * len(rows) or (np.diff(names.offsets) != n_each).any():
+            return False
+        each = names.pairs.reshape(len(rows), n_each)
+        return bool((each == each[:1]).all())
 
     def group(self, rows: LabelRows) -> tuple[_I64, _I64]:
         """Number equal label sets alike, groups in order of first appearance.
@@ -193,9 +203,11 @@ class LabelSpace:
 
     def column(self, rows: LabelRows, name: str) -> _I64:
         """Pair id of the label `name` of each row, -1 where a row lacks it: i64[S]."""
+        kept = self.keep(rows, (name,))
+        if len(kept.pairs) == len(rows):
+            return kept.pairs.astype(np.int64)
         found = np.full(len(rows), NO_ID, np.int64)
-        at = np.flatnonzero(self._is_named(rows.pairs, (name,)))
-        found[np.searchsorted(rows.offsets, at, side="right") - 1] = rows.pairs[at]
+        found[np.diff(kept.offsets) > 0] = kept.pairs
         return found
 
     def names(self, rows: LabelRows) -> list[str]:
@@ -223,12 +235,10 @@ class LabelSpace:
 
     def take(self, rows: LabelRows, idx: npt.NDArray[np.integer]) -> LabelRows:
         """Rows in the order of ``idx: i64[R]``; a row may come more than once."""
-        starts = rows.offsets[idx]
-        lengths = rows.offsets[np.asarray(idx) + 1] - starts
-        offsets = np.zeros(len(idx) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return LabelRows(offsets, rows.pairs[source])
+        n_pairs = int((rows.offsets[np.asarray(idx) + 1] - rows.offsets[idx]).sum())
+        offsets, pairs = np.empty(len(idx) + 1, np.int64), np.empty(n_pairs, np.uint32)
+        gather_rows(idx.astype(np.uint32), rows.offsets, rows.pairs, offsets, pairs)
+        return LabelRows(offsets, pairs)
 
     def concat(self, parts: Sequence[LabelRows]) -> LabelRows:
         """Rows of all parts, one after the other."""
@@ -249,9 +259,12 @@ class LabelSpace:
             return order
         distinct, inverse = self._distinct_pairs(rows.pairs)
         # Texts order as their UTF-8 does: both go by code points.
-        texts = list(zip(*self.texts_of(distinct), strict=True))
-        rank = np.empty(len(texts), np.int64)
-        rank[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+        names, values = self.texts_of(distinct)
+        by_value = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
+        rank_of_name = {name: rank for rank, name in enumerate(sorted(set(names)))}
+        name_ranks = np.array([rank_of_name[name] for name in names], np.int64)
+        rank = np.empty(len(names), np.int64)
+        rank[by_value[np.argsort(name_ranks[by_value], kind="stable")]] = np.arange(len(names))
         codes = rank[inverse]
         lengths = np.diff(rows.offsets)
         # Least significant label first, each pass stable.
@@ -265,29 +278,30 @@ class LabelSpace:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _filter(self, rows: LabelRows, chosen: _BOOL) -> LabelRows:
-        n_chosen = np.concatenate(([0], np.cumsum(chosen)))
-        return LabelRows(n_chosen[rows.offsets].astype(np.int64), rows.pairs[chosen])
+    def _filter(self, rows: LabelRows, names: Iterable[str], *, keep: bool) -> LabelRows:
+        symbols = [s for s in map(self._find_symbol, names) if s != NO_ID]
+        # A row has each name once at most.
+        room = min(len(rows) * len(symbols), len(rows.pairs)) if keep else len(rows.pairs)
+        offsets, pairs = np.empty(len(rows) + 1, np.int64), np.empty(room, np.uint32)
+        n_left = filter_rows(
+            rows.offsets, rows.pairs, self._base_names, self._own_names(),
+            np.array(symbols, np.uint32), keep, offsets, pairs,
+        )  # fmt: skip
+        return LabelRows(offsets, pairs[:n_left])
 
-    def _is_named(self, pairs: _U32, names: Iterable[str]) -> _BOOL:
-        """Which pairs have one of these names: bool[...]."""
-        wanted = [self._find_symbol(name) for name in names]
-        symbols = self._names_of(pairs)
-        found = np.zeros(len(pairs), np.bool_)
-        for symbol in wanted:
-            if symbol != NO_ID:
-                found |= symbols == np.uint32(symbol)
-        return found
+    def _own_names(self) -> _U32:
+        """Name symbols of the query's own pairs."""
+        if len(self._overlay_names_array) != len(self._overlay_names):
+            self._overlay_names_array = np.array(self._overlay_names, np.uint32)
+        return self._overlay_names_array
 
     def _names_of(self, pairs: _U32) -> _U32:
         """Name symbols of pairs: u32[...]."""
         if not self._overlay_names:
             return self._base_names[pairs]
-        if len(self._overlay_names_array) != len(self._overlay_names):
-            self._overlay_names_array = np.array(self._overlay_names, np.uint32)
         own = pairs >= np.uint32(OVERLAY)
         symbols = np.empty(len(pairs), np.uint32)
-        symbols[own] = self._overlay_names_array[pairs[own] - np.uint32(OVERLAY)]
+        symbols[own] = self._own_names()[pairs[own] - np.uint32(OVERLAY)]
         symbols[~own] = self._base_names[pairs[~own]]
         return symbols
 

@@ -30,11 +30,12 @@ class MemoryPool:
     size_max
         Bytes there are at most.
     left
-        Says how many bytes others leave at this moment; None if there are no others.
+        Says how many bytes others leave at this moment, or fewer if these are as many as the number
+        that it is given; None if there are no others.
 
     """
 
-    def __init__(self, size_max: int, left: Callable[[], int] | None = None) -> None:
+    def __init__(self, size_max: int, left: Callable[[int], int] | None = None) -> None:
         self.size_max = size_max
         self._left = left
         self._used = 0
@@ -43,9 +44,12 @@ class MemoryPool:
     @property
     def size(self) -> int:
         """Bytes there are now, those that are held included."""
+        return self._size(self.size_max)
+
+    def _size(self, enough: int) -> int:
         if self._left is None:
             return self.size_max
-        return min(self.size_max, self._left())
+        return min(self.size_max, self._left(enough))
 
     @property
     def used(self) -> int:
@@ -75,9 +79,10 @@ class MemoryPool:
             self._changed.notify_all()
 
     def _take(self, n_bytes: int) -> bool:
-        if self._used + n_bytes > self.size:
+        needed = self._used + n_bytes
+        if needed > self._size(needed):
             return False
-        self._used += n_bytes
+        self._used = needed
         return True
 
 

@@ -8,6 +8,7 @@ A partial belongs to one thread; merge it into another one when that thread is d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
@@ -26,6 +27,10 @@ ALL_VALID = np.empty((1, 0), np.bool_)
 def valid_or_dummy(valid: _BOOL | None) -> tuple[_BOOL, bool]:
     """The two arguments `valid, all_valid` of a kernel."""
     return (ALL_VALID, True) if valid is None else (np.ascontiguousarray(valid), False)
+
+
+SumKernel = Callable[[_I64, bool, _F64, _F64, _BOOL, _F64], int]
+"""``(groups, may_scale, total, comp, scaled, count)``: adds rows as `add_sum`, and counts them."""
 
 
 class Partial(ABC):
@@ -134,6 +139,12 @@ class SumPartial(Partial):
                 total, comp = self._align_scales(other)
             self._total, self._comp = _merge_sums(self._total, self._comp, total, comp)
         self.count += other.count
+
+    def fold(self, kernel: SumKernel, groups: _I64) -> None:
+        """Add rows that only a kernel sees, which it does by itself: ``groups: i64[R]``."""
+        self._any_scaled |= bool(
+            kernel(groups, self._mean, self._total, self._comp, self._scaled, self.count)
+        )
 
     def _align_scales(self, other: Self) -> tuple[_F64, _F64]:
         """Bring both sums to one scale per cell; returns the other's sum and compensation."""

@@ -15,7 +15,7 @@ from tsengine.query.context import QueryContext
 SLICE_SAMPLES = 1024 * 1024
 """Samples a slice should hold at most: what is done once for each must not count."""
 
-SHARED_SAMPLES = 512 * 1024
+SHARED_SAMPLES = 256 * 1024
 """Samples from which on all threads get a share."""
 
 SLICE_CELLS = 1024 * 1024

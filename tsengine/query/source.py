@@ -42,9 +42,17 @@ class SampleView(Protocol):
         """Upper bound of the samples `read` would return, from block headers alone."""
 
     def read(
-        self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, *, drop_stale: bool
+        self,
+        refs: npt.NDArray[np.uint32],
+        mint: int,
+        maxt: int,
+        *,
+        drop_stale: bool,
+        with_values: bool = True,
     ) -> FrameBatch:
         """Samples with mint <= t <= maxt. With `drop_stale` markers are left out.
+
+        Without `with_values` any value but a marker or a histogram may be another one.
 
         Where samples are gone, those that windows of the finest tier left end with, at their times.
         """
@@ -54,7 +62,20 @@ class SampleView(Protocol):
         """Widths of the tiers that hold or cover anything, ascending."""
 
     def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
-        """Windows of a width, or samples for 0, are complete after this time; None: all are."""
+        """Windows of a width, or samples for 0, are exact after this time; None: all are."""
+
+    def missing_spans(
+        self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        """Where of a closed range windows of a width, or samples for 0, may not be there.
+
+        Closed ranges, ascending and disjoint; of windows whole ones.
+        """
+
+    def doubtful_spans(
+        self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        """Where of a closed range windows are there, but perhaps not those of all samples."""
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a tier of this or a finer width serves any of the closed range."""

@@ -7,7 +7,8 @@ Any thread may append; each call returns after the fsync. What is durable then b
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +35,8 @@ _BATCHES_QUEUED_MAX = 2
 _BATCH_HISTOGRAMS_MAX = 8 * 1024
 _ROW_SIZE_BYTES = 20
 _BACKPRESSURE_S = 5.0
+_UNLOGGED_SIZE_MAX = 4 << 20
+"""Characters of metadata kept while the log takes none; of more the oldest wait for a restart."""
 _NO_SAMPLES = SampleBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64))
 
 
@@ -68,6 +71,7 @@ class AppendLane(SeriesLane):
 
     _log_order: threading.Lock
     _logged_ref: int
+    _unlogged: dict[str, MetadataEntry]
 
     def append_remote_write(
         self, body: bytes | memoryview, *, version: int, sender: str = ""
@@ -107,6 +111,15 @@ class AppendLane(SeriesLane):
         outcome, ticket = self._begin_remote_write(body, version, sender, waited_s, on_done)
         if ticket is None:
             on_done(outcome, None)
+
+    @contextmanager
+    def writes_together(self) -> Iterator[None]:
+        """Let what is submitted inside become durable together; see `IngestLog.gathering`."""
+        if self._log is None:
+            yield  # Whoever submits is told.
+            return
+        with self._log.gathering():
+            yield
 
     def _begin_remote_write(
         self,
@@ -231,6 +244,9 @@ class AppendLane(SeriesLane):
             self._maintenance.hold_append_back(waited_s)
         if self._has_room():
             return
+        assert self._log is not None, "checked by _check_writable"
+        # What was submitted together with this one must not wait for the room that it waits for.
+        self._log.hurry()
         with self._room:
             if not self._room.wait_for(self._has_room, max(0.0, _BACKPRESSURE_S - waited_s)):
                 raise Overloaded("the head is full and its flush can't keep up; try again later")
@@ -265,17 +281,20 @@ class AppendLane(SeriesLane):
     ) -> Ticket | None:
         """Queue a batch for the log, with the series that the log lacks. Lane only."""
         assert self._log is not None, "checked by _check_writable"
-        records: list[tuple[int, bytes]] = []
-        if metadata:
-            texts = [(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata]
-            records.append((wal_records.METADATA, wal_records.encode_metadata(texts)))
-        records += sample_records(batch)
+        records = sample_records(batch)
         if exemplars is not None:
             records.append((wal_records.EXEMPLARS, encode_exemplars(exemplars)))
         next_ref = self.catalog.next_ref
         # A failing log resets `_logged_ref`. Reading it, encoding by it and queueing must be one
         # step, or an entry could go to the log without the series it needs.
         with self._log_order:
+            if self._unlogged:
+                said = {entry.metric for entry in metadata}
+                kept = (entry for entry in self._unlogged.values() if entry.metric not in said)
+                metadata = (*kept, *metadata)
+            if metadata:
+                texts = [(entry.metric, entry.type, entry.help, entry.unit) for entry in metadata]
+                records.insert(0, (wal_records.METADATA, wal_records.encode_metadata(texts)))
             if next_ref > self._logged_ref:
                 n_new = next_ref - self._logged_ref
                 payload = self.catalog.encode_series(self._logged_ref, n_new)
@@ -284,9 +303,27 @@ class AppendLane(SeriesLane):
             if not records:
                 return None
             item = AppendItem(batch, exemplars, metadata, self._lane_catalog, next_ref)
-            ticket = self._log.append(LogEntry(tuple(records), n_bytes, item), on_done)
+            try:
+                ticket = self._log.append(LogEntry(tuple(records), n_bytes, item), on_done)
+            except BaseException:
+                self._keep_unlogged(metadata)
+                raise
             self._logged_ref = next_ref
+            self._unlogged = {}
         return ticket
+
+    def _keep_unlogged(self, metadata: Iterable[MetadataEntry]) -> None:
+        """Metadata of what was refused go to the log with what comes next. Under `_log_order`.
+
+        The catalog knows them, as it does new series: sent again they are no news.
+        """
+        for entry in metadata:
+            self._unlogged.pop(entry.metric, None)
+            self._unlogged[entry.metric] = entry
+        size = sum(_text_size(entry) for entry in self._unlogged.values())
+        while size > _UNLOGGED_SIZE_MAX:
+            oldest = next(iter(self._unlogged))
+            size -= _text_size(self._unlogged.pop(oldest))
 
     def _log_patiently(self, batch: SampleBatch, tickets: list[Ticket]) -> Ticket | None:
         """Like `_log_batch`, but a bulk append waits for its own earlier pieces. Lane only."""
@@ -300,3 +337,7 @@ class AppendLane(SeriesLane):
                 raise
         tickets[-1].wait()
         return self._log_batch(batch, (), n_bytes=n_bytes)
+
+
+def _text_size(entry: MetadataEntry) -> int:
+    return len(entry.metric) + len(entry.help) + len(entry.unit)

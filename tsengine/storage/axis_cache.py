@@ -85,6 +85,15 @@ class AxisCache:
             kept.known[wanted] = True
         return kept.offsets[axis], kept.view
 
+    def known(self, owner: AxisOwner) -> tuple[npt.NDArray[np.bool_], I64Array, I64Array] | None:
+        """Which axes are decoded, where each begins, and the times; none are to be written.
+
+        None where the owner's are not kept.
+        """
+        kept = self._entry(owner)
+        # A copy: an axis that another thread marks from now on may not be all there for this one.
+        return None if kept is None else (kept.known.copy(), kept.offsets, kept.view)
+
     def _entry(self, owner: AxisOwner) -> _Times | None:
         with self._lock:
             kept = self._kept.pop(owner, None)

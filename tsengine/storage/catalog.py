@@ -254,7 +254,7 @@ class Catalog:
         view = self._view
         n_entries = int(view.state.row_offsets[view.n_series]) + view.n_pairs
         postings = max(array_bytes(self._postings), _ENTRY_BYTES * n_entries)
-        return array_bytes(self._interner, view.refs, view.regex_cache) + postings
+        return array_bytes(self._interner, view.refs, view.regex_cache, view.found) + postings
 
     def sender_bytes(self) -> int:
         """Memory of what is known of senders' bytes, and of the scan. Any thread."""

@@ -115,6 +115,8 @@ def _refs_of_sources(database: StorageDatabase, state: State) -> Iterable[npt.ND
         yield head.view().refs()
     yield from database.exemplars.refs(database.exemplar_floor())
     yield database.held_refs.all()
+    if database.recovery.aside:
+        yield state.catalog.all_refs()  # Of a part that may come back any series may be.
 
 
 def shrink_catalog(context: JobContext, is_worth_it: _WorthIt) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ from tsengine.storage import matching
 from tsengine.storage.index import Postings, PostingsBuilder
 from tsengine.storage.interning import HashKeys, InternedState, find_pair, find_symbol
 from tsengine.storage.ref_map import RefMap
+
+_FOUND_MAX = 64
+_FOUND_SERIES_MAX = 16 * 1024
+"""Dashboards ask the same again and again: so many answers of so many series are kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +34,7 @@ class CatalogView:
     series_of_pairs: Postings
     pairs_of_names: Postings
     regex_cache: matching.RegexCache
+    found: dict[tuple[Matcher, ...], npt.NDArray[np.uint32]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -57,6 +62,12 @@ class CatalogView:
     def all_refs(self) -> npt.NDArray[np.uint32]:
         """Every series: u32[S] ascending."""
         return self.refs.refs_of(np.arange(self.n_series, dtype=np.uint32))
+
+    def is_covered(self, refs: npt.NDArray[np.uint32]) -> bool:
+        """Whether ascending, distinct refs have those of all series; False if that takes a look."""
+        n_series = self.n_series
+        is_enough = self.refs.is_identity and 0 < n_series <= len(refs)
+        return is_enough and int(refs[n_series - 1]) == n_series - 1
 
     def has(self, refs: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Which refs, of any numbers, are there: bool[N]."""
@@ -119,12 +130,20 @@ class CatalogView:
     def find(
         self, matchers: Sequence[Matcher], check: Callable[[], None] | None = None
     ) -> npt.NDArray[np.uint32]:
-        """Refs of the series that fulfil all matchers, ascending: u32[S].
+        """Refs of the series that fulfil all matchers, ascending: u32[S], not to be written.
 
         `check` is called between matchers and may raise to give up. Raises QueryError for an
         invalid regular expression.
         """
-        return self.refs.refs_of(matching.find_series(self, matchers, check))
+        asked = tuple(matchers)
+        known = self.found.get(asked)
+        if known is None:
+            known = self.refs.refs_of(matching.find_series(self, matchers, check))
+            if len(known) <= _FOUND_SERIES_MAX:
+                if len(self.found) >= _FOUND_MAX:
+                    self.found.clear()
+                self.found[asked] = known
+        return known
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
         """Label sets of series, sorted by name bytewise; arrays are the caller's."""
@@ -158,7 +177,9 @@ class CatalogView:
 
     def label_names(self, refs: npt.NDArray[np.uint32] | None) -> list[str]:
         """Names of all labels of the series, sorted; None asks for all series."""
-        return sorted(self.texts(np.unique(self.pair_names[self._pairs_in(refs)])))
+        used = np.zeros(self.n_symbols, np.bool_)
+        used[self.pair_names[self._pairs_in(refs)]] = True
+        return sorted(self.texts(used.nonzero()[0]))
 
     def label_values(self, name: str, refs: npt.NDArray[np.uint32] | None) -> list[str]:
         """Values of one label in the series, sorted; None asks for all series."""

@@ -71,6 +71,12 @@ class Checkpointer:
             self._manifest = self._manifest.with_changes(next_file_number=number + 1)
             return number
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Nothing is committed meanwhile; who wants to waits."""
+        with self._commit_lock:
+            yield
+
     def commit(self, change: Callable[[Manifest], Manifest], new_paths: Sequence[str] = ()) -> None:
         """Replace the manifest on disk by one rename, then in memory.
 
@@ -234,6 +240,7 @@ class Checkpointer:
             seq_min=head.seq_min,
             seq_max=head.seq_max,
             level=0,
+            is_quick=True,
         )
 
 

@@ -132,6 +132,11 @@ class ColdFile:
         self._head = bytes.fromhex(stub.head)
         self.is_closed = False
 
+    @property
+    def fileno(self) -> int | None:
+        """See `ReadFile.fileno`."""
+        return None
+
     def pread(self, offset: int, size: int) -> bytes:
         """See `ReadFile.pread`.
 

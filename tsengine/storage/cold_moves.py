@@ -18,7 +18,7 @@ from tsengine.errors import StorageError
 from tsengine.storage import filenames, part_format
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.cold import HEAD_BYTES, ColdFileSystem, RemoteStore, Stub, read_stub
-from tsengine.storage.compaction_chores import live_parts
+from tsengine.storage.compaction_chores import barriers_of, live_parts
 from tsengine.storage.compaction_plan import plan_compaction
 from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.manifest import PartEntry
@@ -59,7 +59,8 @@ class ColdMoves:
         old = [e for e in entries if e.maxt < floor and e.name not in self._moved]
         if not old:
             return []
-        merging = {entry.name for merge in plan_compaction(entries) for entry in merge.inputs}
+        merges = plan_compaction(entries, barriers=barriers_of(state))
+        merging = {entry.name for merge in merges for entry in merge.inputs}
         return [
             self._job(entry, cold)
             for entry in sorted(old, key=lambda entry: entry.mint)

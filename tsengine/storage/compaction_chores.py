@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tsengine.model.machine import GIVE_BACK_SAMPLES, give_back_memory
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.compaction_plan import (
+    NO_BARRIERS,
+    Barriers,
     Merge,
     plan_compaction,
     plan_full_merge,
@@ -39,7 +41,7 @@ class UrgentCompaction:
         if n_parts <= LIVE_PARTS_MAX:
             self._n_excess = 0
             return []
-        merges = plan_urgent_compaction(live_parts(state))
+        merges = plan_urgent_compaction(live_parts(state), barriers=barriers_of(state))
         self._n_excess = n_parts - LIVE_PARTS_MAX if merges else 0
         return _jobs(merges)
 
@@ -51,7 +53,7 @@ class Compaction:
 
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`."""
-        return _jobs(plan_compaction(live_parts(state)))
+        return _jobs(plan_compaction(live_parts(state), barriers=barriers_of(state)))
 
 
 class FullMerge:
@@ -65,7 +67,34 @@ class FullMerge:
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`. What is flushed meanwhile is left alone, so it comes to an end."""
         parts = [entry for entry in live_parts(state) if entry.seq_max <= self._seq_max]
-        return _jobs(plan_full_merge(parts))
+        return _jobs(plan_full_merge(parts, barriers=barriers_of(state)))
+
+
+def barriers_of(state: State) -> Barriers:
+    """What merges must keep apart: see `Barriers`."""
+    ends = [*state.erased.values(), *(last + 1 for _, last in state.holes)]
+    before_ms = max(ends, default=None)
+    if before_ms is None or not state.tiers:
+        return NO_BARRIERS
+    seqs = set()
+    for width_ms in state.tier_map.widths_ms:
+        for owned in state.tier_map.owned(width_ms):
+            seq = state.tiers[owned.tier].entry.seq_max
+            last = min(owned.maxt, before_ms - 1)
+            if seq not in seqs and _is_behind(state, seq, owned.mint, last):
+                seqs.add(seq)
+    return Barriers(before_ms, tuple(sorted(seqs)))
+
+
+def _is_behind(state: State, seq: int, mint: int, maxt: int) -> bool:
+    """Whether a part has something of a closed range after a sequence."""
+    for part in state.parts:
+        entry = part.entry
+        if entry.seq_max > seq and entry.mint <= maxt and entry.maxt >= mint:
+            spans = state.tier_map.touched(part)
+            if ((spans[:, 0] <= maxt) & (spans[:, 1] >= mint)).any():
+                return True
+    return False
 
 
 def live_parts(state: State) -> list[PartEntry]:

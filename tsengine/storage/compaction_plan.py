@@ -8,10 +8,14 @@ that is still to be split touches it (a backfill under way) new data are expecte
 
 Two parts that overlap in time are ordered by their sequences: the later wins where times are equal.
 So a merge may not jump over a part that lies between its inputs in sequence and overlaps them.
+
+Where samples were erased, windows of tiers still have to take in what came late (`Barriers`): what
+they have seen and what not stay apart until then.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +38,36 @@ class Merge:
     level: int
 
 
+@dataclass(frozen=True, slots=True)
+class Barriers:
+    """What tiers have seen of times in which samples were erased, while they lack some of it.
+
+    Parts that have anything before ``before_ms`` and whose first sequences lie on two sides of one
+    of ``seqs``, which ascend, are not merged.
+    """
+
+    before_ms: int
+    seqs: tuple[int, ...]
+
+    def apart(self, ordered: Sequence[PartEntry]) -> list[list[PartEntry]]:
+        """Parts, ascending in sequence, as runs of neighbours that may be merged."""
+        runs: list[list[PartEntry]] = []
+        side = None
+        for part in ordered:
+            own = None
+            if part.mint < self.before_ms:
+                own = bisect_left(self.seqs, part.seq_min)
+            if not runs or (own is not None and side is not None and own != side):
+                runs.append([])
+                side = None
+            runs[-1].append(part)
+            side = side if own is None else own
+        return runs
+
+
+NO_BARRIERS = Barriers(0, ())
+
+
 def partition_of(t_ms: int, partition_ms: int = PARTITION_MS) -> int:
     """Number of the partition that holds a time: left-open, right-closed."""
     return (t_ms - 1) // partition_ms
@@ -45,7 +79,11 @@ def partition_range(partition: int, partition_ms: int = PARTITION_MS) -> tuple[i
 
 
 def plan_compaction(
-    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS, fan_in: int = FAN_IN
+    parts: Sequence[PartEntry],
+    *,
+    partition_ms: int = PARTITION_MS,
+    fan_in: int = FAN_IN,
+    barriers: Barriers = NO_BARRIERS,
 ) -> list[Merge]:
     """Merges that are due, most useful first; run one, then plan again.
 
@@ -56,8 +94,9 @@ def plan_compaction(
     spanning = [part for part in ordered if _is_unsplit(part, partition_ms)]
     # More than one, so that a part that can't be read does not hold up all later ones.
     merges = [
-        _merge(spanning[first : first + fan_in], ordered)
-        for first in range(0, len(spanning) - fan_in + 1, fan_in)
+        _merge(run[first : first + fan_in], ordered)
+        for run in barriers.apart(spanning)
+        for first in range(0, len(run) - fan_in + 1, fan_in)
     ]
     by_partition: dict[int, list[PartEntry]] = {}
     for part in ordered:
@@ -65,43 +104,57 @@ def plan_compaction(
             by_partition.setdefault(partition_of(part.mint, partition_ms), []).append(part)
     newest = max((partition_of(part.maxt, partition_ms) for part in ordered), default=0)
     awaited = [_touched(part, partition_ms) for part in spanning]
-    for partition, members in sorted(by_partition.items(), reverse=True):
-        run = _full_level(members, fan_in)
+    for partition, everything in sorted(by_partition.items(), reverse=True):
         # The day before the newest one still receives what was late by minutes.
         is_closed = partition < newest - 1 and not any(partition in days for days in awaited)
-        if run is None and is_closed and _is_settling_cheap(members):
-            run = members
-        if run is not None:
-            merges.append(_merge(run, ordered))
+        for members in barriers.apart(everything):
+            run = _full_level(members, fan_in)
+            if run is None and is_closed and _is_settling_cheap(members):
+                run = members
+            if run is not None:
+                merges.append(_merge(run, ordered))
     return [merge for merge in merges if merge is not None]
 
 
-def plan_full_merge(parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS) -> list[Merge]:
-    """Merges after which every partition is one part.
+def plan_full_merge(
+    parts: Sequence[PartEntry],
+    *,
+    partition_ms: int = PARTITION_MS,
+    barriers: Barriers = NO_BARRIERS,
+) -> list[Merge]:
+    """Merges after which every partition is one part, or as many as barriers leave apart.
 
     Parts that touch a common partition are merged together, so nothing can be jumped over.
     """
     merges = []
-    for low, high, members in _connected(parts, partition_ms):
-        if len(members) > 1 or low != high:
-            ordered = sorted(members, key=lambda part: (part.seq_min, part.mint))
-            merges.append(Merge(tuple(ordered), max(part.level for part in members) + 1))
+    for _, _, together in _connected(parts, partition_ms):
+        together.sort(key=lambda part: (part.seq_min, part.mint))
+        for run in barriers.apart(together):
+            for low, high, members in _connected(run, partition_ms):
+                if len(members) > 1 or low != high:
+                    ordered = sorted(members, key=lambda part: (part.seq_min, part.mint))
+                    merges.append(Merge(tuple(ordered), max(part.level for part in members) + 1))
     return merges
 
 
 def plan_urgent_compaction(
-    parts: Sequence[PartEntry], *, partition_ms: int = PARTITION_MS
+    parts: Sequence[PartEntry],
+    *,
+    partition_ms: int = PARTITION_MS,
+    barriers: Barriers = NO_BARRIERS,
 ) -> list[Merge]:
     """Merges that leave the fewest parts for the bytes they rewrite, whatever the levels are.
 
-    For when there are too many parts. Each makes one part of all that a partition has.
+    For when there are too many parts. Each makes one part of all that a partition has, or of what
+    barriers leave together.
     """
     ordered = sorted(parts, key=lambda part: (part.seq_min, part.mint))
     by_partition: dict[int, list[PartEntry]] = {}
     for part in ordered:
         if not _is_spanning(part, partition_ms):
             by_partition.setdefault(partition_of(part.mint, partition_ms), []).append(part)
-    crowded = [members for members in by_partition.values() if len(members) > 1]
+    runs = [run for members in by_partition.values() for run in barriers.apart(members)]
+    crowded = [members for members in runs if len(members) > 1]
     crowded.sort(key=lambda members: sum(p.size_bytes for p in members) / (len(members) - 1))
     merges = [_merge(members, ordered) for members in crowded]
     return [merge for merge in merges if merge is not None]

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -139,6 +139,7 @@ class StorageDatabase(AppendLane, DatabaseReads):
         self._logged_ref = self._durable_ref = recovered.catalog.next_ref
         self._lane_catalog = recovered.state.catalog
         self._n_shed = 0
+        self._unlogged = {}
         self.memory = StorageMemory(self)
         self.axis_cache = AxisCache(self.memory.axes_max)
 
@@ -239,9 +240,12 @@ class StorageDatabase(AppendLane, DatabaseReads):
             self._state = self._state.with_tombstones([tombstone])
 
     def _on_failed(self, entries: list[LogEntry]) -> None:
-        """Entries will never be durable, so their series are not logged. Log writer thread."""
+        """Entries will never be durable: their series and metadata are not logged. Log's thread."""
         with self._log_order:
             self._logged_ref = min(self._logged_ref, self._durable_ref)
+            for entry in entries:
+                if isinstance(entry.item, AppendItem):
+                    self._keep_unlogged(entry.item.metadata)
 
     def _is_head_full(self) -> bool:
         head = self._state.head
@@ -372,7 +376,14 @@ class StorageDatabase(AppendLane, DatabaseReads):
         if not self.read_only and needs_log:
             self.flush()
         with_log = self.read_only and needs_log
-        make_snapshot(self._fs, self.directory, dest, with_log=with_log)
+        stop = None if self.read_only else self._stopped
+        make_snapshot(self._fs, self.directory, dest, with_log=with_log, stop=stop)
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Nothing is appended, deleted or committed meanwhile; who wants to waits."""
+        with self._lane, self._checkpointer.stopped():
+            yield
 
     # --- life -----------------------------------------------------------------------------------
 

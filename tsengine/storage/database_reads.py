@@ -41,7 +41,7 @@ class DatabaseReads(DatabaseCore):
         heads = [frozen.head.view() for frozen in state.frozen]
         heads.append(state.head.view())
         for part in state.parts:
-            part.keep_axes(self.axis_cache.times)
+            part.keep_axes(self.axis_cache)
         return DatabaseView(
             state.catalog,
             state.parts,
@@ -53,6 +53,7 @@ class DatabaseReads(DatabaseCore):
             self.tier_floors(),
             none_for_ever(floors.complete_ms),
             [(refs, none_for_ever(from_ms)) for refs, from_ms in floors.longer],
+            state.holes,
         )
 
     def find_exemplars(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> ExemplarBatch:

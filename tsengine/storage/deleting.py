@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsengine.errors import CorruptionError
+from tsengine.errors import CorruptionError, ObjectMissing, StoreUnavailable
 from tsengine.storage import filenames
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.compaction_chores import merge_space
@@ -40,6 +40,8 @@ SMALL_SHARE = 1 / 20
 """Less than that of a part is no reason to rewrite it ..."""
 PATIENCE_MS = 3_600_000
 """... until its tombstone is that old."""
+_ASK_AGAIN_MS = 600_000
+"""What an object store did not give is asked for again after that."""
 _REFS_AT_ONCE = 1 << 16
 _LOG = logging.getLogger(__name__)
 
@@ -61,19 +63,27 @@ class Erasing:
         self._at_once = at_once
         self._first_seen_ms: dict[int, int] = {}
         self._n_hidden: dict[tuple[str, int], int] = {}
+        # By part: when to ask the object store again for what it lacks, or for anything.
+        self._missing_until_ms: dict[str, int] = {}
+        self._away_until_ms: int | None = None
         self._shares: dict[tuple[str, int], float] = {}
 
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`. Axes of parts are read once for each tombstone that touches them."""
-        self._forget(state)
+        self._forget(state, now_ms)
         for tombstone in state.tombstones:
-            self._first_seen_ms.setdefault(tombstone.seq, now_ms)
-        jobs = [_rewriting(part.entry) for part in state.parts if self._is_due(part, state, now_ms)]
+            seen_ms = self._first_seen_ms.get(tombstone.seq, now_ms)
+            # A clock that was ahead and is put right must not make it recent for ever.
+            self._first_seen_ms[tombstone.seq] = min(seen_ms, now_ms)
+        due = [part for part in state.parts if self._is_due(part, state, now_ms)]
+        jobs = [_rewriting(part.entry) for part in due if not part.remote_bytes]
         jobs += [
             _rebuilding(tier.entry)
             for tier in state.tiers
             if self._is_tier_due(tier, state, now_ms) and self._is_buildable(tier.entry, state)
         ]
+        # Last: of what an object store has, something may be missing, or all of it.
+        jobs += [_rewriting(part.entry) for part in due if part.remote_bytes]
         dead = [tombstone for tombstone in state.tombstones if not self._hides(tombstone, state)]
         if dead:
             jobs.insert(0, _dropping(dead))
@@ -110,6 +120,9 @@ class Erasing:
             or any(self._count(part, tombstone) for part in state.parts)
             or any(self._share(tier, tombstone) for tier in state.tiers)
             or self._database.exemplars.is_hidden_by(tombstone)
+            or any(
+                _may_come_back(aside.entry, tombstone) for aside in self._database.recovery.aside
+            )
         )
 
     def _count(self, part: PartReader, tombstone: Tombstone) -> int:
@@ -118,13 +131,31 @@ class Erasing:
             return 0
         key = part.entry.name, tombstone.seq
         if key not in self._n_hidden:
+            if part.remote_bytes and self._is_out_of_reach(part):
+                return 1
             try:
                 self._n_hidden[key] = count_hidden(part, tombstone)
             except CorruptionError as error:
                 # Who repairs the part must find it still hidden.
                 _LOG.error("what is deleted of a part is not known: %s", error)
                 self._n_hidden[key] = 1
+            except StoreUnavailable as error:
+                self._note_out_of_reach(part, error)
+                return 1
         return self._n_hidden[key]
+
+    def _is_out_of_reach(self, part: PartReader) -> bool:
+        """Whether the object store did not give what a part has there, a short while ago."""
+        return self._away_until_ms is not None or part.entry.name in self._missing_until_ms
+
+    def _note_out_of_reach(self, part: PartReader, error: StoreUnavailable) -> None:
+        """What is deleted of a part counts as still there; other parts go on."""
+        until_ms = self._database.now_ms() + _ASK_AGAIN_MS
+        if isinstance(error, ObjectMissing):
+            self._missing_until_ms[part.entry.name] = until_ms
+        else:
+            self._away_until_ms = until_ms
+        _LOG.error("what is deleted of part %s is not known: %s", part.entry.name, error)
 
     def _share(self, tier: TierReader, tombstone: Tombstone) -> float:
         """About how much of a part of a tier a tombstone hides; 0 if nothing."""
@@ -133,9 +164,15 @@ class Erasing:
             self._shares[key] = _share_of_windows(tier, tombstone)
         return self._shares[key]
 
-    def _forget(self, state: State) -> None:
-        """Drop what is known of parts and tombstones that are no more."""
+    def _forget(self, state: State, now_ms: int) -> None:
+        """Drop what is known of parts and tombstones that are no more, or was long ago."""
         names = {part.entry.name for part in state.parts}
+        soon = range(now_ms + 1, now_ms + _ASK_AGAIN_MS + 1)  # later: the clock was put back
+        self._missing_until_ms = {
+            name: t_ms for name, t_ms in self._missing_until_ms.items() if t_ms in soon
+        }
+        if self._away_until_ms not in soon:
+            self._away_until_ms = None
         tiers = {tier.entry.name for tier in state.tiers}
         live = {tombstone.seq for tombstone in state.tombstones}
         self._first_seen_ms = {s: t for s, t in self._first_seen_ms.items() if s in live}
@@ -152,8 +189,8 @@ def held(database: StorageDatabase, state: State, refs: U32Array, mint: int, max
 
     What deletes hide does not count, what retention hides does. Raises StorageError.
     """
-    if database.recovery.has_lost_parts:
-        # A damaged part that was left out may have any of them, and may come back.
+    if database.recovery.has_lost_parts or database.recovery.aside:
+        # A damaged part that was left out or put aside may have any of them, and may come back.
         return refs
     kept_for_ever = SampleFloors(MIN_MS, None, ())
     found = database.view_of(state, kept_for_ever).live(refs, mint, maxt)
@@ -214,6 +251,14 @@ def hidden_by(tombstone: Tombstone, state: State) -> tuple[int, int]:
 
 def _is_older(entry: PartEntry, tombstone: Tombstone) -> bool:
     return entry.seq_max < tombstone.seq and tombstone.touches(entry.mint, entry.maxt)
+
+
+def _may_come_back(entry: PartEntry | TierEntry | None, tombstone: Tombstone) -> bool:
+    """Whether a part that was put aside may hold what a tombstone hides."""
+    if entry is None or entry.seq_max >= tombstone.seq:
+        return False
+    first = entry.mint if isinstance(entry, PartEntry) else _first_time(entry)
+    return tombstone.touches(first, entry.maxt)
 
 
 def _may_hold(head: Head, tombstone: Tombstone) -> bool:

@@ -53,6 +53,11 @@ class ReadFile(Protocol):
     size: int
     """Bytes at the time of opening."""
 
+    @property
+    def fileno(self) -> int | None:
+        """Descriptor by which it may be read too, until it is closed; None if by `pread` alone."""
+        ...
+
     def pread(self, offset: int, size: int) -> bytes:
         """Bytes at ``offset``; fewer than ``size`` only at the end of the file."""
         ...
@@ -193,6 +198,10 @@ class _LocalReadFile:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self._fd).st_size
+
+    @property
+    def fileno(self) -> int | None:
+        return self._fd
 
     def pread(self, offset: int, size: int) -> bytes:
         data = os.pread(self._fd, size, offset)

@@ -19,6 +19,8 @@ _LOG = logging.getLogger(__name__)
 _TICK_S = 1.0
 _RETRY_S = 10.0
 _RETRY_S_MIN = 1.0
+_REST_S = 5.0
+"""So long after a flush its free memory goes back: the next one soon would take it anew."""
 
 
 class Flusher:
@@ -43,6 +45,7 @@ class Flusher:
         self._last_flush = time.monotonic()
         self._failed_s = -_RETRY_S
         self._n_flushes = self._n_failures = 0
+        self._has_free_memory = False
         self._thread = threading.Thread(target=self._loop, name="tsengine-flush", daemon=True)
 
     def start(self) -> None:
@@ -91,8 +94,7 @@ class Flusher:
                 n_samples += self._flush_frozen()
                 self._n_flushes += 1
             self._last_flush = time.monotonic()
-        if n_samples >= GIVE_BACK_SAMPLES:
-            give_back_memory()
+        self._has_free_memory |= n_samples >= GIVE_BACK_SAMPLES
         self._on_flushed()
 
     def _flush_frozen(self) -> int:
@@ -121,6 +123,7 @@ class Flusher:
             due = self._wanted.is_set() or self._is_due()
             self._wanted.clear()
             if not due:
+                self._rest()
                 continue
             self._retry_now.clear()
             try:
@@ -135,6 +138,11 @@ class Flusher:
             except Exception:
                 _LOG.exception("flush failed by a fault of ours; it is tried again")
                 self._failed()
+
+    def _rest(self) -> None:
+        if self._has_free_memory and time.monotonic() - self._last_flush > _REST_S:
+            self._has_free_memory = False
+            give_back_memory()
 
     def _failed(self) -> None:
         self._n_failures += 1

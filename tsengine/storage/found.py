@@ -7,12 +7,13 @@ source gives the histograms of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from tsengine.kernels.histogramcolumns import match_times
+from tsengine.kernels.sorting import N_DIGITS, order_by_key
 from tsengine.model.histograms import (
     Histograms,
     concatenate,
@@ -24,7 +25,14 @@ from tsengine.model.histograms import (
 from tsengine.storage.head_read import HeadPieces, HeadView
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
-from tsengine.storage.pieces import I64Array, Pieces, U32Array, U64Array, expand_ranges
+from tsengine.storage.pieces import (
+    I64Array,
+    Pieces,
+    U32Array,
+    U64Array,
+    expand_ranges,
+    offsets_of,
+)
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -38,7 +46,7 @@ class Found:
     """The pieces of all sources, in the order of sources (later ones win).
 
     Columns of length P: ``rows, sizes, first_t, last_t: i64``, ``may_be_stale, has_histogram:
-    bool`` (what may be inside), ``source: i64`` and ``local: i64``, the piece's number in its
+    bool`` (what may be inside), ``source: u16`` and ``local: i64``, the piece's number in its
     source. ``owners`` are the parts and heads that the pieces are of, ``span`` is the closed range.
     """
 
@@ -65,7 +73,8 @@ class Found:
         self.first_t = _concatenate([s.first_t for s in sources])
         self.last_t = _concatenate([s.last_t for s in sources])
         counts = np.array([len(s.rows) for s in sources], np.int64)
-        self.source = np.repeat(np.arange(len(sources)), counts)
+        # Sixteen bits: a stable sort of such numbers is a few passes of counting.
+        self.source = np.repeat(np.arange(len(sources), dtype=np.uint16), counts)
         self.local = expand_ranges(np.zeros(len(sources), np.int64), counts)
         self.may_be_stale = _concatenate([s.may_be_stale for s in sources]).astype(np.bool_)
         self.has_histogram = _concatenate(list(has_histogram)).astype(np.bool_)
@@ -75,33 +84,48 @@ class Found:
     def by_time(self) -> I64Array:
         """Pieces ordered by (row, time)."""
         if self._order is None:
-            if len(self.sources) == 1:
-                self._order = np.arange(len(self.rows))
-            else:
+            self._order = self._by_row(self.rows)
+            # Later sources mostly have later times.
+            if self._meeting(self._order).any():
                 self._order = np.lexsort((self.first_t, self.rows))
         return self._order
 
     def by_source(self, is_wanted: BoolArray) -> I64Array:
         """Pieces of wanted rows ordered by (row, source, time)."""
         pieces = np.flatnonzero(is_wanted[self.rows])
-        return pieces[np.argsort(self.rows[pieces], kind="stable")]
+        return pieces[self._by_row(self.rows[pieces])]
+
+    def _by_row(self, rows: I64Array) -> I64Array:
+        """Stable order by row; the pieces of each source have it already."""
+        n = len(rows)
+        if len(self.sources) == 1:
+            return np.arange(n)
+        order = np.empty(n, np.uint32)
+        order_by_key(
+            rows.astype(np.uint32), order, np.empty(n, np.uint32), np.empty(N_DIGITS, np.int64)
+        )
+        return order.astype(np.int64)
+
+    def _meeting(self, order: I64Array) -> BoolArray:
+        """Which pieces in an order by row do not follow the one before in time: bool[P - 1]."""
+        rows = self.rows[order]
+        found: BoolArray = (rows[1:] == rows[:-1]) & (
+            self.last_t[order][:-1] >= self.first_t[order][1:]
+        )
+        return found
 
     def overlapping_rows(self, n_rows: int) -> BoolArray:
         """Which rows have pieces that do not follow each other in time."""
         overlapping = np.zeros(n_rows, np.bool_)
         if len(self.sources) > 1:
             order = self.by_time
-            rows = self.rows[order]
-            meets = (rows[1:] == rows[:-1]) & (self.last_t[order][:-1] >= self.first_t[order][1:])
-            overlapping[rows[1:][meets]] = True
+            overlapping[self.rows[order][1:][self._meeting(order)]] = True
         return overlapping
 
     def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
         """Write the times of pieces to their places."""
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            if len(mine):
-                source.copy_times(self.local[which[mine]], out, positions[mine])
+        for number, mine in self._by_number(which):
+            self.sources[number].copy_times(self.local[which[mine]], out, positions[mine])
 
     def times_in_place(self, which: I64Array) -> I64Array | None:
         """The times of pieces if they are all of one source and lie one after the other."""
@@ -112,20 +136,17 @@ class Found:
     def copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
         """Write the value bits of pieces to their places; handles carry their source."""
         has_histograms = bool(self.has_histogram.any())
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            if len(mine):
-                source.copy_values(self.local[which[mine]], out, positions[mine])
-                if has_histograms:
-                    self._mark(number, which[mine], out, positions[mine])
+        for number, mine in self._by_number(which):
+            self.sources[number].copy_values(self.local[which[mine]], out, positions[mine])
+            if has_histograms:
+                self._mark(number, which[mine], out, positions[mine])
 
     def keys(self, which: I64Array) -> I64Array:
         """``i64[4 * len(which)]``: four words per piece, equal for pieces with the same times."""
         keys = np.empty((len(which), 4), np.int64)
         keys[:, 0] = self.source[which]
-        for number, source in enumerate(self.sources):
-            mine = self._of_source(which, number)
-            keys[mine, 1:] = source.keys[self.local[which[mine]]]
+        for number, mine in self._by_number(which):
+            keys[mine, 1:] = self.sources[number].keys[self.local[which[mine]]]
         return keys.reshape(-1)
 
     def resolve(
@@ -168,7 +189,7 @@ class Found:
             known = owner.start_times(self.refs, *self.span)
             if known is None or len(known) == 0:
                 continue
-            mine = self._of_source(which, number)
+            mine = np.flatnonzero(self.source[which] == number)
             refs, starts = self.refs[self.rows[which[mine]]], positions[mine]
             sizes = self.sizes[which[mine]]
             row = np.searchsorted(known.refs, refs)
@@ -193,10 +214,17 @@ class Found:
         at = expand_ranges(positions[~has_histogram], sizes[~has_histogram])
         out[at] = without_handles(out[at])
 
-    def _of_source(self, which: I64Array, number: int) -> I64Array:
+    def _by_number(self, which: I64Array) -> Iterator[tuple[int, I64Array | slice]]:
+        """Sources that have any of the pieces, and where in ``which`` those of each stand."""
         if len(self.sources) == 1:
-            return np.arange(len(which))
-        return np.flatnonzero(self.source[which] == number)
+            if len(which):
+                yield 0, slice(None)
+            return
+        numbers = self.source[which]
+        order = np.argsort(numbers, kind="stable")
+        bounds = offsets_of(np.bincount(numbers, minlength=len(self.sources)))
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            yield number, order[bounds[number] : bounds[number + 1]]
 
 
 def find(

@@ -21,11 +21,10 @@ from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import handles, is_handle, rows_of
 from tsengine.storage.head_histograms import HeadHistograms
 from tsengine.storage.head_read import DAY_MS, HeadView, RefCache, Run, sort_run
-from tsengine.storage.run_memory import RunMemory
+from tsengine.storage.run_memory import RUN_ROWS_MAX, RunMemory
 
 __all__ = ["RUN_ROWS_MAX", "Head", "HeadView"]
 
-RUN_ROWS_MAX = 256 * 1024
 _ROW_SIZE_BYTES = 4 + 8 + 8
 _NO_REFS = np.zeros(0, np.uint32)
 _I64_MIN, _I64_MAX = -(2**63), 2**63 - 1
@@ -109,6 +108,7 @@ class Head:
     def freeze(self) -> None:
         """Take no more samples, and sort the open run so that reading it is cheap."""
         state = self._state
+        self._memory.expect(len(state.sealed) + 1)
         if state.n_open == 0:
             self._frozen = True
             return

@@ -18,6 +18,7 @@ from tsengine.kernels.merge import slice_run
 from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.histograms import Histograms, handles, is_handle, rows_of
+from tsengine.model.times import MAXT, MINT
 from tsengine.storage.head_histograms import HeadHistograms
 from tsengine.storage.pieces import (
     I64Array,
@@ -32,6 +33,8 @@ from tsengine.storage.spans import Span, spans_of, without_hidden
 
 DAY_MS = 86_400_000
 _FILTER_BITS = 16
+_MARKS_A_REF = 8
+"""Refs that are not rarer than this are found again by marking them, not by sorting."""
 _NUMBER_BYTES = 12
 """Memory of a number of a histogram: key and count of a bucket."""
 
@@ -68,6 +71,17 @@ class Run:
         rows = np.flatnonzero(is_handle(self.bits))
         series = np.searchsorted(self.offsets, rows, side="right") - 1
         return self.refs[np.unique(series)]
+
+    def slice(
+        self, refs: U32Array, mint: int, maxt: int, starts: I64Array, lengths: I64Array
+    ) -> int:
+        """See `slice_run`; no times are looked at where they all lie in the range."""
+        mint = mint if mint > self.mint else MINT
+        maxt = maxt if maxt < self.maxt else MAXT
+        found: int = slice_run(
+            self.refs, self.offsets, self.t_ms, refs, mint, maxt, starts, lengths
+        )
+        return found
 
     @property
     def n_bytes(self) -> int:
@@ -146,6 +160,19 @@ def _group_run(
 
 def _with_refs(known: U32Array, added: list[U32Array]) -> U32Array:
     """The union of ascending ``known`` and several ascending arrays; often just ``known``."""
+    every = [refs for refs in (known, *added) if len(refs)]
+    if not every:
+        return known
+    lowest = min(int(refs[0]) for refs in every)
+    span = max(int(refs[-1]) for refs in every) - lowest + 1
+    if span <= _MARKS_A_REF * sum(len(refs) for refs in every):
+        is_there = np.zeros(span, np.bool_)
+        for refs in every:
+            is_there[refs - np.uint32(lowest)] = True
+        union = np.flatnonzero(is_there)
+        if len(union) == len(known):
+            return known
+        return (union + lowest).astype(np.uint32)
     missing = [refs[~is_among(refs, known)] for refs in added]
     if not any(len(refs) for refs in missing):
         return known
@@ -180,7 +207,8 @@ class HeadView:
     """An immutable snapshot of a head: sealed runs and the rows of the open one."""
 
     __slots__ = (
-        "_bits", "_cache", "_histograms", "_refs", "_refs_union", "_sealed", "_start_ms", "_t_ms",
+        "_bits", "_cache", "_histograms", "_open", "_refs", "_refs_union", "_sealed", "_start_ms",
+        "_t_ms",
         "days", "maxt", "mint", "n_samples", "seq_max",
     )  # fmt: skip
 
@@ -208,6 +236,7 @@ class HeadView:
         self._histograms = histograms
         self._cache = cache
         self._refs_union: U32Array | None = None
+        self._open: tuple[U32Array, tuple[Run, ...]] | None = None
         self.mint = mint
         self.maxt = maxt
         self.n_samples = n_samples
@@ -323,7 +352,7 @@ class HeadView:
                 continue
             starts = np.empty(len(refs), np.int64)
             lengths = np.empty(len(refs), np.int64)
-            if slice_run(run.refs, run.offsets, run.t_ms, refs, mint, maxt, starts, lengths):
+            if run.slice(refs, mint, maxt, starts, lengths):
                 rows = np.flatnonzero(lengths)
                 counts[rows] += lengths[rows]
                 slices.append((run, rows, starts[rows], lengths[rows]))
@@ -351,9 +380,7 @@ class HeadView:
         starts, lengths = np.empty(len(refs), np.int64), np.empty(len(refs), np.int64)
         for run in self._runs(refs):
             if run.mint <= maxt and run.maxt >= mint:
-                n_samples += slice_run(
-                    run.refs, run.offsets, run.t_ms, refs, mint, maxt, starts, lengths
-                )
+                n_samples += run.slice(refs, mint, maxt, starts, lengths)
                 if self.has_histograms:
                     rows = int(lengths[is_among(refs, run.find_histogram_refs())].sum())
                     n_samples += (
@@ -365,16 +392,35 @@ class HeadView:
         """Sealed runs, then the open rows that may belong to ``refs`` as a run of their own."""
         if len(self._refs) == 0 or len(refs) == 0:
             return self._sealed
+        # A query counts first, and then reads slices of the same refs.
+        known = self._open
+        if known is None or not _is_slice(refs, known[0]):
+            known = self._open = (refs, self._open_runs(refs))
+        return (*self._sealed, *known[1])
+
+    def _open_runs(self, refs: U32Array) -> tuple[Run, ...]:
         # What slips through does no harm, slice_run compares whole refs.
         rows = np.flatnonzero(_near(self._refs, refs))
         if len(rows) == 0:
-            return self._sealed
+            return ()
         columns = (self._refs, self._t_ms, self._bits)
         start_ms = self._start_ms
         if len(rows) < len(self._refs):
             columns = (self._refs[rows], self._t_ms[rows], self._bits[rows])
             start_ms = None if start_ms is None else start_ms[rows]
-        return (*self._sealed, sort_run(*columns, start_ms))
+        return (sort_run(*columns, start_ms),)
+
+
+def _is_slice(refs: U32Array, whole: U32Array) -> bool:
+    """Whether refs are known to be some of others, as the same array or a slice of it."""
+    if refs is whole or refs.base is whole:
+        return True
+    if refs.base is None or refs.base is not whole.base:
+        return False
+    # Slices of one array: postings of many pairs lie in one, so that values tell nothing.
+    first, begin = refs.ctypes.data, whole.ctypes.data
+    is_contiguous = refs.flags.c_contiguous and whole.flags.c_contiguous
+    return bool(is_contiguous and begin <= first and first + refs.nbytes <= begin + whole.nbytes)
 
 
 def _near(refs: U32Array, wanted: U32Array) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,6 +106,18 @@ class IngestLog(Protocol):
 
         ``on_done`` is that of the ticket.
         """
+        ...
+
+    def gathering(self) -> AbstractContextManager[None]:
+        """Let what is appended inside be made durable together.
+
+        For short stretches: all entries wait for their end. Only a cut, much that is queued, and
+        `hurry` don't.
+        """
+        ...
+
+    def hurry(self) -> None:
+        """Take up what is queued though somebody gathers."""
         ...
 
     def cut(self, on_cut: Callable[[int], None]) -> Ticket:

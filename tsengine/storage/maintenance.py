@@ -68,6 +68,8 @@ class Maintenance:
         self._urgent = UrgentCompaction()
         self._planner = TierPlanner(database)
         chores = chores_of(database, self._urgent, self._planner)
+        if database.options.background == "merges":
+            chores = [chore for chore in chores if chore.name in _MERGING]
         if database.recovery.has_lost_parts:
             _LOG.error("there are damaged parts: %s", _WAITING)
             chores = [chore for chore in chores if chore.name == Expiry.name]

@@ -24,7 +24,7 @@ from tsengine.storage.folder_lock import is_held
 
 FORMAT_VERSION = 1
 _FIRST_LINE = "tsengine manifest"
-_OPTIONAL = ("exemplar_files", "erased")
+_OPTIONAL = ("exemplar_files", "erased", "aside", "holes")
 """Fields that are not there when they are empty."""
 
 
@@ -126,6 +126,12 @@ class Manifest:
         By selectors of retention rules: samples of these series before it may be gone, see
         `retention_marks`. The field is not written when there is none, and refused by versions
         before there was any.
+    aside
+        Folders in the quarantine whose parts may come back (`bring_back`): tombstones that hide
+        something of them stay, and all series. Not written when there is none, as `erased`.
+    holes
+        By folder in the quarantine: the closed range of time, ms, in which samples of any series
+        may be missing since its part went there. Not written when there is none, as `erased`.
 
     """
 
@@ -144,6 +150,8 @@ class Manifest:
     tombstones: tuple[TombstoneEntry, ...] = ()
     tiers: tuple[TierEntry, ...] = ()
     erased: Mapping[str, int] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
+    holes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def with_changes(self, **changes: Any) -> Manifest:
         """The next generation, with fields replaced."""
@@ -161,6 +169,10 @@ class Manifest:
             fields["exemplar_files"] = [dataclasses.asdict(file) for file in self.exemplar_files]
         if self.erased:
             fields["erased"] = dict(self.erased)
+        if self.aside:
+            fields["aside"] = list(self.aside)
+        if self.holes:
+            fields["holes"] = {name: list(span) for name, span in self.holes.items()}
         fields["tombstones"] = [dataclasses.asdict(entry) for entry in self.tombstones]
         fields["tiers"] = [dataclasses.asdict(entry) for entry in self.tiers]
         parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
@@ -347,6 +359,8 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     parts = fields.pop("parts")
     files = fields.pop("exemplar_files", [])
     erased = dict(fields.pop("erased", {}))
+    aside = tuple(fields.pop("aside", ()))
+    holes = {name: tuple(span) for name, span in fields.pop("holes", {}).items()}
     names = set(Manifest.__slots__) - {"format_version", "parts", *_OPTIONAL}
     _refuse_unknown(fields.keys() - names, path)
     if names - fields.keys():
@@ -359,6 +373,8 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
         parts=_entries(PartEntry, parts, path),
         exemplar_files=_entries(ExemplarEntry, files, path),
         erased=erased,
+        aside=aside,
+        holes=holes,
         **fields,
     )
     _check_types(manifest)
@@ -390,10 +406,14 @@ def _check_types(manifest: Manifest) -> None:
     for selector, t_ms in manifest.erased.items():
         if type(t_ms) is not int:
             raise ValueError(f"what is erased of {selector!r} is not a time")
+    for name, span in manifest.holes.items():
+        if [type(t_ms) for t_ms in span] != [int, int] or span[0] > span[1]:
+            raise ValueError(f"what is missing since {name!r} went is not a range of time")
     texts = [*manifest.catalog_segments, *(part.name for part in manifest.parts)]
     texts += [file.name for file in manifest.exemplar_files]
     texts += [tombstone.name for tombstone in manifest.tombstones]
     texts += [tier.name for tier in manifest.tiers]
+    texts += manifest.aside
     if manifest.metadata_file is not None:
         texts.append(manifest.metadata_file)
     for text in texts:

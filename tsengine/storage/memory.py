@@ -75,10 +75,13 @@ class StorageMemory:
                 self._measured_s = time.monotonic()
             return self._found
 
-    def left_for_queries(self) -> int:
-        """Bytes that queries may hold together."""
-        budget = self.budget
-        return max(budget - sum(self.by_kind().values()), budget // _SHARES)
+    def left_for_queries(self, enough: int) -> int:
+        """Bytes that queries may hold together, or fewer if these are ``enough``."""
+        share = self.budget // _SHARES
+        if enough <= share:
+            # It is theirs, so nobody need measure what the others hold.
+            return share
+        return max(self.budget - sum(self.by_kind().values()), share)
 
     def head_samples_max(self) -> int:
         """Samples at which a head is flushed."""

@@ -6,7 +6,7 @@ Thread-safe; nothing changes after opening.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import google_crc32c
 import numpy as np
@@ -15,20 +15,22 @@ import numpy.typing as npt
 from tsengine.errors import CorruptionError
 from tsengine.model.batch import SeriesColumns
 from tsengine.storage import part_format
-from tsengine.storage.axis_cache import AxisOwner, Decode, decode_used
+from tsengine.storage.axis_cache import AxisCache, decode_used
 from tsengine.storage.cold import ColdFile
 from tsengine.storage.filesystem import FileSystem, ReadFile
 from tsengine.storage.part_format import PartHeader, SectionEntry
 from tsengine.storage.part_index import REQUIRED_SECTIONS, PartIndex, build_index
-from tsengine.storage.part_select import HistogramsOf, PartPieces, count_samples, decode_times
+from tsengine.storage.part_select import (
+    HistogramsOf,
+    KnownAxes,
+    PartPieces,
+    count_samples,
+    decode_times,
+)
 from tsengine.storage.pieces import I64Array, U32Array, offsets_of
 from tsengine.storage.spans import Span
 
 _VERIFY_BYTES = 4 * 1024 * 1024
-
-
-CachedTimes = Callable[[AxisOwner, npt.NDArray[np.uint32], Decode], tuple[I64Array, I64Array]]
-"""`AxisCache.times`."""
 
 
 class PartBlocks:
@@ -50,7 +52,7 @@ class PartBlocks:
         self._values = values
         self.header = header
         self.index = index
-        self.axis_cache: CachedTimes | None = None
+        self.axis_cache: AxisCache | None = None
 
     @classmethod
     def open(
@@ -106,7 +108,7 @@ class PartBlocks:
         """Pieces of the series ``refs`` (ascending; None takes all) in a closed time range."""
         path = os.path.join(self._directory, part_format.VALUES_FILE)
         return PartPieces(
-            self.index, self._axis_times, self._values, path, refs, mint, maxt, histograms, windows
+            self.index, self, self._values, path, refs, mint, maxt, histograms, windows
         )
 
     def count_samples(self, refs: U32Array, mint: int, maxt: int) -> int:
@@ -114,13 +116,17 @@ class PartBlocks:
 
         Reads no values. Raises CorruptionError.
         """
-        return count_samples(self.index, self._axis_times, refs, mint, maxt)
+        return count_samples(self.index, self, refs, mint, maxt)
 
-    def _axis_times(self, axis: npt.NDArray[np.uint32]) -> tuple[I64Array, I64Array]:
-        """See `part_select.AxisTimes`."""
+    def known(self) -> KnownAxes | None:
+        """See `part_select.PartAxes.known`."""
+        return None if self.axis_cache is None else self.axis_cache.known(self)
+
+    def times(self, axis: npt.NDArray[np.uint32]) -> tuple[I64Array, I64Array]:
+        """See `part_select.PartAxes.times`."""
         if self.axis_cache is None:
             return decode_used(self.index, axis, self._decode_times)
-        return self.axis_cache(self, axis, self._decode_times)
+        return self.axis_cache.times(self, axis, self._decode_times)
 
     def _decode_times(self, axes: I64Array, t_ms: I64Array, positions: I64Array) -> None:
         path = os.path.join(self._directory, part_format.AXES_FILE)

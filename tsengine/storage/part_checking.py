@@ -1,4 +1,4 @@
-"""Checking a part or a part of a tier against its own checksums, the manifest and the catalog."""
+"""Checking a part or a part of a tier: its own checksums, its entry, then the catalog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tsengine.storage.tier_reader import TierReader
 _PIECE_NUMBERS = 4 * 1024 * 1024
 
 
-def check_part(fs: FileSystem, path: str, entry: PartEntry, catalog: Catalog) -> int:
+def check_part(fs: FileSystem, path: str, entry: PartEntry) -> int:
     """Read a part as a whole; returns how many samples it has.
 
     Raises
@@ -30,7 +30,6 @@ def check_part(fs: FileSystem, path: str, entry: PartEntry, catalog: Catalog) ->
     part = PartReader.open(fs, path, entry)
     try:
         part.verify()
-        _check_series(catalog, part.refs, path)
         n_samples = 0
         first, last = entry.maxt, entry.mint
         # Histograms weigh as many samples as they have numbers.
@@ -57,12 +56,11 @@ def check_part(fs: FileSystem, path: str, entry: PartEntry, catalog: Catalog) ->
         part.close()
 
 
-def check_tier(fs: FileSystem, path: str, entry: TierEntry, catalog: Catalog) -> None:
+def check_tier(fs: FileSystem, path: str, entry: TierEntry) -> None:
     """Read all windows of a part of a tier; raises as `check_part`."""
     tier = TierReader.open(fs, path, entry)
     try:
         tier.verify()
-        _check_series(catalog, tier.refs, path)
         # Every column of every window, some series at a time.
         n_numbers = tier.count_windows(tier.refs, entry.mint, entry.maxt) * len(Column)
         for refs in _pieces(tier.refs, n_numbers):
@@ -72,15 +70,23 @@ def check_tier(fs: FileSystem, path: str, entry: TierEntry, catalog: Catalog) ->
         tier.close()
 
 
+def check_part_series(
+    fs: FileSystem, path: str, entry: PartEntry | TierEntry, catalog: Catalog
+) -> None:
+    """Compare the series of a part that is fine with a catalog that is; raises as `check_part`."""
+    kind = TierReader if isinstance(entry, TierEntry) else PartReader
+    part = kind.open(fs, path, entry)  # type: ignore[arg-type]
+    try:
+        unknown = part.refs[~catalog.has(part.refs)]
+    finally:
+        part.close()
+    if len(unknown):
+        raise CorruptionError(f"series {int(unknown[0])} is not in the catalog", path=path)
+
+
 def _pieces(refs: U32Array, n_numbers: int) -> list[U32Array]:
     n_pieces = max(1, min(n_numbers // _PIECE_NUMBERS, len(refs)))
     return [piece for piece in np.array_split(refs, n_pieces) if len(piece)]
-
-
-def _check_series(catalog: Catalog, refs: U32Array, path: str) -> None:
-    unknown = refs[~catalog.has(refs)]
-    if len(unknown):
-        raise CorruptionError(f"series {int(unknown[0])} is not in the catalog", path=path)
 
 
 def _check_order(columns: SeriesColumns, path: str) -> None:

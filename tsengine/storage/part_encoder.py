@@ -143,7 +143,13 @@ class PartEncoder:
     """A folder under way: its payload files and the columns of its index."""
 
     def __init__(
-        self, fs: FileSystem, path: str, ladder_ms: tuple[int, ...], *, with_statistics: bool = True
+        self,
+        fs: FileSystem,
+        path: str,
+        ladder_ms: tuple[int, ...],
+        *,
+        with_statistics: bool = True,
+        is_quick: bool = False,
     ) -> None:
         fs.mkdir(path)
         self._fs = fs
@@ -156,6 +162,7 @@ class PartEncoder:
             fs, os.path.join(path, part_format.VALUES_FILE), part_format.VALUES_MAGIC
         )
         self._with_statistics = with_statistics
+        self._is_quick = is_quick
         self._columns: dict[int, list[npt.NDArray[np.integer]]] = {
             section: [] for section in REQUIRED_SECTIONS
         }
@@ -265,7 +272,7 @@ class PartEncoder:
                 chunk.bits.view(np.int64), layout.starts[blocks], sizes[blocks], offsets[:-1],
                 bits.view(np.int64),
             )  # fmt: skip
-        encoded = encode_blocks(bits, offsets, layout.first_rows[blocks])
+        encoded = encode_blocks(bits, offsets, layout.first_rows[blocks], is_quick=self._is_quick)
         self._values.write(encoded.payload.tobytes())
         self._put(Section.BLOCK_SIZE, sizes)
         # 0 for a payload of its own, else how many payloads back the equal one stands.

@@ -83,6 +83,7 @@ class Section(IntEnum):
     TIER_REFS = 19
     TIER_COLUMNS = 20
     TIER_SPARSE = 21
+    TIER_DOUBTS = 22
     STAT_MISSING = 32
     STAT_FLAGS = 33
     STAT_FIRST = 34

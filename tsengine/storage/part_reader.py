@@ -18,10 +18,11 @@ from tsengine.errors import CorruptionError
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.histograms import handles, is_handle
 from tsengine.storage import part_format
+from tsengine.storage.axis_cache import AxisCache
 from tsengine.storage.components import Components
 from tsengine.storage.filesystem import FileSystem
 from tsengine.storage.manifest import PartEntry
-from tsengine.storage.part_blocks import CachedTimes, PartBlocks
+from tsengine.storage.part_blocks import PartBlocks
 from tsengine.storage.part_format import PartHeader, Section
 from tsengine.storage.part_index import PartIndex
 from tsengine.storage.part_select import PartPieces, blocks_of
@@ -94,7 +95,7 @@ class PartReader:
         if self.components is not None:
             self.components.close()
 
-    def keep_axes(self, cache: CachedTimes) -> None:
+    def keep_axes(self, cache: AxisCache) -> None:
         """Keep decoded axes of samples in a cache from now on."""
         self._blocks.axis_cache = cache
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ import numpy.typing as npt
 from tsengine.codecs.axis import decode_axes
 from tsengine.codecs.block import decode_blocks
 from tsengine.errors import CorruptionError
+from tsengine.kernels import axes, blockcode
 from tsengine.kernels.axes import clip_blocks, copy_rows
+from tsengine.kernels.jit import OK
 from tsengine.model.histograms import Histograms
 from tsengine.storage.axis_cache import number_used
 from tsengine.storage.filesystem import ReadFile, storage_error
@@ -26,11 +29,29 @@ from tsengine.storage.spans import Span
 
 GAP_BYTES_MAX = 32 * 1024
 """Payloads closer than this are read together: copying the gap costs less than another call."""
+WINDOW_BYTES = 128 * 1024 + blockcode.SIDE_BYTES
+"""Bytes of a file that are read at once where no gap is larger; they stay in the core's cache."""
 COUNTED_ROWS_MAX = 256 * 1024
 """Rows of axes that are decoded at most to count samples exactly."""
 
-AxisTimes = Callable[[npt.NDArray[np.uint32]], tuple[I64Array, I64Array]]
-"""Of axes the positions of their first rows in ``t_ms``, a new array, and these times."""
+KnownAxes = tuple[npt.NDArray[np.bool_], I64Array, I64Array]
+"""Which axes are decoded; where each begins in ``t_ms``; and these times, not to be written."""
+
+
+class PartAxes(Protocol):
+    """Times of a part's axes."""
+
+    def known(self) -> KnownAxes | None:
+        """Those that were decoded before; None if none are kept."""
+        ...
+
+    def times(self, axis: npt.NDArray[np.uint32]) -> tuple[I64Array, I64Array]:
+        """Of some axes the positions of their first rows in ``t_ms``, a new array, and these times.
+
+        Raises CorruptionError.
+        """
+        ...
+
 
 HistogramsOf = Callable[[U32Array, I64Array], Histograms]
 
@@ -51,7 +72,7 @@ class PartPieces:
     def __init__(
         self,
         index: PartIndex,
-        axis_times: AxisTimes,
+        part_axes: PartAxes,
         values: ReadFile,
         values_path: str,
         refs: U32Array | None,
@@ -64,74 +85,46 @@ class PartPieces:
         self._histograms = histograms
         self._values = values
         self._values_path = values_path
-        rows, blocks = blocks_of(index, refs, mint, maxt)
-        axis = index.block_axis[blocks].astype(np.int64)
-        starts, self._axis_t = axis_times(index.block_axis[blocks])
-        starts += index.block_first_row[blocks]
-        patterns = index.block_pattern[blocks].astype(np.int64)
-        if windows is None:
-            lo, hi, first_t, last_t = self._clip(blocks, starts, patterns, mint, maxt)
-        else:
-            which, lo, hi, first_t, last_t = self._clip_to(rows, blocks, starts, patterns, windows)
-            rows, blocks, axis, starts, patterns = (
-                column[which] for column in (rows, blocks, axis, starts, patterns)
-            )
-        self.n_samples = int((hi - lo).sum())
-        if len(blocks) and int((hi - lo).min()) == 0:
-            kept = np.flatnonzero(hi > lo)
-            rows, blocks, axis, starts, patterns = (
-                column[kept] for column in (rows, blocks, axis, starts, patterns)
-            )
-            lo, hi, first_t, last_t = (column[kept] for column in (lo, hi, first_t, last_t))
-        self._blocks = blocks
-        self._starts = starts
-        self._lo = lo
-        self.rows = rows
-        self.sizes = hi - lo
-        self.first_t = first_t
-        self.last_t = last_t
-        flags = index.block_flags[blocks]
+        if refs is None:
+            refs = index.refs
+        columns, keys, self._axis_t = _find(index, part_axes, refs, mint, maxt)
+        if windows is not None:
+            columns, keys = self._clip_to(columns, keys, windows)
+        self._blocks = columns[axes.BLOCK]
+        self._starts = columns[axes.START]
+        self._lo = columns[axes.LOW]
+        self.rows = columns[axes.ROW]
+        self.sizes = columns[axes.SIZE]
+        self.first_t = columns[axes.FIRST_T]
+        self.last_t = columns[axes.LAST_T]
+        self.keys = keys
+        self.n_samples = int(self.sizes.sum())
+        flags = columns[axes.FLAGS]
         self.may_be_stale = (flags & FLAG_STALE) != 0
         self.has_histogram = (flags & FLAG_HISTOGRAM) != 0
-        self.keys = np.empty((len(blocks), 3), np.int64)
-        self.keys[:, 0] = axis
-        self.keys[:, 1] = (patterns << 16) | index.block_first_row[blocks]
-        self.keys[:, 2] = (lo << 16) | self.sizes
-
-    def _clip(
-        self, blocks: I64Array, starts: I64Array, patterns: I64Array, mint: int, maxt: int
-    ) -> tuple[I64Array, I64Array, I64Array, I64Array]:
-        """``lo, hi, first_t, last_t`` of blocks in a closed range; see `clip_blocks`."""
-        index = self._index
-        lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
-        clip_blocks(
-            self._axis_t, starts, index.block_size[blocks].astype(np.int64), patterns,
-            index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
-            lo, hi, first_t, last_t,
-        )  # fmt: skip
-        return lo, hi, first_t, last_t
 
     def _clip_to(
-        self,
-        rows: I64Array,
-        blocks: I64Array,
-        starts: I64Array,
-        patterns: I64Array,
-        windows: Sequence[Span],
-    ) -> tuple[I64Array, I64Array, I64Array, I64Array, I64Array]:
-        """As `_clip`, once for each window of a row; the first column says which block it is of."""
+        self, columns: I64Array, keys: I64Array, windows: Sequence[Span]
+    ) -> tuple[I64Array, I64Array]:
+        """Pieces clipped to windows, one for each that a piece of the row has anything in."""
+        rows, blocks, starts = columns[axes.ROW], columns[axes.BLOCK], columns[axes.START]
         found = [tuple(np.empty(0, np.int64) for _ in range(5))]
         for wanted, mint, maxt in windows:
             low = np.searchsorted(rows, wanted)
             which = expand_ranges(low, np.searchsorted(rows, wanted, side="right") - low)
-            clipped = self._clip(blocks[which], starts[which], patterns[which], mint, maxt)
+            clipped = _clip(self._index, self._axis_t, blocks[which], starts[which], mint, maxt)
             kept = np.flatnonzero(clipped[1] > clipped[0])
             found.append((which[kept], *(column[kept] for column in clipped)))
         which, lo, hi, first_t, last_t = (
             np.concatenate(column) for column in zip(*found, strict=True)
         )
         order = np.lexsort((lo, which))
-        return which[order], lo[order], hi[order], first_t[order], last_t[order]
+        which, lo, sizes = which[order], lo[order], (hi - lo)[order]
+        columns, keys = columns.take(which, axis=1), keys[which]
+        columns[axes.LOW], columns[axes.SIZE] = lo, sizes
+        columns[axes.FIRST_T], columns[axes.LAST_T] = first_t[order], last_t[order]
+        keys[:, 2] = (lo << 16) | sizes
+        return columns, keys
 
     def copy_times(self, which: I64Array, out: I64Array, positions: I64Array) -> None:
         """See `pieces.Pieces.copy_times`."""
@@ -155,6 +148,22 @@ class PartPieces:
         """See `pieces.Pieces.copy_values`."""
         if len(which) == 0:
             return
+        fd = self._values.fileno
+        if fd is not None:
+            index = self._index
+            status = blockcode.decode_file(
+                fd, index.payload_offsets, index.block_payload, index.block_first_row,
+                index.block_size, self._blocks, self._lo, self.sizes,
+                np.ascontiguousarray(which), np.ascontiguousarray(positions),
+                np.empty(WINDOW_BYTES, np.uint8), out,
+            )  # fmt: skip
+            # A file that was closed meanwhile may have left its number to another one.
+            if status == OK and self._values.fileno == fd:
+                return
+        self._copy_values(which, out, positions)
+
+    def _copy_values(self, which: I64Array, out: U64Array, positions: I64Array) -> None:
+        """As `copy_values` where the system has no file, or to find out what is wrong with it."""
         index = self._index
         blocks = self._blocks[which]
         payloads, where = number_used(index.block_payload[blocks], len(index.payload_offsets) - 1)
@@ -188,14 +197,75 @@ class PartPieces:
         return self._histograms(refs, t_ms)
 
 
+def _find(
+    index: PartIndex, part_axes: PartAxes, refs: U32Array, mint: int, maxt: int
+) -> tuple[I64Array, I64Array, I64Array]:
+    """Pieces of series in a closed range: their columns and keys as `find_pieces` has them, times.
+
+    Raises CorruptionError if an axis that is needed is damaged.
+    """
+    known = part_axes.known()
+    found = None if known is None else _find_known(index, known, refs, mint, maxt)
+    if found is None:
+        _, blocks = blocks_of(index, refs, mint, maxt)
+        axis = index.block_axis[blocks]
+        is_known = np.zeros(len(index.axis_rows), np.bool_)
+        starts = np.zeros(len(index.axis_rows), np.int64)
+        first_rows, t_ms = part_axes.times(axis)
+        starts[axis], is_known[axis] = first_rows, True
+        found = _find_known(index, (is_known, starts, t_ms), refs, mint, maxt)
+        assert found is not None, "all axes of the blocks were asked for"
+    return found
+
+
+def _find_known(
+    index: PartIndex, known: KnownAxes, refs: U32Array, mint: int, maxt: int
+) -> tuple[I64Array, I64Array, I64Array] | None:
+    """As `_find` where all axes that are needed are known; None if they are not."""
+    refs = np.ascontiguousarray(refs, np.uint32)
+    capacity = 2 * len(refs)
+    while True:
+        columns = np.empty((axes.N_COLUMNS, capacity), np.int64)
+        keys = np.empty((capacity, 3), np.int64)
+        n_found = axes.find_pieces(
+            index.refs, index.series_blocks, index.block_axis, index.block_first_row,
+            index.block_size, index.block_pattern, index.block_flags, index.axis_mint,
+            index.axis_maxt, index.pattern_offsets, index.run_first, index.run_length, *known,
+            refs, mint, maxt, columns, keys,
+        )  # fmt: skip
+        if n_found < 0:
+            return None
+        if n_found <= capacity:
+            return columns[:, :n_found], keys[:n_found], known[2]
+        capacity = n_found
+
+
+def _clip(
+    index: PartIndex, axis_t: I64Array, blocks: I64Array, starts: I64Array, mint: int, maxt: int
+) -> tuple[I64Array, I64Array, I64Array, I64Array]:
+    """``lo, hi, first_t, last_t`` of blocks in a closed range; see `clip_blocks`."""
+    lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
+    clip_blocks(
+        axis_t, starts, index.block_size[blocks].astype(np.int64),
+        index.block_pattern[blocks].astype(np.int64),
+        index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
+        lo, hi, first_t, last_t,
+    )  # fmt: skip
+    return lo, hi, first_t, last_t
+
+
 def count_samples(
-    index: PartIndex, axis_times: AxisTimes, refs: U32Array, mint: int, maxt: int
+    index: PartIndex, part_axes: PartAxes, refs: U32Array, mint: int, maxt: int
 ) -> int:
     """Samples of the series ``refs`` in a closed range, without reading values.
 
     Exact where blocks lie inside the range or their axes are few; else a block is taken to be
     spread evenly over its axis, because decoding the axes would cost as much as reading them.
     """
+    known = part_axes.known()
+    found = None if known is None else _find_known(index, known, refs, mint, maxt)
+    if found is not None:
+        return int(found[0][axes.SIZE].sum())
     _, blocks = blocks_of(index, refs, mint, maxt)
     axis = index.block_axis[blocks]
     axis_mint, axis_maxt = index.axis_mint[axis], index.axis_maxt[axis]
@@ -211,16 +281,9 @@ def count_samples(
         share = covered / (last - first + 1.0)
         return inside + int(np.minimum(np.ceil(sizes[is_cut] * share) + 1, sizes[is_cut]).sum())
     blocks = blocks[is_cut]
-    starts, axis_t = axis_times(index.block_axis[blocks])
-    lo, hi, first_t, last_t = (np.empty(len(blocks), np.int64) for _ in range(4))
-    return inside + int(
-        clip_blocks(
-            axis_t, starts + index.block_first_row[blocks], sizes[is_cut],
-            index.block_pattern[blocks].astype(np.int64),
-            index.pattern_offsets, index.run_first, index.run_length, mint, maxt,
-            lo, hi, first_t, last_t,
-        )
-    )  # fmt: skip
+    starts, axis_t = part_axes.times(index.block_axis[blocks])
+    lo, hi, _, _ = _clip(index, axis_t, blocks, starts + index.block_first_row[blocks], mint, maxt)
+    return inside + int((hi - lo).sum())
 
 
 def blocks_of(

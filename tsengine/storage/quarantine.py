@@ -11,15 +11,14 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tsengine.storage import filenames, manifest
+from tsengine.storage.aside import NOTE
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
-from tsengine.storage.manifest import Manifest
-from tsengine.storage.retention_marks import COMMON, window_start_after
+from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.snapshot import files_below, link_or_copy
-
-NOTE = "note.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,14 @@ class Damaged:
         """
         return self.folder in _CAN_GO
 
+    @property
+    def kept_as(self) -> str:
+        """The name of its folder in the quarantine."""
+        return f"{self.folder}-{self.name}"
 
-_CAN_GO = frozenset(
-    {filenames.PARTS_DIR, filenames.TIERS_DIR, filenames.EXEMPLARS_DIR, filenames.METADATA_DIR}
-)
+
+OF_PARTS = frozenset({filenames.PARTS_DIR, filenames.TIERS_DIR})
+_CAN_GO = OF_PARTS | {filenames.EXEMPLARS_DIR, filenames.METADATA_DIR}
 
 
 def put_aside(
@@ -100,7 +103,7 @@ def named(current: Manifest) -> set[tuple[str, str]]:
 def without(current: Manifest, damaged: Sequence[Damaged]) -> Manifest:
     """The manifest that no longer names some files.
 
-    What samples were in parts that go counts as erased: windows of tiers are not made without them.
+    What samples were in parts that go leaves a hole: windows of tiers are not made without them.
     """
     gone = {(item.folder, item.name) for item in damaged}
     metadata_file = current.metadata_file
@@ -113,25 +116,30 @@ def without(current: Manifest, damaged: Sequence[Damaged]) -> Manifest:
             e for e in current.exemplar_files if (filenames.EXEMPLARS_DIR, e.name) not in gone
         ),
         metadata_file=metadata_file,
-        erased=_erased_without(current, gone),
+        holes=_holes_with(current, damaged, gone),
+        aside=_aside_with(current, damaged),
     )
 
 
-def _erased_without(current: Manifest, gone: Collection[tuple[str, str]]) -> dict[str, int]:
-    """Marks of all series behind the parts that go, where a window of the widest tier begins."""
-    lost = [e.maxt for e in current.parts if (filenames.PARTS_DIR, e.name) in gone]
-    if not lost:
-        return dict(current.erased)
-    widest_ms = max((entry.width_ms for entry in current.tiers), default=1)
-    mark_ms = window_start_after(max(lost) + 1, widest_ms)
-    return {
-        text: max(mark_ms, current.erased.get(text, mark_ms)) for text in (COMMON, *current.erased)
-    }
+def _aside_with(current: Manifest, damaged: Sequence[Damaged]) -> tuple[str, ...]:
+    """The parts that may come back, with those that go now."""
+    going = {item.kept_as for item in damaged if item.folder in OF_PARTS}
+    return tuple(sorted(going.union(current.aside)))
+
+
+def _holes_with(
+    current: Manifest, damaged: Sequence[Damaged], gone: Collection[tuple[str, str]]
+) -> dict[str, tuple[int, int]]:
+    """Where samples are missing, with those of the parts that go now."""
+    kept_as = {(item.folder, item.name): item.kept_as for item in damaged}
+    own = [(e, (filenames.PARTS_DIR, e.name)) for e in current.parts]
+    new = {kept_as[key]: (e.mint, e.maxt) for e, key in own if key in gone}
+    return {**current.holes, **new}
 
 
 def _keep(fs: FileSystem, directory: str, current: Manifest, item: Damaged, now_ms: int) -> str:
     """Give what is there of a damaged item second names, and write the note."""
-    folder = os.path.join(filenames.quarantine_dir(directory), f"{item.folder}-{item.name}")
+    folder = os.path.join(filenames.quarantine_dir(directory), item.kept_as)
     source = os.path.join(directory, item.folder, item.name)
     fs.mkdir(folder)
     for path, kept_as in _files_of(fs, source):
@@ -146,10 +154,23 @@ def _keep(fs: FileSystem, directory: str, current: Manifest, item: Damaged, now_
         "generation": current.generation,
         "database_id": current.database_id,
         "problems": list(item.problems),
+        "entry": _entry_of(current, item),
     }
     fs.write_file(os.path.join(folder, NOTE), json.dumps(note, indent=2).encode() + b"\n")
     fs.sync_dir(folder)
     return folder
+
+
+def _entry_of(current: Manifest, item: Damaged) -> dict[str, Any] | None:
+    """What the manifest said of a part; None for what is none."""
+    listed: dict[str, Sequence[PartEntry | TierEntry]] = {
+        filenames.PARTS_DIR: current.parts,
+        filenames.TIERS_DIR: current.tiers,
+    }
+    for entry in listed.get(item.folder, ()):
+        if entry.name == item.name:
+            return asdict(entry)
+    return None
 
 
 def _files_of(fs: FileSystem, source: str) -> list[tuple[str, str]]:

@@ -13,7 +13,8 @@ from tsengine.errors import CorruptionError, StorageError
 from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import is_handle, without_handles
 from tsengine.options import TYPE_AND_UNIT_LABELS, Options
-from tsengine.storage import filenames, manifest, wal_records
+from tsengine.storage import filenames, holes, manifest, wal_records
+from tsengine.storage.aside import Aside, waiting
 from tsengine.storage.catalog import LOST_SERIES, Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
 from tsengine.storage.exemplar_records import decode_exemplars
@@ -58,6 +59,8 @@ class RecoveryReport:
         Whether there are parts among them, of samples or of tiers.
     lost
         These parts, as the manifest has them.
+    aside
+        Parts in the quarantine that may come back: what hides them stays, and their series.
 
     """
 
@@ -69,6 +72,7 @@ class RecoveryReport:
     unreadable: list[tuple[str, int | None, str]] = field(default_factory=list)
     has_lost_parts: bool = False
     lost: list[PartEntry | TierEntry] = field(default_factory=list)
+    aside: list[Aside] = field(default_factory=list)
 
     @property
     def n_damaged_files(self) -> int:
@@ -129,6 +133,7 @@ def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool
             return _recover_beside_a_writer(fs, directory, options)
         current = _load_or_create(fs, directory)
         _remove_orphans(fs, directory, current)
+        current = _forget_what_is_gone(fs, directory, current)
         return _recover(fs, directory, options, current, read_only=False, missing_is_damage=True)
     except OSError as error:
         raise storage_error(error, f"opening {error.filename or directory}") from error
@@ -208,12 +213,13 @@ def _recover(
     named: list[PartEntry | TierEntry] = [*current.parts, *current.tiers]
     log.report.lost = [entry for entry in named if entry.name not in opened]
     log.report.has_lost_parts = bool(log.report.lost)
+    log.report.aside = waiting(fs, directory, current)
     for path, at, reason in sealed.unreadable:
         _LOG.error("%s: damaged at byte %s, left out: %s", path, at, reason)
     catalog.publish()
     state = State(
         catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers,
-        current.erased,
+        current.erased, holes.joined(current.holes.values()),
     )  # fmt: skip
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
     return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)
@@ -223,6 +229,19 @@ def _load_or_create(fs: FileSystem, directory: str) -> Manifest:
     if fs.exists(filenames.manifest_path(directory)):
         return manifest.load(fs, directory)
     return manifest.create(fs, directory)
+
+
+def _forget_what_is_gone(fs: FileSystem, directory: str, current: Manifest) -> Manifest:
+    """Commit a manifest without parts aside whose folders are no longer in the quarantine.
+
+    Nothing stays for their sake from now on, not even if the folders are there again later.
+    """
+    there = tuple(aside.name for aside in waiting(fs, directory, current))
+    if there == current.aside:
+        return current
+    current = current.with_changes(aside=there)
+    manifest.swap(fs, directory, current)
+    return current
 
 
 def _remove_orphans(fs: FileSystem, directory: str, current: Manifest) -> None:

@@ -92,7 +92,8 @@ class SampleFloors:
 
     def with_marks(self, erased: Mapping[str, int]) -> SampleFloors:
         """The same floors beside what was erased, by selectors of rules."""
-        return replace(self, marks=Marks.of(erased, [rule.text for rule in self.rules]))
+        marks = Marks.of(erased, [rule.text for rule in self.rules])
+        return SampleFloors(self.common_ms, self.groups, self.by_rule, marks)
 
     def rounded(self, width_ms: int) -> SampleFloors:
         """Floors at the starts of whole windows, never later: what is erased cuts none."""
@@ -195,12 +196,14 @@ def erase_floor(
     heads: Sequence[Span] = (),
     *,
     mark_ms: int = MIN_MS,
+    holes: Sequence[Span] = (),
 ) -> int:
     """Samples before it, at most ``floor_ms``, may be erased: all tiers that keep longer have them.
 
     ``tier_floors_ms`` are those of the tiers that are configured, by width; ``heads`` closed ranges
     in which heads may have samples, which no tier has yet; ``mark_ms`` up to where samples may be
-    gone. Windows before it that can't be built are not waited for.
+    gone, ``holes`` where they are missing. Windows before it that can't be built are not waited
+    for.
     """
     starts = [
         window_start(max(mint, tier_floor_ms), width_ms)
@@ -220,7 +223,11 @@ def erase_floor(
         if first > last:
             continue
         buildable = available_spans(
-            width_ms, tier_map, raw_floor_ms=none_for_ever(mark_ms), floors_ms=tier_floors_ms
+            width_ms,
+            tier_map,
+            raw_floor_ms=none_for_ever(mark_ms),
+            floors_ms=tier_floors_ms,
+            holes=holes,
         )
         for mint, maxt in _common(tier_map.missing(width_ms, first, last), buildable):
             if ((spans[:, 0] <= maxt) & (spans[:, 1] >= mint)).any():
@@ -270,63 +277,6 @@ def expired_tiers(
         and tier.cover_max - tier.width_ms + 1 < floors_ms[tier.width_ms]
     ]
     return Below([*tiers, *lost]).without_held(expired) if expired else []
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """Files to be given up for others to stay below a limit of bytes."""
-
-    parts: tuple[PartEntry, ...]
-    tiers: tuple[TierEntry, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """What it frees."""
-        return sum(entry.size_bytes for entry in self.entries)
-
-    @property
-    def entries(self) -> list[PartEntry | TierEntry]:
-        """All of them."""
-        entries: list[PartEntry | TierEntry] = [*self.parts]
-        return entries + list(self.tiers)
-
-
-def plan_size_removal(
-    parts: Sequence[PartEntry],
-    tiers: Sequence[TierEntry],
-    *,
-    size_bytes: int,
-    limit_bytes: int,
-    kept: frozenset[str] = frozenset(),
-    lost: Sequence[PartEntry | TierEntry] = (),
-) -> Removal:
-    """The oldest parts of samples and tiers, by their last time, so that few enough bytes stay.
-
-    ``size_bytes`` is the size of everything. The newest part of samples never goes, nor do those
-    named in ``kept`` and damaged ones that are left out (``lost``). What a part overwrites must not
-    come back, so it goes together with all that overlaps it and is older, or not at all.
-    """
-    newest = max(parts, key=lambda part: (part.maxt, part.seq_max), default=None)
-    if newest is not None:
-        kept |= {newest.name}
-    kept |= {entry.name for entry in lost}
-    below = Below([*parts, *tiers, *lost])
-    oldest: list[PartEntry | TierEntry] = [part for part in parts if part.name not in kept]
-    oldest += tiers
-    oldest.sort(key=lambda entry: entry.maxt if entry.n_samples else MIN_MS)
-    gone: dict[str, PartEntry | TierEntry] = {}
-    for entry in oldest:
-        if size_bytes <= limit_bytes:
-            break
-        group = below.of(entry)
-        if entry.name in gone or any(other.name in kept for other in group):
-            continue
-        size_bytes -= sum(other.size_bytes for other in group if other.name not in gone)
-        gone |= {other.name: other for other in group}
-    return Removal(
-        tuple(entry for entry in gone.values() if isinstance(entry, PartEntry)),
-        tuple(entry for entry in gone.values() if isinstance(entry, TierEntry)),
-    )
 
 
 RULES_SHARE = 4

@@ -7,7 +7,7 @@ other chores leave it out too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tsengine.model.times import text_of_ms
@@ -18,19 +18,18 @@ from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import (
     PartShare,
-    Removal,
     SampleFloors,
     expired_parts,
     expired_tiers,
     is_expired,
     is_tier_worth_rewriting,
     is_worth_rewriting,
-    plan_size_removal,
     shares_of,
     tier_shares_of,
 )
 from tsengine.storage.retention_marks import Raise
 from tsengine.storage.retention_overlaps import Overlaps
+from tsengine.storage.retention_size import Entry, Removal, plan_size_removal
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_reader import TierReader
@@ -78,13 +77,17 @@ class PartShares:
 
 
 class Expiry:
-    """Whole parts of samples and tiers go; no disk space is needed for that."""
+    """Whole parts of samples and tiers go; no disk space is needed for that.
+
+    What the limit of bytes would take, but is of several days, is split first, if there is space.
+    """
 
     name = "expiry"
 
     def __init__(self, database: StorageDatabase) -> None:
         self._database = database
         self._shares = PartShares()
+        self._held = frozenset[str]()
 
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`."""
@@ -125,13 +128,12 @@ class Expiry:
 
     def _for_size(self, state: State) -> list[Job]:
         limit = self._database.options.retention_size
-        if limit is None:
-            return []
-        size = self._database.size_bytes(state)
-        if size <= limit:
+        size = 0 if limit is None else self._database.size_bytes(state)
+        if limit is None or size <= limit:
+            self._tell(())
             return []
         # To remove what is in an object store would free nothing here.
-        removal = plan_size_removal(
+        plan = plan_size_removal(
             live_parts(state),
             [tier.entry for tier in state.tiers],
             size_bytes=size,
@@ -139,10 +141,27 @@ class Expiry:
             kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
             lost=self._database.recovery.lost,
         )
-        if not removal.entries:
-            return []
+        self._tell(() if plan.splits else plan.held)
+        if plan.removal.entries:
+            return [self._removing(plan.removal)]
+        jobs = [_splitting(entry) for entry in plan.splits]
+        return jobs + ([self._removing(plan.rest)] if plan.rest.entries else [])
+
+    def _removing(self, removal: Removal) -> Job:
         raised = self._database.retention.raised_by_all(_spans(removal.parts))
-        return [_removing({"size": removal}, raised)]
+        return _removing({"size": removal}, raised)
+
+    def _tell(self, held: Sequence[Entry]) -> None:
+        """Say once what the limit of bytes would take if it did not overwrite what stays."""
+        names = frozenset(entry.name for entry in held)
+        if names - self._held:
+            _LOG.warning(
+                "over the limit of bytes, but %d parts (%d bytes) stay, the first is %s: they "
+                "overwrite others that are damaged or in an object store",
+                len(names), sum(entry.size_bytes for entry in held), held[0].name,
+            )  # fmt: skip
+        self._held = names
+        self._database.retention.counters.hold(sum(entry.size_bytes for entry in held))
 
 
 class RetentionRewriting:
@@ -228,7 +247,20 @@ def _removing(removals: Mapping[str, Removal], raised: Raise | None = None) -> J
             )  # fmt: skip
 
     size = sum(removal.size_bytes for removal in removals.values())
-    return Job(f"removing {' and '.join(texts.values())}", size, run)
+    what = f"removing {' and '.join(texts.values())}"
+    if "size" in removals:
+        # It is due again and again, and each time another job.
+        what += f", part {min(parts | tiers).lstrip('0')} first"
+    return Job(what, size, run)
+
+
+def _splitting(entry: PartEntry) -> Job:
+    return Job(
+        f"splitting part {entry.name.lstrip('0')}, of which something is over the limit of bytes",
+        entry.size_bytes,
+        lambda context: context.merge([entry], entry.level + 1),
+        merge_space([entry]),
+    )
 
 
 def _described(reason: str, removal: Removal) -> str:

@@ -155,8 +155,9 @@ class RetentionPolicy:
             heads = [span for view in views if view.n_samples for span in view.touched_spans()]
             mark_ms = state.erased.get(COMMON, NOTHING_MS)
             common = erase_floor(
-                common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms
-            )
+                common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms,
+                holes=state.holes,
+            )  # fmt: skip
         floors_now = moment.sample_floors(state.catalog, common).with_marks(state.erased)
         return floors_now.rounded(_widest_ms(moment.options))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from tsengine.storage.compaction_plan import partition_of, partition_range
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
@@ -18,13 +19,14 @@ from tsengine.storage.retention import (
     expired_tiers,
     is_expired,
     is_worth_rewriting,
-    plan_size_removal,
     shares_of,
 )
 from tsengine.storage.retention_overlaps import Overlaps, rules_in
 from tsengine.storage.retention_policy import RetentionPolicy
 from tsengine.storage.retention_rules import NO_RULE
+from tsengine.storage.retention_size import Entry, is_wide, plan_size_removal
 from tsengine.storage.state import State
+from tsengine.storage.tier_map import touched_spans
 from tsengine.storage.tier_read import tier_name
 
 
@@ -269,8 +271,9 @@ def _of_tiers(
             for tier in state.tiers
             if tier.entry.width_ms == width_ms and tier.entry not in entries
         ]
+        files = [PlannedFile(e.name, "remove", e.n_samples, e.size_bytes) for e in entries]
         removals.append(
-            _of_files(f"tier {tier_name(width_ms)}", policy.tier_keep_s(width_ms), entries, refs,
+            _of_files(f"tier {tier_name(width_ms)}", policy.tier_keep_s(width_ms), files, refs,
                       kept)
         )  # fmt: skip
     return removals
@@ -284,41 +287,76 @@ def _for_size(
     limit_bytes: int,
     lost: Sequence[PartEntry | TierEntry],
 ) -> PlannedRemoval:
-    removal = plan_size_removal(
-        parts,
+    kept = frozenset(part.entry.name for part in state.parts if part.remote_bytes)
+    split = {
+        part.entry.name: _as_split(part)
+        for part in state.parts
+        if is_wide(part.entry) and part.entry.name not in kept and not lost
+    }
+    plan = plan_size_removal(
+        [own for entry in parts for own in split.get(entry.name, [entry])],
         tiers,
         size_bytes=size_bytes,
         limit_bytes=limit_bytes,
-        kept=frozenset(part.entry.name for part in state.parts if part.remote_bytes),
+        kept=kept,
         lost=lost,
     )
-    gone = {entry.name for entry in removal.entries}
+    gone: dict[str, list[Entry]] = {}
+    for entry in plan.removal.entries:
+        gone.setdefault(entry.name.partition("/")[0], []).append(entry)
+    whole = {name for name, found in gone.items() if len(found) == len(split.get(name, found))}
     sources = [(p.entry.name, p.refs) for p in state.parts]
     sources += [(t.entry.name, t.refs) for t in state.tiers]
     sources += [("", head.view().refs()) for head in _heads(state)]
     return _of_files(
         "retention_size",
         None,
-        removal.entries,
+        [
+            PlannedFile(
+                name,
+                "remove" if name in whole else "rewrite",
+                sum(entry.n_samples for entry in found),
+                sum(entry.size_bytes for entry in found),
+            )
+            for name, found in gone.items()
+        ],
         [refs for name, refs in sources if name in gone],
-        [refs for name, refs in sources if name not in gone],
+        [refs for name, refs in sources if name not in whole],
     )
+
+
+def _as_split(part: PartReader) -> list[PartEntry]:
+    """A part of several days as a split leaves it, about: as much of each day that it has."""
+    entry = part.entry
+    days: dict[int, list[tuple[int, int]]] = {}
+    for mint, maxt in touched_spans(part).tolist():
+        for day in range(partition_of(mint), partition_of(maxt) + 1):
+            first, last = partition_range(day)
+            days.setdefault(day, []).append((max(mint, first), min(maxt, last)))
+    return [
+        replace(
+            entry,
+            name=f"{entry.name}/{day}",
+            mint=min(mint for mint, _ in spans),
+            maxt=max(maxt for _, maxt in spans),
+            n_samples=max(1, entry.n_samples // len(days)),
+            size_bytes=entry.size_bytes // len(days),
+        )
+        for day, spans in days.items()
+    ]
 
 
 def _of_files(
     reason: str,
     keep_s: float | None,
-    entries: Sequence[PartEntry | TierEntry],
+    files: Sequence[PlannedFile],
     gone: list[U32Array],
     kept: list[U32Array],
 ) -> PlannedRemoval:
-    """Whole parts that go, the series in them and those in others."""
+    """What of parts goes, the series in them and those in what stays."""
     none = np.empty(0, np.uint32)
     losers = np.unique(np.concatenate([none, *gone]))
     lost = np.setdiff1d(losers, np.concatenate([none, *kept]))
-    files = tuple(
-        PlannedFile(entry.name, "remove", entry.n_samples, entry.size_bytes) for entry in entries
-    )
     return PlannedRemoval(
         reason,
         keep_s,
@@ -326,5 +364,5 @@ def _of_files(
         len(lost),
         sum(file.samples for file in files),
         sum(file.bytes for file in files),
-        files,
+        tuple(files),
     )

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tsengine.model.times import MAXT
+from tsengine.storage.head_read import HeadView
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import shares_of, tier_shares_of
 from tsengine.storage.retention_marks import COMMON, NOTHING_MS, window_start_after
@@ -61,6 +63,9 @@ def _mark(
     oldest_ms = _oldest_sample(state, groups, number)
     if oldest_ms is None:
         oldest_ms = max(entry.cover_max for entry in windows) + 1
+    if groups is None and state.holes:
+        # What was put aside was there; with rules nothing tells of which series it was.
+        oldest_ms = min(oldest_ms, state.holes[0][0])
     if all(entry.mint >= oldest_ms for entry in windows):
         return NOTHING_MS
     return window_start_after(oldest_ms, widest_ms)
@@ -78,9 +83,20 @@ def _oldest_sample(state: State, groups: RuleGroups | None, number: int) -> int 
             found.append(part.entry.mint if is_alone else _first_of(part, groups, number))
     for head in (*(frozen.head for frozen in state.frozen), state.head):
         view = head.view()
-        if view.n_samples and (groups is None or number in groups.of_refs(view.refs())):
-            found.append(view.mint)
+        if view.n_samples and view.mint < min(found, default=MAXT):
+            found += _first_of_head(view, groups, number, min(found, default=MAXT))
     return min(found, default=None)
+
+
+def _first_of_head(
+    view: HeadView, groups: RuleGroups | None, number: int, before_ms: int
+) -> list[int]:
+    """Likewise of a head, if it is before a time: one or none."""
+    if groups is None:
+        return [view.mint]
+    refs = view.refs()
+    t_ms = view.collect_bits(refs[groups.of_refs(refs) == number], view.mint, before_ms).t_ms
+    return [int(t_ms.min())] if len(t_ms) else []
 
 
 def _first_of(part: PartReader, groups: RuleGroups | None, number: int) -> int:

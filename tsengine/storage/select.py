@@ -49,6 +49,7 @@ def read_frames(
     maxt: int,
     *,
     drop_stale: bool,
+    with_values: bool = True,
     mask: Mask | None = None,
 ) -> FrameBatch:
     """Samples with mint <= t <= maxt of the series ``refs`` (u32[S], ascending) as frames.
@@ -56,13 +57,14 @@ def read_frames(
     ``parts`` and ``heads`` come in ascending sequence, all heads after all parts: of samples of one
     series with equal times the one of the later source is taken. With ``drop_stale`` staleness
     markers are left out (after they have replaced what they replace). What ``mask`` hides is as if
-    it had never been stored. The arrays are the caller's.
+    it had never been stored. The arrays are the caller's. Without ``with_values`` only staleness
+    markers and histograms can be relied on, any other value may be 0 instead.
     Raises CorruptionError if a payload that is needed is damaged.
     """
     refs = np.ascontiguousarray(refs, np.uint32)
     found = find(parts, heads, refs, mint, maxt, mask)
     is_merged = found.overlapping_rows(len(refs))
-    direct = _decode_direct(found, ~is_merged)
+    direct = _decode_direct(found, ~is_merged, with_values=with_values)
     if drop_stale and found.may_be_stale.any():
         # Blocks only say that they hold a marker somewhere; most reads don't meet it.
         is_merged |= direct.marked_rows()
@@ -208,15 +210,24 @@ class _Decoded:
         return marked
 
 
-def _decode_direct(found: Found, is_wanted: BoolArray) -> _Decoded:
-    """Decode the values of wanted rows to where a batch of only these rows has them."""
+def _decode_direct(found: Found, is_wanted: BoolArray, *, with_values: bool = True) -> _Decoded:
+    """Decode the values of wanted rows to where a batch of only these rows has them.
+
+    Without ``with_values`` only those of pieces in which there may be more than plain floats.
+    """
     order = found.by_time
     if not is_wanted.all():
         order = order[is_wanted[found.rows[order]]]
     row_pieces = offsets_of(np.bincount(found.rows[order], minlength=len(is_wanted)))
     positions = offsets_of(found.sizes[order])
-    values = np.empty(positions[-1], np.uint64)
-    found.copy_values(order, values, positions[:-1])
+    if with_values:
+        values = np.empty(positions[-1], np.uint64)
+        found.copy_values(order, values, positions[:-1])
+    else:
+        values = np.zeros(positions[-1], np.uint64)
+        special = np.flatnonzero(found.may_be_stale[order] | found.has_histogram[order])
+        if len(special):
+            found.copy_values(order[special], values, positions[special])
     piece_starts = np.zeros(len(found.rows), np.int64)
     piece_starts[order] = positions[:-1]
     return _Decoded(order, row_pieces, positions[row_pieces], piece_starts, values)

@@ -13,7 +13,8 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,10 +27,15 @@ from tsengine.storage.manifest import Manifest
 from tsengine.storage.wal_format import END_UNKNOWN
 from tsengine.storage.wal_reader import list_segments, replay
 
-_TRIES = 10
+_TRIES_MIN = 10
+_TRY_S = 30.0
+_PAUSE_S_MAX = 0.2
+_FREE_TRIES = 2
+"""Before the writer is stopped for a moment, if that can be."""
 _COPY_BYTES = 4 << 20
 _SYNC_ALONE_MAX = 64
 _SYNC_THREADS = 16
+_sleep = time.sleep
 NO_LINKS = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 )
@@ -55,7 +61,13 @@ class SnapshotPlan:
     growing: tuple[str, int] | None
 
 
-def make_snapshot(fs: FileSystem, directory: str, dest: str, *, with_log: bool) -> Manifest:
+Stop = Callable[[], contextlib.AbstractContextManager[None]]
+"""Keeps the writer from committing anything meanwhile."""
+
+
+def make_snapshot(
+    fs: FileSystem, directory: str, dest: str, *, with_log: bool, stop: Stop | None = None
+) -> Manifest:
     """Make the new directory ``dest``, a database with what ``directory`` holds.
 
     Parameters
@@ -63,6 +75,8 @@ def make_snapshot(fs: FileSystem, directory: str, dest: str, *, with_log: bool) 
     with_log
         Also take the log, and with it the samples that are in no part yet. Without it the
         snapshot is what the last flush committed; but the log is taken if there are deletes in it.
+    stop
+        Of the writer itself: used when it commits so often that no attempt comes through.
 
     Raises
     ------
@@ -77,7 +91,7 @@ def make_snapshot(fs: FileSystem, directory: str, dest: str, *, with_log: bool) 
         raise StorageError(f"{dest} is there already")
     building = filenames.unfinished_snapshot(dest, secrets.token_hex(4))
     try:
-        with pinned(fs, directory, building, with_log=with_log, durable=True) as current:
+        with pinned(fs, directory, building, with_log=with_log, durable=True, stop=stop) as current:
             if fs.exists(dest):
                 raise StorageError(f"{dest} is there already")
             fs.rename(building, dest)
@@ -89,7 +103,13 @@ def make_snapshot(fs: FileSystem, directory: str, dest: str, *, with_log: bool) 
 
 @contextlib.contextmanager
 def pinned(
-    fs: FileSystem, directory: str, folder: str, *, with_log: bool, durable: bool = False
+    fs: FileSystem,
+    directory: str,
+    folder: str,
+    *,
+    with_log: bool,
+    durable: bool = False,
+    stop: Stop | None = None,
 ) -> Iterator[Manifest]:
     """A snapshot in the new folder ``folder``, until the end of the ``with`` statement.
 
@@ -98,7 +118,7 @@ def pinned(
 
     Parameters
     ----------
-    with_log
+    with_log, stop
         As of `make_snapshot`.
     durable
         Whether it outlives a power cut.
@@ -110,7 +130,7 @@ def pinned(
     """
     lock = FolderLock(folder)
     try:
-        yield _build(fs, directory, folder, lock, with_log=with_log, durable=durable)
+        yield _build(fs, directory, folder, lock, with_log=with_log, durable=durable, stop=stop)
     finally:
         with contextlib.suppress(OSError):
             if fs.exists(folder):
@@ -143,27 +163,32 @@ def _build(
     *,
     with_log: bool,
     durable: bool,
+    stop: Stop | None,
 ) -> Manifest:
     """Fill ``building`` and hold it; tried again when the writer replaced a file meanwhile."""
     missing_before: str | None = None
-    for _ in range(_TRIES):
-        current = manifest.load(fs, directory)
-        missing: str | None = None
-        lock.take(fs)
-        try:
-            # Deletes that only the log knows: without them the samples would come back.
-            takes_log = with_log or _log_has_deletes(fs, directory, current)
-            plan = plan_snapshot(fs, directory, current, with_log=takes_log)
-            folders = _link_all(fs, directory, building, plan)
-            if durable:
-                _sync_all(fs, folders)
-        except FileNotFoundError as error:
-            missing = str(error.filename)
-        else:
-            if not takes_log or _log_is_same(fs, directory, plan):
-                # Last: a folder without a manifest is no database.
-                manifest.swap(fs, building, current)
-                return current
+    until_s = time.monotonic() + _TRY_S
+    n_tries = 0
+    while n_tries < _TRIES_MIN or time.monotonic() < until_s:
+        n_tries += 1
+        with contextlib.nullcontext() if stop is None or n_tries <= _FREE_TRIES else stop():
+            current = manifest.load(fs, directory)
+            missing: str | None = None
+            lock.take(fs)
+            try:
+                # Deletes that only the log knows: without them the samples would come back.
+                takes_log = with_log or _log_has_deletes(fs, directory, current)
+                plan = plan_snapshot(fs, directory, current, with_log=takes_log)
+                folders = _link_all(fs, directory, building, plan)
+                if durable:
+                    _sync_all(fs, folders)
+            except FileNotFoundError as error:
+                missing = str(error.filename)
+            else:
+                if not takes_log or _log_is_same(fs, directory, plan):
+                    # Last: a folder without a manifest is no database.
+                    manifest.swap(fs, building, current)
+                    return current
         if fs.exists(building):
             remove_tree(fs, building)
         lock.release()
@@ -172,6 +197,7 @@ def _build(
             raise CorruptionError("the file is missing", path=missing)
         # Once may be a file that was just moved to an object store: its stub is there instead.
         missing_before = missing
+        _sleep(min(0.01 * n_tries, _PAUSE_S_MAX))
     raise StorageError(f"{directory} changes too fast to take a snapshot; try again")
 
 

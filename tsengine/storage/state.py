@@ -15,7 +15,7 @@ from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import TierEntry
 from tsengine.storage.part_reader import PartReader
-from tsengine.storage.tier_map import TierMap
+from tsengine.storage.tier_map import Span, TierMap
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tombstones import Tombstone
 
@@ -70,7 +70,7 @@ class State:
 
     ``parts`` ascend in sequence; ``frozen`` oldest first; ``head`` takes appends; ``tombstones``
     ascend in sequence; ``tiers`` by width, then time covered, then sequence; ``erased`` as in the
-    manifest.
+    manifest. In ``holes``, ascending and disjoint, samples are missing whose part was put aside.
     """
 
     catalog: CatalogView
@@ -80,6 +80,7 @@ class State:
     tombstones: tuple[Tombstone, ...] = ()
     tiers: tuple[TierReader, ...] = ()
     erased: Mapping[str, int] = field(default_factory=dict)
+    holes: tuple[Span, ...] = ()
     _map_memo: _MapMemo = field(default_factory=_MapMemo, repr=False, compare=False)
 
     @property

@@ -18,6 +18,7 @@ from tsengine.storage import part_format
 from tsengine.storage.part_format import Section, SectionEntry
 from tsengine.storage.pieces import I64Array, U32Array, offsets_of
 from tsengine.storage.tier_columns import SPARSE_COLUMNS
+from tsengine.storage.tier_doubts import Doubts
 
 MaskArray = npt.NDArray[np.uint32]
 
@@ -69,15 +70,51 @@ class TierTable:
 
 
 def encode_sections(
-    width_ms: int, cover: tuple[int, int], refs: U32Array, masks: MaskArray, sparse: MaskArray
+    width_ms: int,
+    cover: tuple[int, int],
+    refs: U32Array,
+    masks: MaskArray,
+    sparse: MaskArray,
+    doubts: Doubts,
 ) -> dict[int, I64Array]:
     """Sections of the index."""
-    return {
+    more: dict[int, I64Array] = {}
+    if len(doubts):
+        first, last = (times // width_ms for times in (doubts.mint - 1, doubts.maxt))
+        more[Section.TIER_DOUBTS] = np.concatenate([doubts.owners, first, last - first])
+    return more | {
         Section.TIER: np.array([VERSION, width_ms, *cover], np.int64),
         Section.TIER_REFS: refs.astype(np.int64),
         Section.TIER_COLUMNS: masks.astype(np.int64),
         Section.TIER_SPARSE: sparse.astype(np.int64),
     }
+
+
+def decode_doubts(
+    data: bytes,
+    sections: Mapping[int, SectionEntry],
+    path: str,
+    *,
+    width_ms: int,
+    cover: tuple[int, int],
+) -> Doubts:
+    """The windows in doubt that `encode_sections` was given, by series.
+
+    Raises CorruptionError if the checksum is wrong or a number breaks the rules of the format.
+    """
+    if Section.TIER_DOUBTS not in sections:
+        return Doubts.none()
+    column = part_format.decode_section(data, sections[Section.TIER_DOUBTS], path)
+    _require(len(column) % 3 == 0, "windows in doubt that differ in length", path)
+    owners, first, n = column.reshape(3, -1)
+    low, high = (cover[0] - 1) // width_ms, cover[1] // width_ms
+    is_inside = (first >= low) & (first < high) & (n >= 1) & (n <= high - first)
+    _require(bool(is_inside.all()), "windows in doubt outside of the range", path)
+    _require(bool(((owners >= 0) & (owners <= _U32_MAX)).all()), "a series out of range", path)
+    order = owners[1:] - owners[:-1]
+    follows = (order > 0) | ((order == 0) & (first[1:] > first[:-1] + n[:-1]))
+    _require(bool(follows.all()), "windows in doubt that do not ascend", path)
+    return Doubts(owners.copy(), first * width_ms + 1, (first + n) * width_ms)
 
 
 def decode_table(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tsengine.kernels.bits import STALE_BITS
 from tsengine.model.batch import taken_histograms
@@ -64,10 +63,6 @@ class SampleRows:
             np.concatenate(all_bits)[order],
             concatenate(tables) if tables else None,
         )
-
-    def before(self, ends_ms: npt.NDArray[np.int64]) -> SampleRows:
-        """The samples before a time of each row: i64[S]."""
-        return self.take(np.flatnonzero(self.t_ms < ends_ms[self.rows]))
 
     def without_markers(self) -> SampleRows:
         """The samples that are no staleness markers."""

@@ -89,7 +89,7 @@ class TierMap:
             self._touched[id(part)] = known or (part, touched_spans(part))
         touched = [(part.entry.seq_max, spans) for part, spans in self._touched.values()]
         for width_ms in self.widths_ms:
-            cut = [(t.seq, _cut_by(t, width_ms)) for t in tombstones]
+            cut = [(t.seq, cut_by(t, width_ms)) for t in tombstones]
             own = [(k, t.entry) for k, t in enumerate(tiers) if t.entry.width_ms == width_ms]
             self._owned[width_ms], self._clean[width_ms] = _settle(width_ms, own, touched + cut)
 
@@ -106,6 +106,11 @@ class TierMap:
         for mint, maxt in unsettled:
             clean = [kept for owned in clean for kept in _without(owned, width_ms, mint, maxt)]
         return clean
+
+    def touched(self, part: _Part) -> I64Array:
+        """See `touched_spans`; of parts that the map was made of it is known."""
+        known = self._touched.get(id(part))
+        return touched_spans(part) if known is None else known[1]
 
     def missing(
         self, width_ms: int, mint: int, maxt: int, unsettled: Sequence[Span] = ()
@@ -135,7 +140,7 @@ def touched_spans(part: _Part) -> I64Array:
     return np.stack([mint[starts], maxt[ends]], axis=1)
 
 
-def _cut_by(deleted: _Deleted, width_ms: int) -> I64Array:
+def cut_by(deleted: _Deleted, width_ms: int) -> I64Array:
     """Times in the windows that a delete cuts, as closed ranges: i64[K, 2].
 
     Windows that it covers are not dirty: a mask hides those of its series, which is exact.

@@ -16,13 +16,22 @@ import numpy.typing as npt
 from tsengine.model.frame import FrameBatch
 from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage.head_read import is_among
+from tsengine.storage.holes import inside, joined, outside
 from tsengine.storage.mask import Mask
-from tsengine.storage.pieces import U32Array
-from tsengine.storage.retention_marks import window_start_after
+from tsengine.storage.pieces import I64Array, U32Array
+from tsengine.storage.retention_marks import window_start, window_start_after
+from tsengine.storage.tier_doubts import (
+    DOUBT_COLUMNS,
+    Doubts,
+    after_late,
+    of_spans,
+    windows_touched,
+)
 from tsengine.storage.tier_last import LAST_COLUMNS, SampleRows, last_samples, rows_of_frames
 from tsengine.storage.tier_late import with_late
-from tsengine.storage.tier_map import Owned, Span, TierMap
+from tsengine.storage.tier_map import Owned, Span, TierMap, cut_by
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_stretches import EVER, STRETCHES_MAX, Completeness, Stretch, with_fewer
 from tsengine.storage.tier_windows import (
     join,
     no_windows,
@@ -52,11 +61,25 @@ class ReadSamples(Protocol):
 LateRefs = Callable[[int, int, int], list[U32Array]]
 """Of the sources that have something after a sequence, near a closed range: their series."""
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LateSource:
+    """A source that has something after a sequence.
+
+    It has samples of the series ``refs`` (u32[S] ascending) in the closed ranges ``spans``
+    (i64[K, 2]) only. ``is_mixed``: also of before the sequence, not told apart.
+    """
+
+    refs: U32Array
+    spans: I64Array
+    is_mixed: bool
+
+
+LateSources = Callable[[int, int, int], list[LateSource]]
+"""Sources that have something after a sequence, near a closed range, hidden or not."""
+
 CountSamples = Callable[[U32Array, int, int], int]
 """Upper bound of the samples of series in a closed range."""
-
-STRETCHES_MAX = 32
-"""Of a plan, as long as samples may answer for what lies between them."""
 
 RAW = "raw"
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
@@ -70,72 +93,6 @@ def tier_name(width_ms: int) -> str:
     return f"{width_ms // unit}{suffix}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Completeness:
-    """From when on samples are complete; None if all are there.
-
-    Before that some may be gone: tiers answer where they have anything, and what there is of
-    samples elsewhere.
-
-    Parameters
-    ----------
-    common_ms
-        Of most series.
-    longer
-        Series for which another time holds, u32[S] ascending, in disjoint groups.
-    hidden_ms
-        No sample before it is returned; None if nothing is hidden.
-
-    """
-
-    common_ms: int | None
-    longer: tuple[tuple[U32Array, int | None], ...] = ()
-    hidden_ms: int | None = None
-
-    @property
-    def times(self) -> list[int | None]:
-        """All of them, without duplicates."""
-        return list(dict.fromkeys([self.common_ms, *(from_ms for _, from_ms in self.longer)]))
-
-    @property
-    def latest_ms(self) -> int | None:
-        """From when on the samples of all series are complete."""
-        return max((from_ms for from_ms in self.times if from_ms is not None), default=None)
-
-    def of_refs(self, refs: U32Array) -> npt.NDArray[np.int64]:
-        """Of each series, the least time there is for None: i64[S]."""
-        found = np.full(len(refs), _MIN_MS if self.common_ms is None else self.common_ms)
-        for own, from_ms in self.longer:
-            found[is_among(refs, own)] = _MIN_MS if from_ms is None else from_ms
-        return found
-
-    def groups(self, refs: U32Array) -> list[tuple[int | None, npt.NDArray[np.int64]]]:
-        """Times and the rows of ``refs`` for which they hold, none without rows."""
-        of_rows = self.of_refs(refs)
-        found = [
-            (from_ms, np.flatnonzero(of_rows == (_MIN_MS if from_ms is None else from_ms)))
-            for from_ms in self.times
-        ]
-        return [(from_ms, rows) for from_ms, rows in found if len(rows)]
-
-
-_MIN_MS = -(2**63)
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """One closed range of whole windows and who answers for it: a tier of a width, or samples (0).
-
-    ``tier`` is the number of the reader; it is not ``clean`` if there may be samples that it lacks.
-    """
-
-    mint: int
-    maxt: int
-    width_ms: int
-    tier: int
-    is_clean: bool = True
-
-
 class TierReads:
     """What reads of windows need of one state.
 
@@ -147,8 +104,8 @@ class TierReads:
         Closed ranges in which heads may have samples.
     read_samples
         Reads what there is of samples.
-    late_refs
-        Tells who may have samples that a tier lacks.
+    late_refs, late_sources
+        Tell who may have samples that a tier lacks.
     complete
         From when on samples are complete.
     floors_ms
@@ -159,8 +116,8 @@ class TierReads:
     """
 
     __slots__ = (
-        "_complete", "_floors_ms", "_late_refs", "_map", "_mask", "_read_samples", "_tiers",
-        "_unsettled",
+        "_complete", "_floors_ms", "_late_refs", "_late_sources", "_map", "_mask",
+        "_read_samples", "_tiers", "_unsettled",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +127,7 @@ class TierReads:
         unsettled: Sequence[Span],
         read_samples: ReadSamples,
         late_refs: LateRefs,
+        late_sources: LateSources,
         *,
         complete: Completeness,
         floors_ms: Mapping[int, int],
@@ -180,6 +138,7 @@ class TierReads:
         self._unsettled = unsettled
         self._read_samples = read_samples
         self._late_refs = late_refs
+        self._late_sources = late_sources
         self._complete = complete
         self._floors_ms = floors_ms
         self._mask = mask
@@ -205,11 +164,10 @@ class TierReads:
         for own_ms in widths:
             clean = self._map.clean(own_ms, self._unsettled)
             gaps = self._take(found, gaps, clean, own_ms, width_ms)
-        if complete_ms is not None and gaps and widths:
-            # The last window of which samples may be gone.
-            border = -(-(complete_ms - 1) // width_ms) * width_ms
-            old = [(lo, min(hi, border)) for lo, hi in gaps if lo <= border]
-            gaps = [(max(lo, border + 1), hi) for lo, hi in gaps if hi > border]
+        incomplete = self._complete.incomplete(complete_ms, width_ms)
+        if incomplete and gaps and widths:
+            old = [part for gap in gaps for part in inside(*gap, incomplete)]
+            gaps = [part for gap in gaps for part in outside(*gap, incomplete)]
             for own_ms in widths:
                 known: list[Stretch] = []
                 old = self._take(known, old, self._map.owned(own_ms), own_ms, width_ms)
@@ -217,7 +175,7 @@ class TierReads:
             gaps += old
         found += [Stretch(lo, hi, 0, -1) for lo, hi in gaps]
         found.sort(key=lambda stretch: stretch.mint)
-        return found if len(found) <= STRETCHES_MAX else _with_fewer(found, complete_ms)
+        return found if len(found) <= STRETCHES_MAX else with_fewer(found, incomplete)
 
     def read(
         self, refs: U32Array, width_ms: int, mint: int, maxt: int, columns: Collection[Column]
@@ -277,30 +235,113 @@ class TierReads:
         return tuple(tier_name(w) for w in sorted(widths))
 
     def exact_floor_ms(self, width_ms: int, refs: U32Array) -> int | None:
-        """Windows of this width (0: samples) are complete for times after it; None: all are."""
-        times: list[int | None] = [self._complete.common_ms]
-        if self._complete.longer:
-            times = [from_ms for from_ms, _ in self._complete.groups(refs)]
-        floors = [self._exact_floor(width_ms, at) for at in times if at is not None]
-        return max(floors, default=None)
+        """Windows of this width (0: samples) are exact for times after it; None: all are."""
+        spans = self.missing_spans(width_ms, refs, *EVER)
+        spans += self.doubtful_spans(width_ms, refs, *EVER)
+        return max((last for _, last in spans), default=None)
 
-    def _exact_floor(self, width_ms: int, complete_ms: int) -> int:
-        """Likewise; before the time from which samples are complete only what is clean counts."""
-        floor_ms = complete_ms - 1
+    def missing_spans(self, width_ms: int, refs: U32Array, mint: int, maxt: int) -> list[Span]:
+        """Of a closed range what neither tiers nor complete samples tell; ascending, disjoint.
+
+        In windows of this width; for 0 what of the samples themselves may be gone.
+        """
+        latest_ms = self._complete.latest_ms
+        if latest_ms is None or window_start(mint, max(1, width_ms)) >= latest_ms:
+            return []
+        groups = self._complete.groups(refs)
         if width_ms == 0:
-            return floor_ms
-        border = -(-floor_ms // width_ms) * width_ms
-        covers = [
-            self._whole(owned, own_ms, width_ms)
-            for own_ms in self.widths_ms
-            if width_ms % own_ms == 0
-            for owned in self._map.clean(own_ms, self._unsettled)
+            times = [from_ms for from_ms, _ in groups if from_ms is not None]
+            return inside(mint, maxt, self._complete.incomplete(max(times, default=None)))
+        first, last = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
+        found = [
+            (stretch.mint, stretch.maxt)
+            for complete_ms, _ in groups
+            for stretch in self._old_stretches(width_ms, first, last, complete_ms)
+            if stretch.width_ms == 0
         ]
-        for first, last in sorted(covers, key=lambda span: span[1], reverse=True):
-            if last < border:
-                break
-            border = min(border, first - 1)
-        return border
+        return list(joined(found))
+
+    def doubtful_spans(self, width_ms: int, refs: U32Array, mint: int, maxt: int) -> list[Span]:
+        """Windows of a closed range that a tier tells, perhaps not as all samples would."""
+        if width_ms == 0:
+            return []
+        first, last = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
+        latest_ms = self._complete.latest_ms
+        is_all_there = latest_ms is None or first >= latest_ms
+        if is_all_there and not any(len(tier.doubts) for tier in self._tiers):
+            return []
+        found = self._doubts(refs, width_ms, first, last, is_precise=False)
+        return found.widened(width_ms).spans()
+
+    def doubts(self, refs: U32Array, width_ms: int, mint: int, maxt: int) -> Doubts:
+        """Windows of a closed range (whole ones) that are not known to be of all samples, by rows.
+
+        Reads samples that came late.
+        """
+        found = self._doubts(refs, width_ms, mint, maxt, is_precise=True)
+        return found.widened(width_ms).settled()
+
+    def _doubts(
+        self, refs: U32Array, width_ms: int, mint: int, maxt: int, *, is_precise: bool
+    ) -> Doubts:
+        """Likewise; else, where late samples may be, but not what is missing."""
+        found = []
+        for complete_ms, rows in self._complete.groups(refs):
+            own = refs if len(rows) == len(refs) else refs[rows]
+            pieces = [
+                piece
+                for stretch in self._doubted(width_ms, mint, maxt, complete_ms)
+                if stretch.width_ms or is_precise
+                for piece in self._doubts_of(own, stretch, is_precise=is_precise)
+            ]
+            found += [piece.renamed(rows) for piece in pieces if len(piece)]
+        return Doubts.joined(found)
+
+    def _doubted(
+        self, width_ms: int, mint: int, maxt: int, complete_ms: int | None
+    ) -> list[Stretch]:
+        """What of a plan may have windows in doubt."""
+        old = self._old_stretches(width_ms, mint, maxt, complete_ms)
+        if not any(len(tier.doubts) for tier in self._tiers):
+            return old
+        plan = self._plan(width_ms, mint, maxt, complete_ms)
+        return old + [s for s in plan if s.width_ms and s.is_clean and s not in old]
+
+    def _old_stretches(
+        self, width_ms: int, mint: int, maxt: int, complete_ms: int | None
+    ) -> list[Stretch]:
+        """The plan of the windows that have times in which samples may be gone."""
+        return [
+            stretch
+            for span in inside(mint, maxt, self._complete.incomplete(complete_ms, width_ms))
+            for stretch in self._plan(width_ms, *span, complete_ms)
+        ]
+
+    def _doubts_of(self, refs: U32Array, stretch: Stretch, *, is_precise: bool) -> list[Doubts]:
+        """Windows of a stretch that are in doubt, by rows; samples are incomplete there."""
+        mint, maxt = stretch.mint, stretch.maxt
+        if stretch.width_ms == 0:
+            return [Doubts.of_all(np.arange(len(refs)), mint, maxt)]
+        tier = self._tiers[stretch.tier]
+        found = [tier.doubts.within(mint, maxt).of_refs(refs)]
+        if stretch.is_clean:
+            return found
+        seq, own_ms = tier.entry.seq_max, stretch.width_ms
+        for deleted in () if self._mask is None else self._mask.deletes:
+            if deleted.seq > seq:
+                cut = windows_touched(cut_by(deleted, own_ms), own_ms, mint, maxt)
+                found += of_spans(refs, deleted.refs, cut)
+        for source in self._late_sources(seq, mint, maxt):
+            if source.is_mixed or not is_precise:
+                spans = windows_touched(source.spans, own_ms, mint, maxt)
+                found += of_spans(refs, source.refs, spans)
+        late = self._late_rows(refs, stretch) if is_precise else None
+        if late is not None:
+            rows = np.flatnonzero(late)
+            old, new = self._samples_of(refs[rows], stretch)
+            known = self._read_tier(refs[rows], stretch, DOUBT_COLUMNS)
+            found.append(after_late(known, old, new).renamed(rows))
+        return found
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a tier answers for any window of a closed range."""
@@ -349,14 +390,17 @@ class TierReads:
         if not stretches:
             return None
         found = SampleRows.joined([self._last_of(refs, stretch) for stretch in stretches])
-        return found.before(self._complete.of_refs(refs)) if self._complete.longer else found
+        if not self._complete.longer:
+            return found
+        is_gone = found.t_ms < self._complete.of_refs(refs)[found.rows]
+        for low, high in self._complete.holes:
+            is_gone |= (found.t_ms >= low) & (found.t_ms <= high)
+        return found.take(np.flatnonzero(is_gone))
 
     def _last_plan(self, mint: int, maxt: int) -> list[Stretch]:
         """Tiers that stand for samples that are gone; stretches may begin or end inside windows."""
-        latest_ms = self._complete.latest_ms
-        if latest_ms is None or mint >= latest_ms:
-            return []
-        gaps: list[Span] = [(mint, min(maxt, latest_ms - 1))]
+        times = [from_ms for from_ms in self._complete.times if from_ms is not None]
+        gaps = inside(mint, maxt, self._complete.incomplete(max(times, default=None)))
         found: list[Stretch] = []
         for own_ms in self.widths_ms:
             gaps = self._take(found, gaps, self._map.owned(own_ms), own_ms, 1)
@@ -411,13 +455,18 @@ class TierReads:
         self, refs: U32Array, width_ms: int, stretch: Stretch, columns: frozenset[Column]
     ) -> WindowBatch:
         """Windows of a tier and the samples that it lacks, made one."""
+        old, new = self._samples_of(refs, stretch)
+        known = self._read_tier(refs, stretch, sources_of_wider(columns))
+        return with_late(known, old, new, stretch.mint, width_ms, columns)
+
+    def _samples_of(self, refs: U32Array, stretch: Stretch) -> tuple[SampleRows, SampleRows]:
+        """Samples that are there: those that the tier of a stretch has seen, and the others."""
         seq_max = self._tiers[stretch.tier].entry.seq_max
         old, new = (
             rows_of_frames(self._read_samples(refs, stretch.mint, stretch.maxt, begin))
             for begin in ((EVERY_SEQUENCE[0], seq_max), (seq_max + 1, EVERY_SEQUENCE[1]))
         )
-        known = self._read_tier(refs, stretch, sources_of_wider(columns))
-        return with_late(known, old, new, stretch.mint, width_ms, columns)
+        return old, new
 
     def _read_tier(
         self, refs: U32Array, stretch: Stretch, columns: frozenset[Column]
@@ -462,30 +511,3 @@ class TierReads:
     def _first_kept(self, own_ms: int, first_ms: int) -> int:
         """Where the first window of a tier begins that its retention keeps, from a time on."""
         return window_start_after(self._floors_ms.get(own_ms, first_ms), own_ms)
-
-
-def _with_fewer(found: Sequence[Stretch], complete_ms: int | None) -> list[Stretch]:
-    """A plan that reads samples also between stretches of samples that are close together.
-
-    Late samples all over may make every other window dirty.
-    """
-    floor_ms = found[0].mint if complete_ms is None else complete_ms
-    raw = [k for k, s in enumerate(found) if s.width_ms == 0 and s.mint >= floor_ms]
-    lengths = sorted(
-        (found[after].mint - found[before].maxt, before, after)
-        for before, after in zip(raw, raw[1:], strict=False)
-    )
-    is_joined = [False] * len(found)
-    n_left = len(found)
-    for _, before, after in lengths:
-        if n_left <= STRETCHES_MAX:
-            break
-        is_joined[before + 1 : after + 1] = [True] * (after - before)
-        n_left -= after - before
-    fewer: list[Stretch] = []
-    for stretch, joins in zip(found, is_joined, strict=True):
-        if joins:
-            fewer[-1] = replace(fewer[-1], maxt=stretch.maxt)
-        else:
-            fewer.append(stretch)
-    return fewer

@@ -35,7 +35,8 @@ from tsengine.storage.tier_columns import (
     fill_gaps,
     times_from_stored,
 )
-from tsengine.storage.tier_format import TierTable, decode_table
+from tsengine.storage.tier_doubts import Doubts
+from tsengine.storage.tier_format import TierTable, decode_doubts, decode_table
 from tsengine.storage.tier_windows import no_windows
 
 
@@ -43,12 +44,19 @@ class TierReader:
     """A tier's part that can be read until it is closed; made by `TierReader.open`."""
 
     def __init__(
-        self, directory: str, entry: TierEntry, part: PartReader, table: TierTable
+        self,
+        directory: str,
+        entry: TierEntry,
+        part: PartReader,
+        table: TierTable,
+        doubts: Doubts,
     ) -> None:
         self._directory = directory
         self._part = part
         self._table = table
         self.entry = entry
+        self.doubts = doubts
+        """Windows that are not known to be those of all samples, by series."""
 
     @classmethod
     def open(cls, fs: FileSystem, directory: str, entry: TierEntry) -> TierReader:
@@ -67,15 +75,14 @@ class TierReader:
         path = os.path.join(directory, part_format.INDEX_FILE)
         data = fs.read_file(path)
         _, sections = part_format.decode_index_table(data, path)
-        table = decode_table(
-            data, sections, path,
-            width_ms=entry.width_ms, cover=(entry.cover_min, entry.cover_max),
-        )  # fmt: skip
+        cover = entry.cover_min, entry.cover_max
+        table = decode_table(data, sections, path, width_ms=entry.width_ms, cover=cover)
+        doubts = decode_doubts(data, sections, path, width_ms=entry.width_ms, cover=cover)
         part = PartReader.open(fs, directory, entry.part)
         if not np.array_equal(part.refs, np.arange(table.first[-1])):
             part.close()
             raise CorruptionError("the series are not those of the tier's table", path=path)
-        return cls(directory, entry, part, table)
+        return cls(directory, entry, part, table, doubts)
 
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""

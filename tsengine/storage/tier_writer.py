@@ -6,7 +6,7 @@ would make of others to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from tsengine.storage.manifest import TierEntry
 from tsengine.storage.part_writer import Progress, Targets, write_part
 from tsengine.storage.pieces import I64Array, U32Array, offsets_of
 from tsengine.storage.tier_columns import SPARSE_COLUMNS, F64Array, fill_following, to_stored
+from tsengine.storage.tier_doubts import Doubts
 from tsengine.storage.tier_format import LADDER_MS, MaskArray, encode_sections
 
 SPARSE_RATIO = 8
@@ -39,6 +40,7 @@ def write_tier_part(
     seq_max: int,
     level: int,
     progress: Progress | None = None,
+    doubts: Callable[[], Doubts] = Doubts.none,
 ) -> TierEntry:
     """Write the tier's part ``name`` into the folder of tiers and fsync it.
 
@@ -47,7 +49,8 @@ def write_tier_part(
     without windows are allowed. ``cover`` is the closed range (whole windows) that the part sums
     up, ``seq_max`` the highest sequence that is in: that of all parts which were there when the
     windows were read, as nothing newer touched the range. ``targets`` is as in `write_part`;
-    ``progress`` is told the values written so far.
+    ``progress`` is told the values written so far. ``doubts`` gives the windows in doubt, by
+    series, when all chunks were taken.
 
     The entry's ``mint > maxt`` if there are no windows at all; there is a folder nevertheless.
     Raises OSError as the file system does; the folder then holds rubbish that nobody reads.
@@ -64,7 +67,7 @@ def write_tier_part(
         level=level,
         progress=progress,
         ladder_ms=LADDER_MS,
-        sections=lambda: encode_sections(width_ms, cover, *writing.table()),
+        sections=lambda: encode_sections(width_ms, cover, *writing.table(), doubts().settled()),
     )
     assert part is not None, "a part with sections of its own is always written"
     return TierEntry(

@@ -8,12 +8,12 @@ tier, else from finer ones, else from samples; so the same job builds, rebuilds 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tsengine.errors import StorageError
+from tsengine.model.times import text_of_ms
 from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage import filenames
 from tsengine.storage.checkpoint import targets_of
@@ -24,6 +24,7 @@ from tsengine.storage.manifest import TierEntry
 from tsengine.storage.pieces import I64Array, U32Array, expand_ranges
 from tsengine.storage.retention import none_for_ever
 from tsengine.storage.state import State
+from tsengine.storage.tier_doubts import Doubts
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_writer import write_tier_part
 from tsengine.storage.tiering_plan import (
@@ -81,6 +82,7 @@ class TierPlanner:
             raw_floor_ms=self._database.stored_from(state),
             floors_ms=self._database.tier_floors(),
             erase_floor_ms=none_for_ever(self._database.retention.erase_floors(state).common_ms),
+            holes=state.holes,
         )
 
     def _recent_parts(self, state: State, now_ms: int) -> list[PartReader]:
@@ -91,7 +93,8 @@ class TierPlanner:
         newest = {part.entry.seq_max for part in state.parts}
         if self._seen_ms is None:
             self._seen_ms = dict.fromkeys(newest, now_ms - QUIET_MS)
-        self._seen_ms = {seq: self._seen_ms.get(seq, now_ms) for seq in newest}
+        # A clock that was ahead and is put right must not make them recent for ever.
+        self._seen_ms = {seq: min(self._seen_ms.get(seq, now_ms), now_ms) for seq in newest}
         return [p for p in state.parts if now_ms - self._seen_ms[p.entry.seq_max] < QUIET_MS]
 
     def _days_of_parts(self, state: State) -> tuple[I64Array, I64Array]:
@@ -186,6 +189,7 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
     directory = filenames.tiers_dir(context.directory)
     name = context.new_part_name()
     path = filenames.tier_dir(context.directory, name)
+    doubts: list[Doubts] = []
     try:
         if not context.fs.exists(directory):
             context.fs.mkdir(directory)
@@ -194,12 +198,13 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
             context.fs,
             directory,
             name,
-            _chunks(context, state, view, wanted),
+            _chunks(context, state, view, wanted, doubts),
             width_ms=wanted.width_ms,
             cover=(wanted.mint, wanted.maxt),
             targets=lambda refs: targets_of(state.catalog, refs),
             seq_max=max(seqs, default=0),
             level=level_of(wanted.mint, wanted.maxt),
+            doubts=lambda: Doubts.joined(doubts),
         )
     except BaseException as error:
         context.discard([path])
@@ -239,15 +244,20 @@ def check_buildable(database: StorageDatabase, state: State, wanted: TierRange) 
         state.tier_map,
         raw_floor_ms=database.stored_from(state),
         floors_ms=database.tier_floors(),
+        holes=state.holes,
     )
     if not is_inside((wanted.mint, wanted.maxt), available):
         raise StorageError(f"samples went meanwhile that are needed for {_describe(wanted)}")
 
 
 def _chunks(
-    context: JobContext, state: State, view: DatabaseView, wanted: TierRange
+    context: JobContext,
+    state: State,
+    view: DatabaseView,
+    wanted: TierRange,
+    doubts: list[Doubts],
 ) -> Iterator[tuple[U32Array, WindowBatch]]:
-    """All windows of the range, some series at a time."""
+    """All windows of the range, some series at a time; those in doubt are added to ``doubts``."""
     refs, numbers = _numbers_of_series(state, view, wanted)
     chunk = np.cumsum(numbers) // CHUNK_NUMBERS
     borders = np.concatenate(([0], np.flatnonzero(np.diff(chunk)) + 1, [len(refs)]))
@@ -255,6 +265,8 @@ def _chunks(
         context.check_canceled()
         if start < end:
             own = refs[start:end]
+            found = view.doubts(own, wanted.width_ms, wanted.mint, wanted.maxt)
+            doubts.append(found.renamed(own))
             yield (
                 own,
                 view.read_windows(
@@ -305,10 +317,7 @@ def _job(doing: str, state: State, wanted: TierRange) -> Job:
 
 
 def _describe(wanted: TierRange) -> str:
-    first, last = (
-        datetime.fromtimestamp((t_ms - 1) / 1000, UTC).strftime("%Y-%m-%d")
-        for t_ms in (wanted.mint, wanted.maxt)
-    )
+    first, last = (text_of_ms(t_ms - 1).partition("T")[0] for t_ms in (wanted.mint, wanted.maxt))
     days = first if first == last else f"{first} to {last}"
     return f"windows of {wanted.width_ms // 1000} s of {days}"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tsengine.storage.holes import inside, joined, outside, widened
 from tsengine.storage.manifest import TierEntry
 from tsengine.storage.pieces import I64Array
 from tsengine.storage.retention_marks import window_start_after
@@ -63,6 +64,8 @@ class TierSources:
         Windows of a tier of this width that begin before it are past its retention.
     erase_floor_ms
         Samples before it may be erased any time; None if all stay.
+    holes
+        Closed ranges in which samples are missing.
 
     """
 
@@ -76,6 +79,7 @@ class TierSources:
     raw_floor_ms: int | None
     floors_ms: Mapping[int, int]
     erase_floor_ms: int | None = None
+    holes: tuple[Span, ...] = ()
 
 
 def partition_days(width_ms: int) -> int:
@@ -111,7 +115,8 @@ def plan_merges(sources: TierSources) -> list[TierRange]:
 def plan_drops(sources: TierSources) -> list[TierEntry]:
     """Parts that answer for nothing: others hold alone, or their tier is no longer configured.
 
-    The latter stay while nothing else has their time: a tier that is configured, or samples.
+    The latter stay while their windows can't be made again: from samples that stay, or from a finer
+    tier that is configured. A coarser one does not have them.
     """
     owners: dict[str, list[Span]] = {entry.name: [] for entry in sources.entries}
     for width_ms in sources.tier_map.widths_ms:
@@ -119,30 +124,39 @@ def plan_drops(sources: TierSources) -> list[TierEntry]:
             name = sources.entries[owned.tier].name
             owners[name].append((owned.mint, owned.maxt))
     drops = []
-    held = _held_elsewhere(sources)
+    others = {entry.width_ms for entry in sources.entries} - set(sources.widths_ms)
+    held = {width_ms: _held_elsewhere(sources, width_ms) for width_ms in others}
     for entry in sources.entries:
         spans = owners[entry.name]
         if entry.width_ms not in sources.widths_ms:
-            spans = [span for span in spans if not is_inside(span, held)]
+            spans = [span for span in spans if not is_inside(span, held[entry.width_ms])]
         if not spans:
             drops.append(entry)
     return drops
 
 
 def available_spans(
-    width_ms: int, tier_map: TierMap, *, raw_floor_ms: int | None, floors_ms: Mapping[int, int]
+    width_ms: int,
+    tier_map: TierMap,
+    *,
+    raw_floor_ms: int | None,
+    floors_ms: Mapping[int, int],
+    holes: Sequence[Span] = (),
 ) -> list[Span]:
     """Closed ranges of whole windows that can be read: from this or finer tiers, or from samples.
 
-    Samples are complete from ``raw_floor_ms`` on, and all there is where no tier has anything.
-    Of windows elsewhere something may be gone; they can't be built.
+    Samples are complete from ``raw_floor_ms`` on but for ``holes``, and all there is where no tier
+    has anything. Of windows elsewhere something may be gone; they can't be built.
     """
-    spans = [(_EVER[0], _EVER[1])]
+    incomplete = widened(holes, width_ms)
     if raw_floor_ms is not None:
         low = window_start_after(raw_floor_ms, width_ms)
-        spans = [(low, _EVER[1])]
-        for mint, maxt in _unowned(tier_map, low - 1):
-            spans.append((window_start_after(mint, width_ms), maxt // width_ms * width_ms))
+        incomplete = joined([(_EVER[0], low - 1), *incomplete])
+    spans = outside(*_EVER, incomplete)
+    if incomplete:
+        for gap in _unowned(tier_map, incomplete[-1][1]):
+            for mint, maxt in inside(*gap, incomplete):
+                spans.append((window_start_after(mint, width_ms), maxt // width_ms * width_ms))
     for finer_ms in tier_map.widths_ms:
         if finer_ms <= width_ms and width_ms % finer_ms == 0:
             for owned in tier_map.owned(finer_ms):
@@ -172,7 +186,11 @@ def is_inside(span: Span, ranges: Sequence[Span]) -> bool:
 def _builds(sources: TierSources, width_ms: int) -> list[TierRange]:
     clean = _joined(sources.tier_map.clean(width_ms))
     available = available_spans(
-        width_ms, sources.tier_map, raw_floor_ms=sources.raw_floor_ms, floors_ms=sources.floors_ms
+        width_ms,
+        sources.tier_map,
+        raw_floor_ms=sources.raw_floor_ms,
+        floors_ms=sources.floors_ms,
+        holes=sources.holes,
     )
     if width_ms in sources.floors_ms:
         # What a build leaves out must not be planned, or it would be planned again for ever.
@@ -304,13 +322,17 @@ def _unowned(tier_map: TierMap, last_ms: int) -> list[Span]:
     return [(mint, maxt) for mint, maxt in gaps if mint <= maxt]
 
 
-def _held_elsewhere(sources: TierSources) -> list[Span]:
-    """Closed ranges of time that configured tiers have, or samples that stay."""
+def _held_elsewhere(sources: TierSources, width_ms: int) -> list[Span]:
+    """Closed ranges of windows that can be made of samples that stay, or of configured tiers."""
     floors = (sources.raw_floor_ms, sources.erase_floor_ms)
-    low = max((floor_ms for floor_ms in floors if floor_ms is not None), default=_EVER[0])
-    spans = [(low, _EVER[1])]
-    for width_ms in sources.widths_ms:
-        spans += [(owned.mint, owned.maxt) for owned in sources.tier_map.owned(width_ms)]
+    low = max((floor_ms for floor_ms in floors if floor_ms is not None), default=None)
+    first = _EVER[0] if low is None else window_start_after(low, width_ms)
+    spans = outside(first, _EVER[1], widened(sources.holes, width_ms))
+    for finer_ms in sources.widths_ms:
+        if finer_ms <= width_ms and width_ms % finer_ms == 0:
+            for mint, maxt in _joined(sources.tier_map.clean(finer_ms)):
+                first = max(mint, sources.floors_ms.get(finer_ms, mint))
+                spans.append((window_start_after(first, width_ms), maxt // width_ms * width_ms))
     return _union(spans)
 
 

@@ -19,10 +19,12 @@ from tsengine.storage.head import HeadView
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.tier_doubts import Doubts
 from tsengine.storage.tier_last import SampleRows, rows_of_frames
 from tsengine.storage.tier_map import TierMap
-from tsengine.storage.tier_read import EVERY_SEQUENCE, Completeness, TierReads
+from tsengine.storage.tier_read import EVERY_SEQUENCE, LateSource, TierReads
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_stretches import Completeness
 
 
 class DatabaseView:
@@ -41,6 +43,8 @@ class DatabaseView:
         hides what of that is past the retention. None for ``floor_ms``.
     longer
         Series for which another time holds, u32[S] ascending, with that time; None for all times.
+    holes
+        Closed ranges, ascending and disjoint, where samples of any series are missing.
     mask
         What else is not returned; None for nothing.
     tiers, tier_map
@@ -66,6 +70,7 @@ class DatabaseView:
         tier_floors_ms: Mapping[int, int] | None = None,
         complete_ms: int | None = None,
         longer: Sequence[tuple[npt.NDArray[np.uint32], int | None]] = (),
+        holes: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.catalog = catalog
         self._parts = tuple(parts)
@@ -81,8 +86,9 @@ class DatabaseView:
             [span for head in self._heads if head.n_samples for span in head.touched_spans()],
             self._read_samples,
             self._late_refs,
+            lambda *near: self._late_sources(tier_map, *near),
             complete=Completeness(
-                floor_ms if complete_ms is None else complete_ms, tuple(longer), floor_ms
+                floor_ms if complete_ms is None else complete_ms, tuple(longer), floor_ms, holes
             ),
             floors_ms=tier_floors_ms or {},
             mask=None if mask is None else mask.of_tiers,
@@ -165,11 +171,14 @@ class DatabaseView:
 
     def live_of_all(self, mint: int, maxt: int) -> npt.NDArray[np.uint32] | None:
         """`live` of every series of the catalog; None if that is all of them."""
-        everything = self.all_refs()
         if self._mask is not None or self._clip(mint) > maxt:
-            return self.live(everything, mint, maxt)
+            return self.live(self.all_refs(), mint, maxt)
+        sources = self._refs_of_sources(self._clip(mint), maxt)
+        if any(map(self.catalog.is_covered, sources)):
+            return None
+        everything = self.all_refs()
         marks = np.zeros(self.catalog.next_ref, np.bool_)
-        for refs in self._refs_of_sources(self._clip(mint), maxt):
+        for refs in sources:
             marks[refs[: np.searchsorted(refs, len(marks))]] = True
             if np.count_nonzero(marks) >= len(everything) and marks[everything].all():
                 return None
@@ -191,20 +200,27 @@ class DatabaseView:
         return select.count_samples(parts, heads, refs, mint, maxt)
 
     def read(
-        self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, *, drop_stale: bool
+        self,
+        refs: npt.NDArray[np.uint32],
+        mint: int,
+        maxt: int,
+        *,
+        drop_stale: bool,
+        with_values: bool = True,
     ) -> FrameBatch:
         """Samples of the closed range as frames; rows in the order of `refs`.
 
         Where samples may be gone, the last of each window of the finest tier stands for them, and a
         staleness marker at the end of a window that ends with one; samples that are there besides
-        are returned too.
+        are returned too. `with_values`: see `select.read_frames`.
         """
         old = self._windows.last_samples(refs, mint, maxt)
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         frames = select.read_frames(
-            parts, heads, refs, mint, maxt, drop_stale=drop_stale, mask=self._mask
-        )
+            parts, heads, refs, mint, maxt,
+            drop_stale=drop_stale, with_values=with_values, mask=self._mask,
+        )  # fmt: skip
         if old is None:
             return frames
         if drop_stale:
@@ -237,8 +253,30 @@ class DatabaseView:
         return self._windows.widths_ms
 
     def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
-        """Windows of this width (0: samples) are complete for times after it; None: all are."""
+        """Windows of this width (0: samples) are exact for times after it; None: all are."""
         return self._windows.exact_floor_ms(width_ms, refs)
+
+    def missing_spans(
+        self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        """Of a closed range what neither tiers nor complete samples tell; ascending, disjoint.
+
+        In windows of this width; for 0 what of the samples themselves may be gone.
+        """
+        return self._windows.missing_spans(width_ms, refs, mint, maxt)
+
+    def doubtful_spans(
+        self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        """Windows of a closed range that a tier tells, perhaps not as all samples would."""
+        return self._windows.doubtful_spans(width_ms, refs, mint, maxt)
+
+    def doubts(self, refs: npt.NDArray[np.uint32], width_ms: int, mint: int, maxt: int) -> Doubts:
+        """Windows of a closed range that `read_windows` can't tell exactly, by rows of `refs`.
+
+        Reads samples that came late.
+        """
+        return self._windows.doubts(refs, width_ms, mint, maxt)
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a clean part of this or a finer tier serves any window of a closed range."""
@@ -295,6 +333,19 @@ class DatabaseView:
         parts, heads = self._sources(self._clip(mint), maxt)
         late = [part for part in parts if part.entry.seq_max > seq]
         return [part.refs for part in late] + [head.refs() for head in heads]
+
+    def _late_sources(self, tier_map: TierMap, seq: int, mint: int, maxt: int) -> list[LateSource]:
+        """Likewise with where they have samples, also those that retention hides by now."""
+        parts, heads = self._sources(mint, maxt)
+        found = [
+            LateSource(part.refs, tier_map.touched(part), part.entry.seq_min <= seq)
+            for part in parts
+            if part.entry.seq_max > seq
+        ]
+        return found + [
+            LateSource(head.refs(), np.array(head.touched_spans(), np.int64), is_mixed=False)
+            for head in heads
+        ]
 
     def _clip(self, mint: int) -> int:
         return mint if self._floor_ms is None else max(mint, self._floor_ms)

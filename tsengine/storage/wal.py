@@ -1,8 +1,9 @@
 """The local log: one thread writes what all others append.
 
 Everything that was appended while one fdatasync ran goes out with the next one (group commit, no
-artificial delay). An entry travels: `append` (sequence, queue) -> one write and one fdatasync ->
-``on_durable`` -> its ticket. All of that in the order of the sequences.
+delay but that of `gathering`, by whoever knows that more comes at once). An entry travels: `append`
+(sequence, queue) -> one write and one fdatasync -> ``on_durable`` -> its ticket. All of that in the
+order of the sequences.
 
 After a failed write or sync the segment is left as it is and never synced again: the kernel may
 have dropped the very pages that failed and call the next sync a success. The group goes to a new
@@ -23,7 +24,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -132,6 +133,8 @@ class Wal:
         self._next_seq = next_seq
         self._failure: str | None = None
         self._is_closing = False
+        self._n_gathering = 0
+        self._is_urgent = False
         # The writer thread's own.
         self._segments = SegmentWriter(fs, directory, database_id, next_segment, previous)
         self._sync_due_s: float | None = None
@@ -215,8 +218,31 @@ class Wal:
             self._next_seq += 1
             self._queue_size += entry.n_bytes
             self._queue.append(pending)
-            self._wakeup.notify()
+            self._is_urgent |= 2 * self._queue_size > self._queue_size_bytes_max
+            if self._is_group_due():
+                self._wakeup.notify()
         return pending.ticket
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """See `IngestLog.gathering`."""
+        check_process(self._pid)
+        with self._wakeup:
+            self._n_gathering += 1
+        try:
+            yield
+        finally:
+            with self._wakeup:
+                self._n_gathering -= 1
+                if self._queue:
+                    self._wakeup.notify()
+
+    def hurry(self) -> None:
+        """See `IngestLog.hurry`."""
+        check_process(self._pid)
+        with self._wakeup:
+            self._is_urgent = True
+            self._wakeup.notify()
 
     def cut(self, on_cut: Callable[[int], None]) -> Ticket:
         """See `IngestLog.cut`. The new segment's file is made by the first entry in it."""
@@ -226,6 +252,7 @@ class Wal:
         with self._wakeup:
             self._check_not_closing()
             self._queue.append(cut)
+            self._is_urgent = True
             self._wakeup.notify()
         return cut.ticket
 
@@ -273,10 +300,15 @@ class Wal:
         self._sync_if_due(at_once=True)
         self._segments.close()
 
+    def _is_group_due(self) -> bool:
+        """Whether the writer is to take up what is queued. Under the lock."""
+        is_awaited = self._is_urgent or self._is_closing or not self._n_gathering
+        return bool(self._queue) and is_awaited
+
     def _next_work(self) -> list[_Pending] | _Cut | None:
         """A group, a cut, nothing (a sync is due), or None to stop."""
         with self._wakeup:
-            while not self._queue:
+            while not self._is_group_due():
                 if self._is_closing:
                     return None
                 if self._sync_due_s is None:
@@ -289,8 +321,11 @@ class Wal:
             first = self._queue[0]
             if isinstance(first, _Cut):
                 self._queue.popleft()
-                return first
-            return self._take_group()
+                work: list[_Pending] | _Cut = first
+            else:
+                work = self._take_group()
+            self._is_urgent &= bool(self._queue)
+            return work
 
     def _take_group(self) -> list[_Pending]:
         group: list[_Pending] = []

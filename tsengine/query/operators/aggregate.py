@@ -18,7 +18,7 @@ from tsengine.model.matchers import METRIC_NAME
 from tsengine.promql import ast
 from tsengine.promql.lexer import quote
 from tsengine.query.context import QueryContext
-from tsengine.query.labelspace import LabelSpace
+from tsengine.query.labelspace import NAME_LABELS, LabelSpace
 from tsengine.query.operators import gotext
 from tsengine.query.operators.histogram_aggregate import fold_histograms, inform_ignored
 from tsengine.query.operators.histogram_cells import histogram_cells, row_numbers, without_cells
@@ -35,7 +35,7 @@ _BOOL = npt.NDArray[np.bool_]
 
 _SUMS = frozenset({"sum", "avg"})
 """Aggregations that have a result for histograms."""
-_COUNTS = frozenset({"count", "group"})
+COUNTS = frozenset({"count", "group"})
 """Aggregations that don't look at values."""
 
 _DENSE_KEYS = 1 << 20
@@ -92,6 +92,23 @@ def group_rows(
     return group_of_row, space.take(reduced, first_row)
 
 
+def group_series(
+    ctx: QueryContext, node: ast.Aggregate, series: LabelRows, *, drops_name: bool
+) -> tuple[_I64, LabelRows]:
+    """`group_rows` of series that may lose their names before; found once for a query."""
+    # The memo keeps the labels too, so that their identity stays theirs.
+    key = ("groups", id(series), node.grouping, node.without, drops_name)
+    known = ctx.memo.get(key)
+    if known is None:
+        labels = series
+        if drops_name and (node.without or not set(NAME_LABELS).isdisjoint(node.grouping)):
+            labels = ctx.space.drop_name(series)
+        groups = group_rows(ctx.space, labels, node.grouping, without=node.without)
+        known = ctx.memo[key] = (groups, series)
+    found: tuple[_I64, LabelRows] = known[0]
+    return found
+
+
 def _grouped(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> tuple[_I64, LabelRows]:
     return group_rows(ctx.space, operand.labels, node.grouping, without=node.without)
 
@@ -115,7 +132,7 @@ def _fold(ctx: QueryContext, node: ast.Aggregate, operand: StepMatrix) -> StepMa
     cells = None
     if node.op in _SUMS:
         cells = histogram_cells(ctx, operand)
-    elif node.op not in _COUNTS:
+    elif node.op not in COUNTS:
         operand = _without_histograms(ctx, node.op, operand, node.expr.span)
     if len(labels) == operand.n_series:
         # Every row is a group of its own, in the same order.

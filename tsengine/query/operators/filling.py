@@ -25,8 +25,10 @@ from tsengine.query.operators.window_function import (
     Spans,
     TierFunction,
     WindowFunction,
+    axis_order,
     new_cells,
 )
+from tsengine.query.partials import SumPartial
 from tsengine.query.readings import Reading, Wanted, inexact_steps, inexact_text
 from tsengine.query.scheduler import plan_slices
 from tsengine.query.stepmatrix import BYTES_PER_SAMPLE
@@ -88,7 +90,7 @@ class SeriesSet:
 
     def inexact_text(self, ctx: QueryContext) -> str:
         """The info about results that are not exact; empty if all are."""
-        if not any(reading.coarse_ms for reading in self.readings):
+        if all(reading.is_exact for reading in self.readings):
             return ""
         return inexact_text(self.readings, ctx.view.exact_floor_ms(0, self.refs))
 
@@ -162,6 +164,37 @@ def fill_slice(
         _put_columns(cells, reading.steps, part)
 
 
+def sum_slice(
+    ctx: QueryContext,
+    series: SeriesSet,
+    rows: range,
+    function: WindowFunction,
+    groups: _I64,
+    n_present: _I64,
+    partial: SumPartial,
+) -> bool:
+    """As `fill_slice`, but results are only added to sums; False if that can't be done.
+
+    ``groups, n_present: i64[R]`` of these rows.
+    """
+    reading = series.readings[0]
+    if (
+        function.summing is None
+        or len(series.readings) > 1
+        or reading.width_ms
+        or not reading.is_exact
+        or ctx.counts is not None
+        or (function.wants_starts and USE_START_TIMESTAMPS in ctx.features)
+    ):
+        return False
+    with held_slice(ctx, series, rows, series.bounds_of(reading)) as samples:
+        assert samples.is_plain, "histograms are not summed in slices"
+        batch = samples.batch
+        order, ends_ms = axis_order(batch), series.ends_ms
+        function.summing(batch, order, ends_ms, reading.range_ms, groups, n_present, partial)
+    return True
+
+
 def _fill_reading(
     ctx: QueryContext,
     series: SeriesSet,
@@ -173,16 +206,18 @@ def _fill_reading(
     spans = Spans(series.ends_ms[reading.steps], reading.range_ms)
     if not reading.width_ms:
         with held_slice(
-            ctx, series, rows, series.bounds_of(reading), want_starts=function.wants_starts
-        ) as samples:
+            ctx, series, rows, series.bounds_of(reading), want_starts=function.wants_starts,
+            with_values=function.looks_at_values,
+        ) as samples:  # fmt: skip
             function.fill(ctx, samples, spans, cells)
             _count(ctx, series, reading, samples.batch, cells.valid)
     else:
         assert function.of_windows is not None, "windows are only chosen for who can use them"
         _fill_from_windows(ctx, series, rows, function.of_windows, reading, cells)
-    if reading.coarse_ms:
-        inexact = cells.valid[:, inexact_steps(reading, series.wanted)]
-        note_rows(cells.notes, INEXACT, np.flatnonzero(inexact.any(axis=1)))
+    if not reading.is_exact:
+        inexact, told = inexact_steps(reading, series.wanted)
+        is_inexact = cells.valid[:, inexact].any(axis=1) | told.any()
+        note_rows(cells.notes, INEXACT, np.flatnonzero(is_inexact))
 
 
 def _put_columns(cells: Cells, steps: slice | _I64, part: Cells) -> None:
@@ -270,12 +305,13 @@ def held_slice(
     bounds: tuple[int, int],
     *,
     want_starts: bool = False,
+    with_values: bool = True,
 ) -> Iterator[Samples]:
     """Samples of some of the series, on the query's account as long as they are in use."""
     samples = read_samples(
         ctx, series.refs[rows.start : rows.stop], *bounds, drop_stale=series.drop_stale,
         totals_only=series.totals_only,
-        want_starts=want_starts and USE_START_TIMESTAMPS in ctx.features,
+        want_starts=want_starts and USE_START_TIMESTAMPS in ctx.features, with_values=with_values,
     )  # fmt: skip
     batch = samples.batch
     ctx.limits.note_read(len(batch.values))

@@ -52,6 +52,7 @@ def read_samples(
     drop_stale: bool,
     totals_only: bool = False,
     want_starts: bool = False,
+    with_values: bool = True,
 ) -> Samples:
     """Samples with mint <= t <= maxt, hints of histograms as they are seen.
 
@@ -65,6 +66,8 @@ def read_samples(
         Leave the buckets of histograms away.
     want_starts
         Whether start timestamps are needed.
+    with_values
+        Whether floats are needed, and not only which samples there are.
 
     """
     view = ctx.view
@@ -73,7 +76,7 @@ def read_samples(
             ctx, refs, mint, maxt, drop_stale=drop_stale, totals_only=totals_only
         )
     else:
-        batch = view.read(refs, mint, maxt, drop_stale=drop_stale)
+        batch = view.read(refs, mint, maxt, drop_stale=drop_stale, with_values=with_values)
     if not want_starts:
         return Samples(batch)
     return Samples(batch, _starts_beside(batch, refs, view.read_start_times(refs, mint, maxt)))

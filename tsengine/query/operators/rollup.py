@@ -33,7 +33,13 @@ from tsengine.query.operators.histogram_rollup import (
 from tsengine.query.operators.labelfuncs import labels_of_absent
 from tsengine.query.operators.range_notes import SeriesNotes, no_notes
 from tsengine.query.operators.select import collect, find_range_series, range_tier_function
-from tsengine.query.operators.window_function import Special, WindowFunction, WindowKernel
+from tsengine.query.operators.window_function import (
+    Special,
+    SummingKernel,
+    WindowFunction,
+    WindowKernel,
+)
+from tsengine.query.partials import SumPartial
 from tsengine.query.plan import MatrixPlan
 from tsengine.query.stepmatrix import ScalarSteps, StepMatrix, remove_names
 
@@ -98,7 +104,16 @@ def window_function(node: ast.Call, ctx: QueryContext, params: list[_F64]) -> Wi
     # Differences between edges and start timestamps do not go together in Prometheus either.
     is_between_edges = node.name in _EDGES and _modifier(node) is not None
     wants_starts = node.name in _USE_STARTS and not is_between_edges
-    return WindowFunction(kernel, _special(node, ctx, kernel), wants_starts)
+    summing = None
+    if _modifier(node) is None and node.name in _EXTRAPOLATED:
+        summing = _bind_sums(_EXTRAPOLATED[node.name])
+    return WindowFunction(
+        kernel,
+        _special(node, ctx, kernel),
+        wants_starts,
+        looks_at_values=node.name not in _ANY_TYPE,
+        summing=summing,
+    )
 
 
 def _special(node: ast.Call, ctx: QueryContext, kernel: WindowKernel) -> Special | None:
@@ -171,6 +186,22 @@ def _bind(kernel: Kernel, *first: int | _F64 | _I64) -> WindowKernel:
         kernel(
             *first, batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
             batch.row_offsets, ends_ms, range_ms, out, valid, n_present,
+        )  # fmt: skip
+
+    return call
+
+
+def _bind_sums(op: int) -> SummingKernel:
+    def call(
+        batch: FrameBatch, order: _I64, ends_ms: _I64, range_ms: int,
+        groups: _I64, n_present: _I64, partial: SumPartial,
+    ) -> None:  # fmt: skip
+        partial.fold(
+            lambda *sums: counters.extrapolate_sums(
+                op, batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
+                batch.row_offsets, ends_ms, range_ms, *sums, n_present,
+            ),
+            groups,
         )  # fmt: skip
 
     return call
@@ -344,7 +375,11 @@ def _doubt_counters(ctx: QueryContext, labels: LabelRows, span: ast.Span) -> Non
     """Say which series do not look like counters by their type label, or else by their name."""
     names = ctx.space.column(labels, METRIC_NAME)
     if TYPE_AND_UNIT_LABELS not in ctx.features:
-        for pair in np.unique(names[names >= 0]).tolist():
+        # Most queries are about one metric.
+        is_one = len(names) > 0 and bool((names == names[0]).all())
+        for pair in np.unique(names[:1] if is_one else names).tolist():
+            if pair < 0:
+                continue
             name = ctx.space.value_of(pair)
             if not name.endswith(_COUNTER_SUFFIXES):
                 ctx.add_info(

@@ -44,6 +44,7 @@ from tsengine.query.operators.window_function import (
     places_of,
     run_kernel,
 )
+from tsengine.query.partials import SumPartial
 from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
 from tsengine.query.readings import Aim, Reading, Wanted, choose_readings, describe_readings
 from tsengine.query.scheduler import run_slices
@@ -77,7 +78,7 @@ class Reach:
 def window_ends(ctx: QueryContext, shift: Shift) -> _I64:
     """Right ends of the windows at all steps: i64[T], ascending."""
     ends = ctx.steps_ms if shift.at_ms is None else np.full(ctx.n_steps, shift.at_ms, np.int64)
-    ends = np.clip(ends, -_FAR_MS, _FAR_MS)
+    ends = np.minimum(np.maximum(ends, -_FAR_MS), _FAR_MS)
     return ends - min(max(shift.offset_ms, -_FAR_MS), _FAR_MS)
 
 
@@ -95,6 +96,7 @@ def find_series(
         refs = ctx.view.find(matchers, mint, maxt, ctx.check)
         known = (refs, ctx.view.labels(refs))
         ctx.memo[key] = known
+        ctx.note_labels_of_series(known[1])
     refs, labels = known
     wanted = Wanted(ends_ms, range_ms, reach.before_ms, reach.aim)
     readings = _readings(ctx, refs, wanted)
@@ -124,6 +126,9 @@ def find_range_series(
 
     `function` is what its samples are for; None if they are the answer.
     """
+    known = _known_series(ctx, plan, function)
+    if known is not None:
+        return known
     selector = plan.node.selector
     before_ms = ctx.lookback_ms if selector.anchored or selector.smoothed else 0
     after_ms = ctx.lookback_ms if selector.smoothed else 0
@@ -133,14 +138,30 @@ def find_range_series(
         plan.range_ms, before_ms, after_ms, drop_stale=True, totals_only=plan.totals_only, aim=aim
     )
     series = find_series(ctx, selector.matchers, plan.shift, reach)
-    _note_choice(ctx, plan, series)
+    return _keep_series(ctx, plan, function, series)
+
+
+def _known_series(
+    ctx: QueryContext, plan: SelectPlan | MatrixPlan, function: ast.Call | None
+) -> SeriesSet | None:
+    """What was found for a selector before: the estimate and the operator ask the same."""
+    known = ctx.memo.get(("selected", id(plan), ctx.start_ms, ctx.end_ms, ctx.n_steps))
+    if known is None or known[1] is not function:
+        return None
+    series: SeriesSet = known[2]
     return series
 
 
-def _note_choice(ctx: QueryContext, plan: SelectPlan | MatrixPlan, series: SeriesSet) -> None:
-    """Remember what a selector reads, for those who want the plan explained."""
+def _keep_series(
+    ctx: QueryContext, plan: SelectPlan | MatrixPlan, function: ast.Call | None, series: SeriesSet
+) -> SeriesSet:
+    """Remember them, and what they are read from for those who want the plan explained."""
+    # The plan is kept too, so that its identity stays its own.
+    place = ("selected", id(plan), ctx.start_ms, ctx.end_ms, ctx.n_steps)
+    ctx.memo[place] = (plan, function, series)
     if ctx.view.tier_widths_ms:
         ctx.choices[id(plan)] = describe_readings(series.readings, ctx.steps_ms)
+    return series
 
 
 _USE_STARTS = frozenset({"rate", "increase"})
@@ -167,14 +188,16 @@ def evaluate_select(plan: SelectPlan, ctx: QueryContext) -> StepMatrix:
 
 def select_series(plan: SelectPlan, ctx: QueryContext) -> SeriesSet:
     """The series of an instant selector."""
+    known = _known_series(ctx, plan, None)
+    if known is not None:
+        return known
     of_windows = select_function(plan).of_windows
     aim = Aim.SAMPLES if of_windows is None else of_windows.aim
     reach = Reach(ctx.lookback_ms, totals_only=plan.totals_only, aim=aim)
     if _is_smoothed(plan):
         reach = replace(reach, after_ms=ctx.lookback_ms, drop_stale=True)
     series = find_series(ctx, plan.node.matchers, plan.shift, reach)
-    _note_choice(ctx, plan, series)
-    return series
+    return _keep_series(ctx, plan, None, series)
 
 
 def select_function(plan: SelectPlan) -> WindowFunction:
@@ -197,7 +220,7 @@ def latest(*, want_time: bool) -> WindowFunction:
     if want_time:
         return WindowFunction(_latest_kernel(windows.TIME_S), of_windows=of_windows)
     kernel = _latest_kernel(windows.VALUE)
-    return WindowFunction(kernel, passing(kernel), of_windows=of_windows)
+    return WindowFunction(kernel, passing(kernel), of_windows=of_windows, summing=_sum_latest)
 
 
 def _latest_kernel(op: int) -> WindowKernel:
@@ -211,6 +234,19 @@ def _latest_kernel(op: int) -> WindowKernel:
         )  # fmt: skip
 
     return call
+
+
+def _sum_latest(
+    batch: FrameBatch, order: _I64, ends_ms: _I64, range_ms: int,
+    groups: _I64, n_present: _I64, partial: SumPartial,
+) -> None:  # fmt: skip
+    partial.fold(
+        lambda *sums: windows.latest_sums(
+            batch.t_ms, batch.axis_offsets, batch.row_axis, order, batch.values,
+            batch.row_offsets, ends_ms, range_ms, *sums, n_present,
+        ),
+        groups,
+    )  # fmt: skip
 
 
 def _latest_starts(ctx: QueryContext, samples: Samples, spans: Spans, cells: Cells) -> None:
@@ -299,7 +335,8 @@ def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
     note_tiers(ctx, series)
     row = np.repeat(np.arange(batch.n_rows), np.diff(batch.row_offsets))
     t_ms, values = batch.t_ms[places_of(batch)], adopt_values(ctx, batch)
-    floor_ms = ctx.view.exact_floor_ms(0, series.refs) if series.readings[0].coarse_ms else None
+    is_exact = series.readings[0].is_exact
+    floor_ms = None if is_exact else ctx.view.exact_floor_ms(0, series.refs)
     if floor_ms is not None and np.any(t_ms <= floor_ms):
         ctx.add_info(series.inexact_text(ctx), plan.node.span)
     selector = plan.node.selector

@@ -7,6 +7,8 @@ on which thread was faster.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,13 +16,19 @@ from tsengine.errors import QueryError
 from tsengine.model.labels import LabelRows
 from tsengine.promql import ast
 from tsengine.query.context import QueryContext
-from tsengine.query.operators.aggregate import aggregate, group_rows
-from tsengine.query.operators.filling import SeriesSet, fill_slice, note_tiers, slices_of
+from tsengine.query.operators.aggregate import COUNTS, aggregate, group_series
+from tsengine.query.operators.filling import (
+    SeriesSet,
+    fill_slice,
+    note_tiers,
+    slices_of,
+    sum_slice,
+)
 from tsengine.query.operators.range_notes import SeriesNotes
 from tsengine.query.operators.rollup import PreparedRollup, annotate, finish_rollup, keeps_name
 from tsengine.query.operators.select import collect, trimmed
 from tsengine.query.operators.window_function import WindowFunction, new_cells
-from tsengine.query.partials import Partial, make_partial
+from tsengine.query.partials import Partial, SumPartial, make_partial
 from tsengine.query.scheduler import run_slices
 from tsengine.query.stepmatrix import SAME_LABELSET, StepMatrix, cost, cost_of_cells
 
@@ -49,11 +57,9 @@ def aggregate_series(
         What `series` and `function` are of; None if the operand is an instant selector.
 
     """
-    drops_name = rollup is not None and not keeps_name(rollup.node)
-    labels = series.labels
-    if drops_name and not ctx.delayed_name_removal:
-        labels = ctx.space.drop_name(labels)
-    group_of_row, group_labels = group_rows(ctx.space, labels, node.grouping, without=node.without)
+    loses_name = rollup is not None and not keeps_name(rollup.node)
+    drops_name = loses_name and not ctx.delayed_name_removal
+    group_of_row, group_labels = group_series(ctx, node, series.labels, drops_name=drops_name)
     n_rows, n_groups = len(series.refs), len(group_labels)
     slices = slices_of(ctx, series) if n_rows else []
     if (
@@ -69,27 +75,34 @@ def aggregate_series(
         result = aggregate(ctx, node, matrix, None)
         ctx.account(cost(result) - cost(matrix))
         return result
+    if node.op in COUNTS and rollup is None and function.summing is not None:
+        # Which of the newest samples there are is all that matters.
+        function = replace(function, looks_at_values=False)
     partials: list[Partial | None] = [None] * len(slices)
     n_present = np.zeros(n_rows, np.int64)
 
     def work(number: int, rows: range) -> None:
         window = slice(rows.start, rows.stop)
+        groups = group_of_row[window]
+        partial = partials[number] = make_partial(node.op, n_groups, ctx.n_steps)
+        if isinstance(partial, SumPartial) and sum_slice(
+            ctx, series, rows, function, groups, n_present[window], partial
+        ):
+            return
         cells = new_cells(len(rows), ctx.n_steps)
         fill_slice(ctx, series, rows, function, cells)
         n_present[window] = cells.n_present
         notes.bits[window] = cells.notes
         is_full = int(cells.n_present.sum()) == cells.values.size
-        partial = make_partial(node.op, n_groups, ctx.n_steps)
-        partial.add(cells.values, None if is_full else cells.valid, group_of_row[window])
-        partials[number] = partial
+        partial.add(cells.values, None if is_full else cells.valid, groups)
 
     n_held = cost_of_cells(n_groups * ctx.n_steps * len(slices))
     ctx.account(n_held)
     note_tiers(ctx, series)
     run_slices(ctx, slices, work)
-    if drops_name and not ctx.delayed_name_removal:
-        _refuse_equal_series(ctx, labels, n_present)
-    marked = drops_name and ctx.delayed_name_removal
+    if drops_name and not ctx.space.has_one_name(series.labels):
+        _refuse_equal_series(ctx, series.labels, n_present)
+    marked = loses_name and not drops_name
     result = _merged(ctx, partials, group_labels, marked=marked)
     ctx.account(cost(result) - n_held)
     notes.report(ctx)
@@ -102,7 +115,7 @@ def aggregate_series(
 
 def _refuse_equal_series(ctx: QueryContext, labels: LabelRows, n_present: _I64) -> None:
     """As a rollup on its own would: series that lost their name must differ in the rest."""
-    used = _having_results(ctx, labels, n_present)
+    used = ctx.space.drop_name(_having_results(ctx, labels, n_present))
     if len(ctx.space.group(used)[1]) < len(used):
         raise QueryError(SAME_LABELSET)
 

@@ -18,6 +18,7 @@ from tsengine.model.histograms import is_handle
 from tsengine.model.ragged import expand_ranges, offsets_of
 from tsengine.model.windows import Column, WindowBatch
 from tsengine.query.context import QueryContext
+from tsengine.query.partials import SumPartial
 from tsengine.query.readings import Aim
 
 _F64 = npt.NDArray[np.float64]
@@ -26,6 +27,9 @@ _BOOL = npt.NDArray[np.bool_]
 
 WindowKernel = Callable[[FrameBatch, _I64, _I64, int, _F64, _BOOL, _I64], None]
 """``(batch, order, ends_ms, range_ms, out[R, T], valid[R, T], n_present[R])``."""
+
+SummingKernel = Callable[[FrameBatch, _I64, _I64, int, _I64, _I64, SumPartial], None]
+"""``(batch, order, ends_ms, range_ms, groups[R], n_present[R], partial)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +151,24 @@ class WindowFunction:
         For other slices; None if handles may go through the kernel and none comes out.
     wants_starts
         Whether start timestamps matter.
+    looks_at_values
+        False if only times and staleness markers of floats matter.
     of_windows
         The function of windows of a tier; None if it needs samples.
     at_steps
         Makes the function for some of the steps; None if it is the same at all.
+    summing
+        A kernel of plain floats that adds its results to sums instead of giving them; or None.
 
     """
 
     kernel: WindowKernel
     special: Special | None = field(default=None)
     wants_starts: bool = False
+    looks_at_values: bool = True
     of_windows: TierFunction | None = None
     at_steps: Callable[[slice], WindowFunction] | None = None
+    summing: SummingKernel | None = None
 
     def fill(self, ctx: QueryContext, samples: Samples, spans: Spans, cells: Cells) -> None:
         """Compute all cells of a slice."""
