@@ -133,6 +133,10 @@ def _places(
     at = np.flatnonzero((cell >= 0) & is_marker)
     is_behind = (n_samples[cell[at]] > 0) & (samples.t_ms[at] > last_of_all[cell[at]])
     place[at] = np.where(is_behind, _AFTER, _NOWHERE)
+    if Column.STALE in known.columns:
+        # The marker may be gone where the samples before it are there.
+        is_told = _counts(cell[at][is_behind], known.n_windows) > 0
+        is_whole &= (known.columns[Column.STALE] == 0) | is_told
     at = np.flatnonzero(cell >= 0)
     place[at[is_whole[cell[at]]]] = _ALONE
     return place, is_whole
