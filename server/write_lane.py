@@ -5,8 +5,9 @@ lane's thread in the order in which they came, the log's thread tells when they 
 event loop is woken once for all that became durable together.
 
 Of the writes that are under way one half is prepared while the other becomes durable: those that
-are waiting in the queue are handed to the log together, up to half of all. A sync takes as long as
-some writes of usual size, and so do the wake-ups of log, event loop and clients.
+are waiting in the queue are handed to the log together, up to half of all, if these are three or
+more. A sync takes as long as some writes of usual size, and so do the wake-ups of log, event loop
+and clients.
 
 `submit` and what it leads to run on the event loop; `_run` is the thread.
 """
@@ -35,6 +36,8 @@ Decompress = Callable[[Any], memoryview]
 _LOOK_S = 1.0
 _ALONE_BYTES = 4 << 20
 """A body that holds more takes so long that none waits for it."""
+_TOGETHER_MIN = 3
+"""Of fewer writes the first waits longer for the second than their common sync saves."""
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +145,8 @@ class WriteLane:
     def _take_up(self, write: Write) -> Write | None:
         """Store a write and some that wait behind it; returns the next one, or None at the end."""
         n_left = min(self._server.executor.writes_running // 2, self._queue.qsize() + 1)
+        if n_left < _TOGETHER_MIN:
+            n_left = 1
         with self._gathering(n_left):
             self._try_to_store(write)
             while n_left > 1 and not self._queue.empty():
