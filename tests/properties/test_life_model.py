@@ -267,6 +267,11 @@ class LifeOfData(RuleBasedStateMachine):
 
     def _lose(self, before, parts, tiers) -> None:
         """Parts of samples and of tiers went, whatever was in them."""
+        for key in list(self.told):
+            # Built again from samples that stay; until then nothing tells it once they are hidden.
+            if any(t.width_ms == key[1] and t.cover_min <= key[2] <= t.cover_max for t in tiers):
+                self.told.discard(key)
+                self.known[key].append(None)
         view = self.db._storage.view()
         names = dict(zip(
             view.all_refs().tolist(),
