@@ -6,6 +6,8 @@ from dataclasses import fields, is_dataclass
 
 import numpy as np
 
+from tsengine.storage.scratch import memory_of
+
 _WALK_DEPTH = 6
 
 
@@ -24,7 +26,8 @@ def _walk(value: object, seen: set[int], depth: int) -> int:
         base = value.base
         if isinstance(base, np.ndarray):
             return _walk(base, seen, depth)
-        return value.nbytes
+        memory = memory_of(value)
+        return value.nbytes - (0 if memory is None else memory.n_given_back)
     if depth == 0:
         return 0
     if isinstance(value, (list, tuple)):

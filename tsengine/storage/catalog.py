@@ -31,15 +31,18 @@ from tsengine.options import LabelLimits
 from tsengine.storage import catalog_payload, rejects
 from tsengine.storage.array_bytes import array_bytes
 from tsengine.storage.catalog_view import CatalogView
+from tsengine.storage.columns import ColumnPart
 from tsengine.storage.index import PostingsBuilder
 from tsengine.storage.interning import NONE, HashKeys, Interner, metric_symbols
 from tsengine.storage.label_sets import LabelSets, label_sets_of_mappings, with_type_and_unit
 from tsengine.storage.matching import RegexCache
 from tsengine.storage.memo import MemoEntries, SenderMemo
+from tsengine.storage.recent_refs import RecentRefs
 from tsengine.storage.ref_map import NO_HOLES
 from tsengine.storage.refused_refs import RefusedRefs
 from tsengine.storage.rejects import Reject
 from tsengine.storage.remote_write import RemoteWriteScanner, Rows
+from tsengine.storage.scratch import Scratch
 
 __all__ = ["Catalog", "CatalogView", "Reject", "ScanResult"]
 
@@ -263,6 +266,18 @@ class Catalog:
     def metadata_seen_bytes(self) -> int:
         """Memory of what is known of metadata that were sent before. Any thread."""
         return len(self._metadata) * _METADATA_SEEN_BYTES
+
+    def note_recent(self, recent: RecentRefs) -> None:
+        """What is known of bytes of senders may be forgotten for idle series."""
+        self._memo.note_recent(recent)
+
+    def parts_to_spill(self) -> list[ColumnPart]:
+        """See `Interner.parts_to_spill`."""
+        return self._interner.parts_to_spill()
+
+    def spill_postings(self, scratch: Scratch) -> None:
+        """Let large postings lie in scratch files. Any thread; raises OSError."""
+        self._postings.spill(scratch)
 
     def watch_use(self) -> None:
         """From now on remember which of the refs there are now were found or used."""

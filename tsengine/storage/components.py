@@ -35,6 +35,7 @@ from tsengine.storage.head_read import is_among, meet, sorted_unique
 from tsengine.storage.part_blocks import PartBlocks
 from tsengine.storage.part_select import PartPieces
 from tsengine.storage.pieces import I64Array, U32Array, U64Array, expand_ranges, offsets_of
+from tsengine.storage.scratch import Scratch, with_spilled
 
 
 class Components:
@@ -77,6 +78,11 @@ class Components:
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""
         self._blocks.close()
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let index and table lie in scratch files, if they are large; raises OSError."""
+        self._blocks.spill(scratch)
+        self._table = with_spilled(scratch, self._table)
 
     def verify(self) -> None:
         """Read all payload bytes and compare the files' checksums; raises CorruptionError."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tsengine.errors import Closed, TsengineError
 from tsengine.model.machine import GIVE_BACK_SAMPLES, give_back_memory
 from tsengine.storage.checkpoint import Checkpointer
+from tsengine.storage.memory_saving import MemorySaving
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -26,7 +27,7 @@ _REST_S = 5.0
 class Flusher:
     """Flushes of one writable database; callers of `flush` do it in their own thread.
 
-    ``on_flushed`` is called after each flush.
+    ``on_flushed`` is called after each flush. The thread lets idle memory go as well.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Flusher:
         database: StorageDatabase,
         checkpointer: Checkpointer,
         on_flushed: Callable[[], None],
+        saving: MemorySaving,
     ) -> None:
         self._database = database
         self._checkpointer = checkpointer
         self._on_flushed = on_flushed
+        self._saving = saving
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._wanted = threading.Event()
@@ -103,6 +106,7 @@ class Flusher:
         for waiting in self._database.state.frozen:
             n_samples += waiting.head.n_samples
             self._checkpointer.flush(waiting)
+            self._saving.note(waiting.head.view(), waiting.next_ref)
         return n_samples
 
     def _has_unsaved(self) -> bool:
@@ -120,6 +124,7 @@ class Flusher:
             self._wanted.wait(_TICK_S)
             if self._stopping.is_set():
                 return
+            self._saving.run_if_due()
             due = self._wanted.is_set() or self._is_due()
             self._wanted.clear()
             if not due:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tsengine.kernels import postings as kernels
 from tsengine.storage.interning import InternedState
+from tsengine.storage.scratch import Scratch, with_spilled
 
 _ENTRIES_MIN = 64 * 1024
 _ENTRIES_MAX = 64 * _ENTRIES_MIN
@@ -25,11 +26,12 @@ _KEYS_PER_ENTRY_MAX = 4
 """With more keys than so many times the entries, these are sorted digit by digit."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Segment:
     """Entries of rows ``first <= row < last``: ``rows[offsets[k]:offsets[k + 1]]`` have keys[k].
 
-    Shapes: ``keys: u32[K]`` ascending, ``offsets: u32[K + 1]``, ``rows: u32[E]``.
+    Shapes: ``keys: u32[K]`` ascending, ``offsets: u32[K + 1]``, ``rows: u32[E]``. What they hold
+    never changes, only where it lies.
     """
 
     first: int
@@ -37,6 +39,13 @@ class Segment:
     keys: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let the arrays lie in a scratch file, if they are large; raises OSError."""
+        copy = with_spilled(scratch, self)
+        if copy is not self:
+            copy.rows.flags.writeable = False
+            self.keys, self.offsets, self.rows = copy.keys, copy.offsets, copy.rows
 
 
 class _SharedSegments:
@@ -61,6 +70,11 @@ class _SharedSegments:
                 self._segments = _advanced(self._segments, row_offsets, row_keys, n_rows)
             segments = self._segments
         return tuple(segment for segment in segments if segment.last <= n_rows)
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let large segments lie in scratch files; raises OSError."""
+        for segment in self._segments:
+            segment.spill(scratch)
 
 
 class Postings:
@@ -143,6 +157,11 @@ class PostingsBuilder:
     def pairs_of_names(self, state: InternedState) -> Postings:
         """Label name (symbol) -> pairs."""
         return Postings(self._of_names, None, state.pair_names, state.n_pairs)
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let what is built and large lie in scratch files; raises OSError."""
+        self._of_pairs.spill(scratch)
+        self._of_names.spill(scratch)
 
 
 def _advanced(

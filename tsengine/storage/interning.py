@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from tsengine.kernels import catalog as kernels
 from tsengine.kernels import hashing
 from tsengine.kernels.postings import find_in_rows
 from tsengine.model.matchers import METRIC_NAME
+from tsengine.storage.columns import ColumnPart, GrowingColumn
 
 NONE = 0xFFFFFFFF
 """Stands for a symbol, pair or series that does not exist."""
@@ -78,12 +78,12 @@ class Interner:
         self._n_symbols = self._counts[0:1]
         self._n_pairs = self._counts[1:2]
         self._n_series = self._counts[2:3]
-        self._text = np.empty(16 * _CAPACITY_MIN, np.uint8)
-        self._text_offsets = np.zeros(_CAPACITY_MIN + 1, np.int64)
-        self._pair_names = np.empty(_CAPACITY_MIN, np.uint32)
-        self._pair_values = np.empty(_CAPACITY_MIN, np.uint32)
-        self._row_offsets = np.zeros(_CAPACITY_MIN + 1, np.int64)
-        self._row_pairs = np.empty(8 * _CAPACITY_MIN, np.uint32)
+        self._text = GrowingColumn(np.uint8, 16 * _CAPACITY_MIN)
+        self._text_offsets = GrowingColumn(np.int64, _CAPACITY_MIN + 1)
+        self._pair_names = GrowingColumn(np.uint32, _CAPACITY_MIN)
+        self._pair_values = GrowingColumn(np.uint32, _CAPACITY_MIN)
+        self._row_offsets = GrowingColumn(np.int64, _CAPACITY_MIN + 1)
+        self._row_pairs = GrowingColumn(np.uint32, 8 * _CAPACITY_MIN)
         self._symbol_table = np.zeros(2 * _CAPACITY_MIN, np.uint64)
         self._pair_table = np.zeros(2 * _CAPACITY_MIN, np.uint64)
         self._series_table = np.zeros(2 * _CAPACITY_MIN, np.uint64)
@@ -97,9 +97,9 @@ class Interner:
         """What is there now; nothing is copied."""
         n_symbols, n_pairs, n_series = (int(count) for count in self._counts)
         return InternedState(
-            n_symbols, n_pairs, n_series, self._text, self._text_offsets, self._pair_names,
-            self._pair_values, self._row_offsets, self._row_pairs, self._symbol_table,
-            self._pair_table,
+            n_symbols, n_pairs, n_series, self._text.array, self._text_offsets.array,
+            self._pair_names.array, self._pair_values.array, self._row_offsets.array,
+            self._row_pairs.array, self._symbol_table, self._pair_table,
         )  # fmt: skip
 
     def hash_spans(
@@ -128,15 +128,15 @@ class Interner:
         reached = 0
         while True:
             reached = kernels.intern_symbols(
-                data, starts, ends, hashes, reached, n, insert, self._symbol_table, self._text,
-                self._text_offsets, self._n_symbols, ids,
+                data, starts, ends, hashes, reached, n, insert, self._symbol_table,
+                self._text.array, self._text_offsets.array, self._n_symbols, ids,
             )  # fmt: skip
             if reached == n:
                 return ids
             used = int(self._n_symbols[0])
-            n_text = int(self._text_offsets[used])
-            self._text = _grown(self._text, n_text, n_text + int(ends[reached] - starts[reached]))
-            self._text_offsets = _grown(self._text_offsets, used + 1, used + 2)
+            n_text = int(self._text_offsets.array[used])
+            self._text.grow(n_text, n_text + int(ends[reached] - starts[reached]))
+            self._text_offsets.grow(used + 1, used + 2)
             self._symbol_table = _grown_table(self._symbol_table, used + 1)
 
     def pairs(
@@ -149,13 +149,13 @@ class Interner:
         while True:
             reached = kernels.intern_pairs(
                 names, values, self.keys.pairs, reached, n, insert, self._pair_table,
-                self._pair_names, self._pair_values, self._n_pairs, ids,
+                self._pair_names.array, self._pair_values.array, self._n_pairs, ids,
             )  # fmt: skip
             if reached == n:
                 return ids
             used = int(self._n_pairs[0])
-            self._pair_names = _grown(self._pair_names, used, used + 1)
-            self._pair_values = _grown(self._pair_values, used, used + 1)
+            self._pair_names.grow(used, used + 1)
+            self._pair_values.grow(used, used + 1)
             self._pair_table = _grown_table(self._pair_table, used + 1)
 
     def series(
@@ -171,16 +171,30 @@ class Interner:
         while True:
             reached = kernels.intern_series(
                 row_ends, pairs, self.keys.rows, reached, n, insert, self._series_table,
-                self._row_offsets, self._row_pairs, self._n_series, refs,
+                self._row_offsets.array, self._row_pairs.array, self._n_series, refs,
             )  # fmt: skip
             if reached == n:
                 return refs
             used = int(self._n_series[0])
-            n_entries = int(self._row_offsets[used])
+            n_entries = int(self._row_offsets.array[used])
             size = int(row_ends[reached]) - (int(row_ends[reached - 1]) if reached else 0)
-            self._row_pairs = _grown(self._row_pairs, n_entries, n_entries + size)
-            self._row_offsets = _grown(self._row_offsets, used + 1, used + 2)
+            self._row_pairs.grow(n_entries, n_entries + size)
+            self._row_offsets.grow(used + 1, used + 2)
             self._series_table = _grown_table(self._series_table, used + 1)
+
+    def parts_to_spill(self) -> list[ColumnPart]:
+        """What of the arrays could go to scratch files now; see `GrowingColumn.part_to_spill`."""
+        n_symbols, n_pairs, n_series = (int(count) for count in self._counts)
+        columns = (
+            (self._text, int(self._text_offsets.array[n_symbols])),
+            (self._text_offsets, n_symbols + 1),
+            (self._pair_names, n_pairs),
+            (self._pair_values, n_pairs),
+            (self._row_offsets, n_series + 1),
+            (self._row_pairs, int(self._row_offsets.array[n_series])),
+        )
+        parts = (column.part_to_spill(n_used) for column, n_used in columns)
+        return [part for part in parts if part is not None]
 
 
 def metric_symbols(
@@ -232,15 +246,6 @@ def _candidates(table: npt.NDArray[np.uint64], tag: int, count: int) -> list[int
             found.append((entry & 0xFFFFFFFF) - 1)
         slot = (slot + 1) & mask
     return found
-
-
-def _grown(array: npt.NDArray[Any], n_used: int, n_needed: int) -> npt.NDArray[Any]:
-    """The array, or a longer copy of its used part. Readers of the old one keep it."""
-    if n_needed <= len(array):
-        return array
-    longer = np.empty(max(n_needed, 2 * len(array)), array.dtype)
-    longer[:n_used] = array[:n_used]
-    return longer
 
 
 def _grown_table(table: npt.NDArray[np.uint64], n_needed: int) -> npt.NDArray[np.uint64]:

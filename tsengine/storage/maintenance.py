@@ -24,6 +24,7 @@ from tsengine.storage.compaction_chores import (
 from tsengine.storage.deleting import Erasing
 from tsengine.storage.filesystem import FileSystem
 from tsengine.storage.flusher import Flusher
+from tsengine.storage.memory_saving import MemorySaving
 from tsengine.storage.retention_chores import Expiry, RetentionRewriting
 from tsengine.storage.tiering import TierBuilding, TierMerging, TierPlanner
 from tsengine.storage.worker import Worker
@@ -74,7 +75,8 @@ class Maintenance:
             _LOG.error("there are damaged parts: %s", _WAITING)
             chores = [chore for chore in chores if chore.name == Expiry.name]
         self._worker = Worker(database, checkpointer, fs, chores)
-        self._flusher = Flusher(database, checkpointer, self._worker.wake)
+        self._saving = MemorySaving(database)
+        self._flusher = Flusher(database, checkpointer, self._worker.wake, self._saving)
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -99,6 +101,10 @@ class Maintenance:
     def flush(self, *, force: bool = False) -> None:
         """Flush what the head holds now; returns when it is committed. See `Flusher.flush`."""
         self._flusher.flush(force=force)
+
+    def save_memory(self) -> None:
+        """Let what is idle leave memory now, as the thread does every now and then."""
+        self._saving.run()
 
     def compact_all(self) -> None:
         """Make one part of every day; returns when it is done."""
@@ -142,6 +148,7 @@ class Maintenance:
     def counters(self) -> dict[str, int]:
         """Numbers for stats; those of chores end with ``:`` and the name of the chore."""
         numbers = self._flusher.counters()
+        numbers["spilled_bytes"] = self._saving.n_spilled_bytes
         statuses = self._worker.statuses
         numbers["merges"] = sum(statuses[name].n_done for name in _MERGING & statuses.keys())
         numbers["merge_failures"] = sum(

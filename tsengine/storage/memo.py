@@ -14,9 +14,16 @@ import numpy.typing as npt
 
 from tsengine.kernels import catalog as kernels
 from tsengine.kernels.knownseries import scan_known_v1
+from tsengine.storage.recent_refs import RecentRefs
+from tsengine.storage.trail import Trail
 
 _SLOT_BYTES = 20
 _N_SLOTS_MIN = 1024
+_SLOTS_PER_ENTRY = 3
+"""Of a table made anew; it grows at two."""
+_IDLE_SHARE = 4
+"""Idle entries are dropped when they are at least such a part of all."""
+_TRAIL_PER_SLOT = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +41,8 @@ class MemoEntries:
 class SenderMemo:
     """An open-addressing table that grows to a bound, then displaces entries.
 
+    Before it grows it drops entries of series that are idle, if it was told which are.
+
     Parameters
     ----------
     size_bytes_max
@@ -46,9 +55,8 @@ class SenderMemo:
         self._n_taken = 0
         self._allocate(_N_SLOTS_MIN)
         self._misses = np.empty(_N_SLOTS_MIN, np.int64)
-        # By ref: how its labels looked last. See `tsengine.kernels.knownseries`.
-        self._trail_keys = np.empty(0, np.uint64)
-        self._trail_sizes = np.empty(0, np.uint32)
+        self._trail = Trail(_TRAIL_PER_SLOT * self._n_slots_max)
+        self._recent: RecentRefs | None = None
 
     @property
     def n_slots(self) -> int:
@@ -80,29 +88,26 @@ class SenderMemo:
         next_ref: int,
     ) -> int:
         """See `tsengine.kernels.knownseries.scan_known_v1`; all refs are below ``next_ref``."""
-        self._grow_trail(next_ref)
+        trail = self._trail
+        trail.grow(next_ref)
         found: int = scan_known_v1(
-            data, key, self._keys, self._refs, self._trail_keys, self._trail_sizes, refs, t_ms, bits
+            data, key, self._keys, self._refs, trail.keys, trail.sizes, refs, t_ms, bits
         )
         return found
-
-    def _grow_trail(self, n: int) -> None:
-        """Room for refs below n, within the bound."""
-        n_trail = len(self._trail_sizes)
-        n = min(n, self._n_slots_max)
-        if n <= n_trail:
-            return
-        n = min(max(n, 2 * n_trail), self._n_slots_max)
-        keys, sizes = np.zeros(n, np.uint64), np.zeros(n, np.uint32)
-        keys[:n_trail], sizes[:n_trail] = self._trail_keys, self._trail_sizes
-        self._trail_keys, self._trail_sizes = keys, sizes
 
     def insert(self, hashes: npt.NDArray[np.uint64], refs: npt.NDArray[np.uint32]) -> None:
         """Enter fingerprints; those with ref NONE are left out. Shapes: u64[2n], u32[n]."""
         n = len(refs)
+        if 2 * (self._n_taken + n) > self.n_slots:
+            self._drop_idle(n)
         while 2 * (self._n_taken + n) > self.n_slots and self.n_slots < self._n_slots_max:
-            self._grow()
+            self._rebuild(2 * self.n_slots, self._refs)
         self._n_taken += kernels.memo_insert(hashes, refs, n, self._keys, self._refs)
+
+    def note_recent(self, recent: RecentRefs) -> None:
+        """Entries of series that are not among these may be forgotten."""
+        self._recent = recent
+        self._trail.forget_idle(recent)
 
     def entries(self) -> MemoEntries:
         """A copy of everything that is known."""
@@ -114,9 +119,23 @@ class SenderMemo:
         self._keys = np.zeros(2 * n_slots, np.uint64)
         self._refs = np.zeros(n_slots, np.uint32)
 
-    def _grow(self) -> None:
-        keys, refs = self._keys, self._refs
-        self._allocate(2 * len(refs))
-        # A free slot's ref 0 becomes NONE, which is left out.
+    def _drop_idle(self, n_more: int) -> None:
+        """Forget idle series if they are many; with room for some entries more."""
+        recent, self._recent = self._recent, None
+        if recent is None:
+            return
+        is_idle = recent.is_idle(self._refs - np.uint32(1))
+        n_idle = int(np.count_nonzero(is_idle))
+        if _IDLE_SHARE * n_idle < self._n_taken:
+            return
+        n_wanted = _SLOTS_PER_ENTRY * (self._n_taken - n_idle + n_more)
+        n_slots = min(max(_N_SLOTS_MIN, 1 << n_wanted.bit_length()), self.n_slots)
+        self._rebuild(n_slots, np.where(is_idle, np.uint32(0), self._refs))
+
+    def _rebuild(self, n_slots: int, refs: npt.NDArray[np.uint32]) -> None:
+        """Another table of the present fingerprints, with their slots' refs (0 is left out)."""
+        keys = self._keys
+        self._allocate(n_slots)
+        # Ref 0 becomes NONE, which is left out.
         entered = refs - np.uint32(1)
         self._n_taken = kernels.memo_insert(keys, entered, len(refs), self._keys, self._refs)

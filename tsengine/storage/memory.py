@@ -119,6 +119,11 @@ class StorageMemory:
         """Bytes that decoded axes of parts may take; they count as parts."""
         return min(self.budget // _AXES_SHARE, _AXES_BYTES_MAX)
 
+    def forget(self, part: Any) -> None:
+        """Count a part anew: other arrays of it are in memory."""
+        with self._lock:
+            self._part_bytes.pop(part, None)
+
     def _measure(self) -> dict[str, int]:
         database = self._database
         state = database.state

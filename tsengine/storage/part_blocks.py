@@ -28,6 +28,7 @@ from tsengine.storage.part_select import (
     decode_times,
 )
 from tsengine.storage.pieces import I64Array, U32Array, offsets_of
+from tsengine.storage.scratch import Scratch, with_spilled
 from tsengine.storage.spans import Span
 
 _VERIFY_BYTES = 4 * 1024 * 1024
@@ -96,6 +97,10 @@ class PartBlocks:
         """Close the files; reads that are under way may fail."""
         self._axes.close()
         self._values.close()
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let the index lie in a scratch file, if it is large; raises OSError."""
+        self.index = with_spilled(scratch, self.index)
 
     def pieces(
         self,

@@ -28,6 +28,7 @@ from tsengine.storage.part_index import PartIndex
 from tsengine.storage.part_select import PartPieces, blocks_of
 from tsengine.storage.part_stats import STATISTICS, stats_of_columns
 from tsengine.storage.pieces import I64Array, U32Array
+from tsengine.storage.scratch import Scratch, with_spilled
 from tsengine.storage.spans import Span
 
 _N_COMPONENT_NUMBERS = 4
@@ -94,6 +95,14 @@ class PartReader:
         self._blocks.close()
         if self.components is not None:
             self.components.close()
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let the index lie in scratch files, if it is large; raises OSError."""
+        self._blocks.spill(scratch)
+        if self.components is not None:
+            self.components.spill(scratch)
+        if self._stats is not None:
+            self._stats = with_spilled(scratch, self._stats)
 
     def keep_axes(self, cache: AxisCache) -> None:
         """Keep decoded axes of samples in a cache from now on."""

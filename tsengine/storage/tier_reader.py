@@ -28,6 +28,7 @@ from tsengine.storage.pieces import (
     group_equal_runs,
     offsets_of,
 )
+from tsengine.storage.scratch import Scratch, with_spilled
 from tsengine.storage.tier_columns import (
     SOURCES,
     F64Array,
@@ -87,6 +88,11 @@ class TierReader:
     def close(self) -> None:
         """Close the files; reads that are under way may fail."""
         self._part.close()
+
+    def spill(self, scratch: Scratch) -> None:
+        """Let index and table lie in scratch files, if they are large; raises OSError."""
+        self._part.spill(scratch)
+        self._table = with_spilled(scratch, self._table)
 
     @property
     def refs(self) -> U32Array:
