@@ -1,16 +1,18 @@
 """Churn: a tenth of 100,000 series replaced every 10 minutes, for 24 h of data time.
 
     python -m bench.churn [--hosts 1000] [--hours 24] [--replace-minutes 10] [--share 10]
-        [--json FILE] [--work DIR] [--tiers] [--trim]
+        [--json FILE] [--work DIR] [--tiers]
 
 Scrapes of `bench.side_by_side` every 15 s, as remote-write bodies of 2,000 samples over four
 threads into an embedded database in a process of its own, whose clock moves in data time; heads are
 flushed, parts merged, retention (15 days) looked after as in life. Every hour of data time the
-process says what it holds: resident memory, by owner, and the peak of that hour. Then everything is
-flushed and merged, the bytes on disk are counted, and the database is opened once more. Judged are
-memory after the last hour against that after four hours (1.15), and bytes a sample (1.5). What no
-owner answers for is the interpreter, code, and memory that the C library keeps; --trim, which gives
-that back every hour, tells it apart.
+process says what it holds: resident memory, by owner, and the peak of that hour. An hour takes some
+seconds here, so the database is asked to do before what it does in life every 20 s, and when no
+head was flushed for 5 s: let idle memory go, and have the C library return what is free. Resident
+memory before that is printed too (`busy`). Then everything is flushed and merged, the bytes on disk
+are counted, and the database is opened once more. Judged are memory after the last hour against
+that after four hours (1.15), and bytes a sample (1.5). What no owner answers for (`other`) is the
+interpreter, code, and what the C library keeps all the same.
 
 With fewer hosts heads are flushed after as many fewer samples, so after as much data time. At full
 size it takes a quarter of an hour on two free cores; `--hosts 100` is a try of two minutes.
@@ -20,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import multiprocessing
 import os
@@ -57,7 +58,7 @@ class _Engine:
     """Executes one command at a time: a tuple of a method's name and its arguments."""
 
     def __init__(
-        self, folder: str, now_ms: int, n_hosts: int, with_tiers: bool, trims: bool
+        self, folder: str, now_ms: int, n_hosts: int, with_tiers: bool
     ) -> None:
         from tsengine.options import DEFAULT_TIERS, Options
 
@@ -65,7 +66,6 @@ class _Engine:
         self._now_ms = now_ms
         self._flushed_ms = now_ms
         self._n_samples = 0
-        self._trims = trims
         self._options = Options(
             retention=15 * DAY_S,
             tiers=DEFAULT_TIERS if with_tiers else (),
@@ -103,12 +103,16 @@ class _Engine:
 
     def look(self) -> Facts:
         """What it holds once background work is done; begins a new peak."""
+        from tsengine.model.machine import give_back_memory
+
         peak = _status("VmHWM")
         self._wait_for_idle()
-        if self._trims:
-            ctypes.CDLL(None).malloc_trim(0)
+        busy = _status("VmRSS")
+        self._database._storage.maintenance.save_memory()
+        give_back_memory()
         stats = self._database.stats()
         facts = {
+            "busy_rss_mib": busy / 1024,
             "rss_mib": _status("VmRSS") / 1024,
             "anonymous_mib": _status("RssAnon") / 1024,
             "peak_mib": peak / 1024,
@@ -116,6 +120,7 @@ class _Engine:
             "head_samples": stats["head_samples"],
             "parts": stats["parts"],
             "merges": stats["merges"],
+            "spilled_mib": stats["spilled_bytes"] / _MIB,
             "samples": self._n_samples,
         }
         facts |= {f"{kind}_mib": stats[f"memory_bytes:{kind}"] / _MIB for kind in KINDS}
@@ -185,7 +190,7 @@ class _Process:
     def __init__(self, folder: str, now_ms: int, args: argparse.Namespace) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, folder, now_ms, args.hosts, args.tiers, args.trim)
+        arguments = (theirs, folder, now_ms, args.hosts, args.tiers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -263,6 +268,7 @@ def _verdict(facts: Facts) -> Facts:
     return {
         "base_hour": base["hour"],
         "rss_share": rest(last) / rest(base),
+        "busy_rss_share": last["busy_rss_mib"] / base["busy_rss_mib"],
         "peak_share": last["peak_mib"] / base["peak_mib"],
         "grown_mib": {kind: last[f"{kind}_mib"] - base[f"{kind}_mib"] for kind in KINDS}
         | {"other": _other(last) - _other(base)},
@@ -277,16 +283,19 @@ def _other(hour: Facts) -> float:
 
 
 _HEAD = (
-    " hour   series  samples M  parts   RSS MiB   peak   head  series  senders  parts  other  load"
+    " hour   series  samples M  parts   RSS MiB   busy   peak   head  series  senders  parts  other"
+    "  in files  load"
 )
 
 
 def _line(hour: Facts) -> str:
     return (
         f"{hour['hour']:5.1f} {hour['series']:>8,} {hour['samples'] / 1e6:10.1f} "
-        f"{hour['parts']:6d} {hour['rss_mib']:9.0f} {hour['peak_mib']:6.0f} "
+        f"{hour['parts']:6d} {hour['rss_mib']:9.0f} {hour['busy_rss_mib']:6.0f} "
+        f"{hour['peak_mib']:6.0f} "
         f"{hour['head_mib']:6.0f} {hour['series_mib']:7.0f} {hour['senders_mib']:8.0f} "
-        f"{hour['parts_mib']:6.0f} {_other(hour):6.0f} {hour['load']:5.1f}"
+        f"{hour['parts_mib']:6.0f} {_other(hour):6.0f} {hour['spilled_mib']:9.0f} "
+        f"{hour['load']:5.1f}"
     )
 
 
@@ -298,7 +307,8 @@ def summary(facts: Facts) -> str:
         f"{facts['samples']:,} samples of {facts['catalog_series']:,} series "
         f"({facts['active_series']:,} at a time) in {facts['seconds']:.0f} s",
         f"RSS without the head after {last:g} h / {facts['base_hour']:g} h: "
-        f"{facts['rss_share']:.3f} (at most {FLAT_SHARE}); peaks: {facts['peak_share']:.3f}",
+        f"{facts['rss_share']:.3f} (at most {FLAT_SHARE}); busy, with the head: "
+        f"{facts['busy_rss_share']:.3f}; peaks: {facts['peak_share']:.3f}",
         f"grown meanwhile, MiB: {grown}",
         f"on disk: {facts['bytes_per_sample']:.3f} bytes a sample (at most "
         f"{BYTES_PER_SAMPLE_MAX}), before the last merge "
@@ -320,9 +330,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--share", type=int, default=10, help="percent of the hosts; divides 100")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--tiers", action="store_true")
-    parser.add_argument(
-        "--trim", action="store_true", help="give free memory back to the system every hour"
-    )
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--work", type=Path, default=None)
     args = parser.parse_args(argv)

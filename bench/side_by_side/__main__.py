@@ -1,17 +1,21 @@
 """tsengine beside VictoriaMetrics and Prometheus: the same bytes, the same queries, one machine.
 
     python -m bench.side_by_side [--systems tsengine,victoria,prometheus] [--hosts 1000]
-        [--minutes 120] [--phases load,day,million,churn,kill,users] [--repeats 7] [--work DIR]
-        [--json FILE] [--table] [--wait-quiet SECONDS] [--victoria PATH] [--prometheus PATH]
+        [--minutes 120] [--phases load,day,million,five,churn,small,large,kill,users] [--repeats 7]
+        [--work DIR] [--json FILE] [--table] [--wait-quiet SECONDS] [--victoria PATH]
+        [--prometheus PATH]
     python -m bench.side_by_side --merge FILE... [--json FILE] [--table]
 
-Builds the bodies first (6 GB for all), then runs one system after the other, each phase from an
+Builds the bodies first (9 GB for all), then runs one system after the other, each phase from an
 empty folder:
 
     load     48 M samples of 100,000 series in 2 h: speed, CPU, memory, disk, restart, queries
     day      the same of a tenth of the hosts for 24 h
     million  the same of 1 M series with 3 samples
+    five     the same of 5 M series with 2 samples
     churn    the same of a tenth of the hosts for 24 h, a tenth replaced every 10 minutes
+    small    the hosts of `load` for a quarter of its time, in bodies of 500 samples
+    large    the same in bodies of 10,000 samples
     kill     SIGKILL after 5 and 20 M samples
     users    100 dashboard users during ingest
 
@@ -46,26 +50,33 @@ _RESULTS = ROOT / "bench" / "results"
 _MINUTE_MS = 60_000
 _REPLACED_EVERY = 40
 """Rounds: ten minutes."""
-PHASES = ("load", "day", "million", "churn", "kill", "users")
+PHASES = ("load", "day", "million", "five", "churn", "small", "large", "kill", "users")
 
 
 def _plan(args: argparse.Namespace, work: Path) -> phases.Plan:
     # A fixed start, so that bodies can be kept; hosts of the last days, as retention is off.
     start_ms = 1_760_000_040_000 // (60 * _MINUTE_MS) * 60 * _MINUTE_MS
     rounds = args.minutes * 4
-    wanted = {"load": (args.hosts, rounds, 7)}
-    if "day" in args.phases:
-        wanted["day"] = (max(8, args.hosts // 10), rounds * 12, 8)
-    if "million" in args.phases:
-        wanted["million"] = (args.hosts * 10, 3, 9)
-    if "churn" in args.phases:
-        wanted["churn"] = (max(20, args.hosts // 10), rounds * 12, 10)
+    some_hosts = max(20, args.hosts // 10)
+    # Hosts, rounds, seed, samples of a body.
+    wanted = {
+        "load": (args.hosts, rounds, 7, 2000),
+        "day": (some_hosts, rounds * 12, 8, 2000),
+        "million": (args.hosts * 10, 3, 9, 2000),
+        "five": (args.hosts * 50, 2, 11, 2000),
+        "churn": (some_hosts, rounds * 12, 10, 2000),
+        "small": (args.hosts, rounds // 4, 12, 500),
+        "large": (args.hosts, rounds // 4, 12, 10_000),
+    }
     loads = {}
-    for name, (n_hosts, n_rounds, seed) in wanted.items():
+    for name, (n_hosts, n_rounds, seed, body_samples) in wanted.items():
+        # Other phases replay `load`.
+        if name != "load" and name not in args.phases:
+            continue
         print(f"building {name}: {n_hosts * n_rounds * 100:,} samples", flush=True)
         path = work / f"{name}-{n_hosts}-{n_rounds}.bodies"
         loads[name] = bodies.build(
-            path, n_hosts, n_rounds, start_ms=start_ms, seed=seed,
+            path, n_hosts, n_rounds, start_ms=start_ms, seed=seed, body_samples=body_samples,
             replaced_every=_REPLACED_EVERY if name == "churn" else 0,
         )  # fmt: skip
     return phases.Plan(loads, repeats=args.repeats)

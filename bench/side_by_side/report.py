@@ -62,7 +62,7 @@ def _legend(result: Result) -> str:
     facts = result["systems"].get("tsengine", {})
     sizes = [
         f"`{name}`: {facts[name]['samples']:,} samples of {facts[name]['series']:,} series"
-        for name in ("load", "day", "million", "churn")
+        for name in ("load", "day", "million", "five", "churn", "small", "large")
         if name in facts
     ]
     if "kill" in facts:

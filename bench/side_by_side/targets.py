@@ -44,10 +44,14 @@ def _at(*path: str) -> Callable[[Facts], float]:
     return read
 
 
-def _best_leg(facts: Facts) -> Facts:
-    legs = [leg for name, leg in facts["load"]["legs"].items() if name != "first"]
-    best: Facts = max(legs, key=lambda leg: leg["samples_per_s"])
-    return best
+def _best_leg(load: str, figure: str) -> Callable[[Facts], float]:
+    """A figure of the fastest leg of known series."""
+
+    def read(facts: Facts) -> float:
+        legs = [leg for name, leg in facts[load]["legs"].items() if name != "first"]
+        return float(max(legs, key=lambda leg: leg["samples_per_s"])[figure])
+
+    return read
 
 
 def _worst_kill(name: str) -> Callable[[Facts], float]:
@@ -59,6 +63,7 @@ _LOADS = (
     ("load", 2.5e6, 0.35, 400.0, 1.15),
     ("day", None, None, None, 1.05),
     ("million", None, 2.0, 650.0, None),
+    ("five", None, None, None, None),
     ("churn", None, None, None, 1.5),
 )
 
@@ -76,20 +81,36 @@ def _of_loads() -> Iterator[Target]:
         yield Target(
             f"{load}: bytes/sample on disk", "less", disk, _at(load, "disk_bytes_per_sample")
         )
-        if load == "million":
+        if load in ("million", "five"):
             yield Target(
-                f"{load}: bytes/series on disk", "less", 75.0, _at(load, "disk_bytes_per_series")
-            )
+                f"{load}: bytes/series on disk", "less", 75.0 if load == "million" else None,
+                _at(load, "disk_bytes_per_series"),
+            )  # fmt: skip
         yield Target(f"{load}: restart, s", "less", None, _at(load, "restart_s"))
+
+
+def _of_body_sizes() -> Iterator[Target]:
+    for load, size in (("small", "500"), ("large", "10,000")):
+        name = f"{load}: bodies of {size} samples, known series, best of 1-8 connections"
+        speed = _best_leg(load, "samples_per_s")
+        yield Target(f"{name}, M samples/s", "more", None, speed, 1e-6)
+        yield Target(f"{load}: p99 of that, ms", "less", None, _best_leg(load, "p99_ms"))
+        yield Target(
+            f"{load}: CPU s per million samples", "less", None, _at(load, "cpu_s_per_million")
+        )
+        yield Target(f"{load}: peak RSS, MiB", "less", None, _at(load, "peak_rss_mib"))
 
 
 TARGETS = (
     Target("load: known series, best of 1-8 connections, M samples/s", "more", 3.0,
-           lambda facts: float(_best_leg(facts)["samples_per_s"]), 1e-6),
-    Target("load: p99 of that, ms", "less", 50.0, lambda facts: float(_best_leg(facts)["p99_ms"])),
+           _best_leg("load", "samples_per_s"), 1e-6),
+    Target("load: p99 of that, ms", "less", 50.0, _best_leg("load", "p99_ms")),
     Target("million: new series/s, first pass", "more", 300_000.0,
            _at("million", "legs", "first", "samples_per_s")),
+    Target("five: new series/s, first pass", "more", None,
+           _at("five", "legs", "first", "samples_per_s")),
     *_of_loads(),
+    *_of_body_sizes(),
     Target("churn, embedded: RSS after 24 h to that after 4 h, without the head", "less", 1.15,
            _at("churn_embedded", "rss_share")),
     Target("churn, embedded: bytes/sample on disk", "less", 1.5,
