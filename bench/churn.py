@@ -4,7 +4,8 @@
         [--json FILE] [--work DIR] [--tiers]
 
 Scrapes of `bench.side_by_side` every 15 s, as remote-write bodies of 2,000 samples over four
-threads into an embedded database in a process of its own, whose clock moves in data time; heads are
+threads into a database in a process of its own, whose clock moves in data time, with the server's
+settings of the C library's memory (an embedding program has MALLOC_ARENA_MAX for that); heads are
 flushed, parts merged, retention (15 days) looked after as in life. Every hour of data time the
 process says what it holds: resident memory, by owner, and the peak of that hour. An hour takes some
 seconds here, so the database is asked to do before what it does in life every 20 s, and when no
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.side_by_side.fleet import Fleet
+from server.allocator import keep_small_memory
 
 START_MS = 1_760_000_040_000 // 3_600_000 * 3_600_000
 DAY_S = 86_400.0
@@ -57,9 +59,7 @@ Facts = dict[str, Any]
 class _Engine:
     """Executes one command at a time: a tuple of a method's name and its arguments."""
 
-    def __init__(
-        self, folder: str, now_ms: int, n_hosts: int, with_tiers: bool
-    ) -> None:
+    def __init__(self, folder: str, now_ms: int, n_hosts: int, with_tiers: bool) -> None:
         from tsengine.options import DEFAULT_TIERS, Options
 
         self._folder = folder
@@ -167,6 +167,7 @@ class _Engine:
 
 
 def _serve(pipe: Connection, *arguments: Any) -> None:
+    keep_small_memory()
     engine = _Engine(*arguments)
     # Without a parent there is no more to do either.
     with contextlib.suppress(EOFError):

@@ -153,7 +153,9 @@ def run_check(arguments: argparse.Namespace) -> int:
 def _bring_back(path: str, arguments: argparse.Namespace) -> int:
     """Print what became of parts in the quarantine; 1 when one stays there."""
     names = [arguments.bring_back] if arguments.bring_back else []
-    found = tsengine.bring_back(path, names, force=arguments.force)
+    found = tsengine.bring_back(
+        path, names, force=arguments.force, cold_endpoint_url=arguments.cold_endpoint_url
+    )
     if arguments.json:
         listed = [
             {"name": one.name, "samples": one.n_samples, "merged_with": one.merged_with,

@@ -14,6 +14,7 @@ from aiohttp import web
 from tsengine import errors
 
 from .api.encode import escape_html
+from .limits import ByteBudget
 
 
 class RequestError(Exception):
@@ -95,6 +96,13 @@ class TooBusy(RequestError):
 
     status = 503
     error_type = "unavailable"
+
+    @classmethod
+    def of(cls, budget: ByteBudget) -> TooBusy:
+        """The requests in flight leave no room."""
+        return cls(
+            f"requests in flight already hold {budget.used} of {budget.size_max} bytes; try again"
+        )
 
 
 @dataclass(frozen=True, slots=True)

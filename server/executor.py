@@ -1,9 +1,9 @@
 """Threads for everything that may take longer than 1 ms; the event loop only moves bytes.
 
 Pools of their own, so that none waits for another: writes (they sleep in fsync), queries (bounded,
-further ones wait in line), metadata calls, admin calls (one at a time, they may take minutes),
-pauses (they wait for a job to end, and must not wait for admin calls), and background work (own
-metrics, large compressions).
+further ones wait in line, see `turns`), metadata calls, admin calls (one at a time, they may take
+minutes), pauses (they wait for a job to end, and must not wait for admin calls), and background
+work (own metrics, large compressions).
 All methods are called on the event loop.
 """
 
@@ -23,6 +23,7 @@ from tsengine import errors
 from .errors import NotReady, TooBusy, TooManyQueries
 from .limits import ServerLimits
 from .threads import ThreadPool
+from .turns import Turn, Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Executor:
         self._admin = ThreadPoolExecutor(1, "admin")
         self._pauses = ThreadPoolExecutor(PAUSE_THREADS, "pause")
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
-        self._turns = asyncio.Semaphore(limits.queries_running_max)
+        self._turns = Turns(limits.queries_running_max)
         self._cancels: set[threading.Event] = set()
         self._is_stopping = False
         self.queries_waiting = 0
@@ -87,10 +88,10 @@ class Executor:
                 f"{self.queries_waiting} queries are waiting already; try again later"
             )
         deadline = time.monotonic() + timeout_s
-        if self._turns.locked():
-            await self._wait_for_turn(timeout_s)
+        if self._turns.is_free:
+            turn = await self._turns.take()
         else:
-            await self._turns.acquire()
+            turn = await self._wait_for_turn(timeout_s)
         cancel = threading.Event()
         self._cancels.add(cancel)
         self.queries_running += 1
@@ -100,26 +101,27 @@ class Executor:
 
         # The turn ends with the thread, not with the client: a query that was given up still
         # holds its thread until it notices.
+        on_end = functools.partial(self._query_done, turn, cancel)
         try:
-            return await self._queries.submit(run, functools.partial(self._query_done, cancel))
+            return await self._queries.submit(run, on_end)
         except asyncio.CancelledError:
             cancel.set()
             raise
 
-    async def _wait_for_turn(self, timeout_s: float) -> None:
+    async def _wait_for_turn(self, timeout_s: float) -> Turn:
         self.queries_waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
-                await self._turns.acquire()
+                return await self._turns.take()
         except TimeoutError:
             raise errors.QueryTimeout("query timed out while waiting for its turn") from None
         finally:
             self.queries_waiting -= 1
 
-    def _query_done(self, cancel: threading.Event) -> None:
+    def _query_done(self, turn: Turn, cancel: threading.Event) -> None:
         self._cancels.discard(cancel)
         self.queries_running -= 1
-        self._turns.release()
+        turn.end()
 
     async def metadata(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a call that reads labels, not samples."""

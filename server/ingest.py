@@ -43,10 +43,7 @@ async def receive(
     def hold(size: int) -> None:
         nonlocal held
         if not server.write_budget.take(size):
-            raise TooBusy(
-                f"requests in flight already hold {server.write_budget.used} of "
-                f"{server.write_budget.size_max} bytes; try again"
-            )
+            raise TooBusy.of(server.write_budget)
         held += size
 
     try:

@@ -34,7 +34,7 @@ from .logs import log
 from .progress import progress_bar
 from .reload import reload
 from .state import Server
-from .write_connection import WriteSite
+from .write_site import WriteSite
 
 tsengine.open  # noqa: B018  The engine is loaded here, with all else, not when it is first needed.
 
@@ -134,9 +134,7 @@ async def _serve(config: Config, reread: Callable[[], Config] | None) -> tuple[i
     log(logging.INFO, "ready", address=address, data_dir=config.data_dir, version=server.version)
     announce(config, address)
     scraping = _start_self_scrape(server, address)
-    loading = asyncio.ensure_future(_load_kernels(server))
     await stopping
-    loading.cancel()
     return EXIT_OK, await _stop(server, runner, database, scraping)
 
 
@@ -175,7 +173,10 @@ async def _open(server: Server) -> tsengine.Database | int:
         server.set_not_ready("compiling kernels (only once per machine)")
         await server.executor.background(_warm_up, server)
         server.set_not_ready("opening the database")
-        return await server.executor.background(open_database, config)
+        opening = server.executor.background(open_database, config)
+        # At the same time: the first requests would compete with it for the interpreter.
+        database, _ = await asyncio.gather(opening, _load_kernels(server))
+        return database
     except (
         errors.Locked, errors.OptionsError, errors.UnsupportedFormat, PermissionError,
         NotADirectoryError,

@@ -23,6 +23,15 @@ from multidict import CIMultiDict
 
 FORM_SIZE_MAX = 64 * 1024
 """Larger forms take longer to read than the way to aiohttp does."""
+HEADERS_MAX = 64
+"""Requests with more headers are aiohttp's, which has a limit."""
+UNPLAIN = frozenset(
+    {
+        "transfer-encoding", "expect", "upgrade", "te", "trailer", "proxy-connection",
+        "sec-websocket-key1",
+    }
+)  # fmt: skip
+"""Headers that change how HTTP works, or that aiohttp refuses."""
 
 _PATHS = frozenset(
     {
@@ -39,7 +48,6 @@ _HEAD = re.compile(
     r"((?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+)"
 )
 _LABEL_VALUES = re.compile(r"/api/v1/label/[A-Za-z_][A-Za-z0-9_]*/values")
-_UNPLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "te", "trailer"})
 _FORM = "application/x-www-form-urlencoded"
 
 _Handle: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -102,9 +110,11 @@ class PlainRoutes:
         headers: CIMultiDict[str] = CIMultiDict()
         for line in lines.split("\r\n")[:-1]:
             name, _, value = line.partition(":")
-            if name in headers or name.lower() in _UNPLAIN:
+            if name in headers or name.lower() in UNPLAIN:
                 return None
             headers[name] = value.strip(" ")
+        if len(headers) > HEADERS_MAX or "Host" not in headers:
+            return None
         connection = headers.get("Connection", "keep-alive").lower()
         size = _form_size(method, headers)
         if size < 0 or connection not in ("keep-alive", "close"):

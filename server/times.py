@@ -34,7 +34,8 @@ def rfc3339_ms(t_ms: int) -> str:
         moment = datetime.fromtimestamp(t_ms // 1000, UTC)
     except (OverflowError, ValueError, OSError):
         return f"{t_ms / 1000:.3f}"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{t_ms % 1000:03d}Z"
+    seconds = moment.replace(tzinfo=None).isoformat(timespec="seconds")
+    return f"{seconds}.{t_ms % 1000:03d}Z"
 
 
 def parse_time_ms(text: str) -> int | None:

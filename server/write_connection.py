@@ -16,44 +16,27 @@ Everything runs on the event loop.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from aiohttp import payload, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
+from aiohttp import web
 
-from .api.queries import HeldResponse
-from .errors import (
-    BodyTimeout,
-    NotReady,
-    RequestError,
-    TooBusy,
-    UnsupportedMedia,
-    not_ready_response,
-)
-from .limits import ByteBudget
+from . import write_answers
+from .errors import BodyTimeout, NotReady, RequestError, TooBusy
 from .logs import LOGGER
-from .plain_requests import PlainRequest, PlainRoutes, head_of
+from .plain_exchange import PlainExchange
+from .plain_requests import PlainRequest
 from .protocols import remote_write
-from .write_lane import Write, WriteLane
+from .write_head import WriteHead
+from .write_lane import Write
 
 if TYPE_CHECKING:
-    from .state import Server
+    from .write_site import Writes
 
 _HEAD_SIZE_MAX = 8192
-_READ_SIZE = 256 * 1024
-_IDLE_S = 75.0
-_LOOK_S = 15.0
-_FORM_S = 5.0
-"""Forms that take longer to come are aiohttp's."""
-_PATHS = {b"POST /api/v1/write HTTP/1.1": "/api/v1/write", b"POST /write HTTP/1.1": "/write"}
-_VARY = {"/api/v1/write": "Vary: Accept-Encoding, Origin\r\n", "/write": ""}
-_HEADERS = re.compile(rb"(?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+")
-_UNPLAIN = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"origin", b"te", b"trailer"))
+_WAITING_SIZE = 64 * 1024
+"""What is read behind a request that has no answer yet: memory that no budget knows of."""
 _END = b"\r\n\r\n"
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
@@ -61,90 +44,13 @@ _TOO_MANY = (
 )
 
 
-class WriteSite(web.TCPSite):
-    """Listens as aiohttp's sites do; connections begin as `WriteConnection`."""
-
-    def __init__(
-        self, server: Server, runner: web.AppRunner, host: str, port: int, *, backlog: int = 1024
-    ) -> None:
-        super().__init__(runner, host, port, backlog=backlog)
-        self.writes = Writes(server, runner)
-
-    async def start(self) -> None:
-        """Listen."""
-        await web.BaseSite.start(self)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: WriteConnection(self.writes), self._host, self._port, backlog=self._backlog
-        )
-
-    async def stop(self) -> None:
-        """Accept no more, and close connections as soon as they have no request."""
-        await super().stop()
-        self.writes.stop()
-
-
-class Writes:
-    """What the connections of one server share."""
-
-    def __init__(self, server: Server, runner: web.AppRunner) -> None:
-        self.server = server
-        self.handlers = cast(web.Server, runner.server)
-        self.routes = PlainRoutes(runner.app)
-        self.lane = WriteLane(server, remote_write.Decompressor())
-        self.read_buffer = bytearray(_READ_SIZE)
-        self.read_view = memoryview(self.read_buffer)
-        self.connections: set[WriteConnection] = set()
-        self.is_stopping = False
-        self._is_full = False
-        self._versions: dict[tuple[bytes, bytes], Literal[1, 2]] = {}
-        self._loop = asyncio.get_running_loop()
-        self._looking = self._loop.call_later(_LOOK_S, self._look)
-
-    def version(self, content_type: bytes, content_encoding: bytes) -> Literal[1, 2] | None:
-        """As `remote_write.negotiate`, of headers as they came; None for a refusal."""
-        known = self._versions.get((content_type, content_encoding))
-        if known is None:
-            try:
-                known = remote_write.negotiate(content_type.decode(), content_encoding.decode())
-            except UnsupportedMedia:
-                return None
-            if len(self._versions) < 100:
-                self._versions[content_type, content_encoding] = known
-        return known
-
-    def admit(self, connection: WriteConnection) -> bool:
-        """Count a new connection; False if there are too many, aiohttp's included."""
-        limit = self.server.limits.connections_max
-        is_full = len(self.connections) + len(self.handlers.connections) >= limit
-        if is_full and not self._is_full:
-            LOGGER.warning("connections over the limit of %d are refused", limit)
-        self._is_full = is_full
-        if not is_full:
-            self.connections.add(connection)
-        return not is_full
-
-    def stop(self) -> None:
-        """Close connections without a request now, the others after their answer."""
-        self.is_stopping = True
-        self._looking.cancel()
-        for connection in list(self.connections):
-            connection.close_if_idle(0.0)
-        self.lane.close()
-
-    def _look(self) -> None:
-        self._looking = self._loop.call_later(_LOOK_S, self._look)
-        for connection in list(self.connections):
-            connection.close_if_idle(_IDLE_S)
-
-
 class WriteConnection(asyncio.BufferedProtocol):
     """One connection until it is closed, or handed over to aiohttp."""
 
     __slots__ = (
-        "_answering", "_asked", "_body", "_deadline", "_drained", "_ending", "_filled", "_held",
-        "_is_busy", "_is_paused", "_is_unread", "_n_unwanted", "_pending", "_pending_at",
-        "_refusal", "_route", "_sender", "_shared", "_started_s", "_transport", "_version",
+        "_body", "_deadline", "_ending", "_filled", "_held", "_is_busy", "_is_paused",
+        "_n_unwanted", "_pending", "_pending_at", "_plain", "_refusal", "_route", "_sender",
+        "_shared", "_started_s", "_transport", "_version", "is_unread",
     )  # fmt: skip
 
     def __init__(self, writes: Writes) -> None:
@@ -162,14 +68,11 @@ class WriteConnection(asyncio.BufferedProtocol):
         # Of a body that is refused: bytes that are still to come, and why.
         self._n_unwanted = 0
         self._refusal: RequestError | None = None
-        # A request whose form is still coming, with what came of it, and one that is answered.
-        self._asked: tuple[PlainRequest, bytes] | None = None
-        self._answering: asyncio.Task[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._plain = PlainExchange(self)
         # A request is with the lane or the application, or answers are not read; what came behind
         # it waits here.
         self._is_busy = False
-        self._is_unread = False
+        self.is_unread = False
         self._is_paused = False
         self._pending = b""
         self._pending_at = 0
@@ -183,14 +86,12 @@ class WriteConnection(asyncio.BufferedProtocol):
         self._sender = str(peer[0]) if isinstance(peer, tuple) else str(peer or "")
         if not self._shared.admit(self):
             self._transport.write(_TOO_MANY)
-            self._close()
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a body that is not complete. A write that the lane has goes on."""
         self._transport = None
-        self._asked = None
-        if self._answering is not None:
-            self._answering.cancel()
+        self._plain.cancel()
         self._shared.connections.discard(self)
         self._cancel_ending()
         self._cancel_deadline()
@@ -203,14 +104,13 @@ class WriteConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take up nothing more of it."""
-        self._is_unread = True
+        self.is_unread = True
         self._end_later()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._is_unread = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self.is_unread = False
+        self._plain.resume_writing()
         if self._transport is None or self._transport.is_closing():
             return
         self._cancel_ending()
@@ -222,6 +122,8 @@ class WriteConnection(asyncio.BufferedProtocol):
             return self._body[self._filled :]
         if self._n_unwanted:
             return self._shared.read_view[: self._n_unwanted]
+        if self._is_busy or self.is_unread:
+            return self._shared.read_view[:_WAITING_SIZE]
         return self._shared.read_view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -232,11 +134,10 @@ class WriteConnection(asyncio.BufferedProtocol):
             self._more_body(nbytes)
         elif self._n_unwanted:
             self._less_unwanted(nbytes)
-        elif self._asked is not None:
-            request, begin = self._asked
-            data = begin + self._shared.read_view[:nbytes]
+        elif self._plain.is_reading:
+            request, data = self._plain.with_more(self._shared.read_view[:nbytes])
             self._begin_plain(request, data, 0, len(data))
-        elif self._is_busy or self._is_unread or self._pending:
+        elif self._is_busy or self.is_unread or self._pending:
             # One read, and then the client waits.
             self._transport.pause_reading()
             self._is_paused = True
@@ -247,33 +148,36 @@ class WriteConnection(asyncio.BufferedProtocol):
 
     def close_if_idle(self, idle_s: float) -> None:
         """Close if no request began for so long; at once if that is 0."""
-        is_reading = self._body is not None or self._n_unwanted or self._asked is not None
+        is_reading = self._body is not None or self._n_unwanted or self._plain.is_reading
         if self._is_busy or is_reading or self._transport is None:
             return
         if not idle_s or time.perf_counter() - self._started_s >= idle_s:
-            self._close()
+            self.close()
 
     def _begin(self, data: bytes | bytearray, at: int, size: int) -> None:
         """Begin with the request at the start of ``data[at:size]``."""
         self._started_s = time.perf_counter()
         head_end = data.find(_END, at, min(size, at + _HEAD_SIZE_MAX))
         head = b"" if head_end < 0 else bytes(data[at : head_end + 2])
-        body_size = self._read_head(head)
-        if body_size < 0:
-            request = self._shared.routes.parse(head, self._sender)
-            if request is None:
-                self._hand_over(bytes(data[at:size]))
-            else:
-                self._begin_plain(request, data, at, size)
+        write = self._shared.heads.parse(head, self._shared.server.limits.write_body_size_max)
+        if write is not None:
+            self._begin_write(write, data, head_end + len(_END), size)
             return
-        start = head_end + len(_END)
+        request = self._shared.routes.parse(head, self._sender)
+        if request is None:
+            self.hand_over(bytes(data[at:size]))
+        else:
+            self._begin_plain(request, data, at, size)
+
+    def _begin_write(
+        self, write: WriteHead, data: bytes | bytearray, start: int, size: int
+    ) -> None:
+        """Begin with a body, of which ``data[start:size]`` is there, or more than it."""
+        self._route, self._version, body_size = write
         end = min(start + body_size, size)
         n_there = end - start
         refusal = self._hold(n_there)
-        if end < size:
-            self._keep(data, end, size)
-        else:
-            self._pending = b""
+        self._keep(data, end, size)
         if n_there == body_size:
             if refusal is None:
                 self._store(bytes(data[start:end]))
@@ -297,72 +201,30 @@ class WriteConnection(asyncio.BufferedProtocol):
         self, request: PlainRequest, data: bytes | bytearray, at: int, size: int
     ) -> None:
         """Let the request at the start of ``data[at:size]`` be answered when its form is there."""
-        start = at + request.head_size
-        end = start + request.body_size
-        if end > size:
-            self._asked, self._pending = (request, bytes(data[at:size])), b""
-            if self._deadline is None:
-                loop = asyncio.get_running_loop()
-                self._deadline = loop.call_later(_FORM_S, self._form_is_late)
+        end = self._plain.begin(request, data, at, size)
+        if end < 0:
+            self._pending = b""
             self._read_on()
             return
-        self._asked = None
-        self._cancel_deadline()
-        request.body = bytes(data[start:end])
-        if end < size:
-            self._keep(data, end, size)
-        else:
-            self._pending = b""
+        self._keep(data, end, size)
         self._is_busy = True
-        self._answering = asyncio.get_running_loop().create_task(self._respond(request))
 
-    def _form_is_late(self) -> None:
-        assert self._asked is not None, "the deadline is cancelled with the form's end"
-        self._deadline = None
-        self._hand_over(self._asked[1])
-
-    async def _respond(self, request: PlainRequest) -> None:
-        """Send what the application answers; a client that leaves cancels it."""
-        try:
-            response = await request.answer()
-            try:
-                await self._send_response(response, is_last=request.is_last)
-            finally:
-                if isinstance(response, HeldResponse):
-                    response.release()
-        except ConnectionError:
-            LOGGER.debug("the client of %s left", request.path)
-            self._abort()
-        except Exception:
-            LOGGER.exception("the answer to %s could not be sent", request.path)
-            self._abort()
-        self._is_busy, self._answering = False, None
+    def go_on(self) -> None:
+        """Take up what came behind a request that is answered."""
+        self._is_busy = False
         self._started_s = time.perf_counter()
         self._go_on_soon()
 
-    async def _send_response(self, response: web.Response, *, is_last: bool) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        is_last = is_last or self._shared.is_stopping
-        body = response.body
-        if isinstance(body, payload.Payload):
-            transport.write(head_of(response, body.size or 0, is_last=is_last))
-            await body.write(cast(AbstractStreamWriter, self))
-        else:
-            body = body or b""
-            transport.write(head_of(response, len(body), is_last=is_last) + body)
-        if is_last:
-            self._close()
+    @property
+    def is_stopping(self) -> bool:
+        """Whether every answer is to be the last one of its connection."""
+        return self._shared.is_stopping
 
-    async def write(self, piece: bytes | memoryview) -> None:
-        """Send a piece of a large answer; returns when the client is ready for the next."""
+    def send(self, data: bytes | memoryview) -> None:
+        """Send a part of an answer; raises ConnectionResetError if the client has left."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client has left")
-        self._transport.write(piece)
-        if self._is_unread:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
+        self._transport.write(data)
 
     def _hold(self, n_bytes: int) -> RequestError | None:
         """Take so much of the budget for a body, or say why there is no use in reading it."""
@@ -370,53 +232,26 @@ class WriteConnection(asyncio.BufferedProtocol):
         if server.not_ready_reason:
             return NotReady(server.not_ready_reason)
         if not server.write_budget.take(n_bytes):
-            return _busy(server.write_budget)
+            return TooBusy.of(server.write_budget)
         self._held += n_bytes
         return None
 
     def _keep(self, data: bytes | bytearray, at: int, size: int) -> None:
         """Let ``data[at:size]`` wait; without a copy if it does so already."""
-        if data is self._pending:
+        if at == size:
+            self._pending = b""
+        elif data is self._pending:
             self._pending_at = at
         else:
             self._pending, self._pending_at = bytes(data[at:size]), 0
 
-    def _read_head(self, head: bytes) -> int:
-        """Bytes of the body of a plain remote write; -1 for everything else."""
-        server = self._shared.server
-        line_end = head.find(b"\r\n")
-        route = _PATHS.get(head[:line_end])
-        if route is None:
-            return -1
-        if not _HEADERS.fullmatch(head, line_end + 2):
-            return -1
-        found: dict[bytes, bytes] = {}
-        for line in head[line_end + 2 : -2].split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            name = name.lower()
-            if name in found or name in _UNPLAIN:
-                return -1
-            found[name] = value.strip()
-        if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-            return -1
-        size = found.get(b"content-length", b"")
-        version = self._shared.version(
-            found.get(b"content-type", b""), found.get(b"content-encoding", b"")
-        )
-        if version is None or not size.isdigit() or len(size) > 12:
-            return -1
-        if int(size) > server.limits.write_body_size_max:
-            return -1
-        self._route, self._version = route, version
-        return int(size)
-
-    def _hand_over(self, data: bytes) -> None:
+    def hand_over(self, data: bytes) -> None:
         """Let aiohttp have the connection, and all that came since its last answer."""
         transport = self._transport
         if transport is None:
             return
         self._shared.connections.discard(self)
-        self._transport = self._asked = None
+        self._transport = None
         self._pending = b""
         handler = self._shared.handlers()
         # Both kinds of protocols read in their own way; a pause lets the transport change.
@@ -459,7 +294,7 @@ class WriteConnection(asyncio.BufferedProtocol):
         """Answer a request whose body is not stored."""
         self._cancel_deadline()
         self._drop_body()
-        self._send_failure(error, is_last=is_last)
+        self._send(write_answers.failed(self._shared.server, error), is_last=is_last)
         self._go_on_soon()
 
     def _store(self, body: bytes | memoryview) -> None:
@@ -473,7 +308,7 @@ class WriteConnection(asyncio.BufferedProtocol):
                 raise NotReady(server.not_ready_reason)
             size = remote_write.claimed_size(bytes(body[:5]), len(body), server.limits)
             if not server.write_budget.take(size):
-                raise _busy(server.write_budget)
+                raise TooBusy.of(server.write_budget)
         except RequestError as error:
             server.write_budget.give_back(held)
             write.error = error
@@ -490,7 +325,7 @@ class WriteConnection(asyncio.BufferedProtocol):
         result, error = write.result, write.error
         if error is not None or result is None:
             assert error is not None, "one of the two"
-            self._send_failure(error, is_last=False)
+            self._send(write_answers.failed(shared.server, error), is_last=False)
         else:
             shared.server.telemetry.count_write(
                 protocol=f"{write.version}.0", message_size=write.message_size, result=result
@@ -498,7 +333,7 @@ class WriteConnection(asyncio.BufferedProtocol):
             if result.shed or result.rejected:
                 self._send(remote_write.answer(shared.server, result, None), is_last=False)
             else:
-                self._send_plain(result)
+                self._send_stored(result)
         self._go_on_soon()
 
     def _go_on_soon(self) -> None:
@@ -508,10 +343,10 @@ class WriteConnection(asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         """Take up what the client sent behind its last request."""
-        is_reading = self._body is not None or self._n_unwanted or self._asked is not None
+        is_reading = self._body is not None or self._n_unwanted or self._plain.is_reading
         if self._transport is None or self._transport.is_closing():
             return
-        if self._is_busy or self._is_unread or is_reading:
+        if self._is_busy or self.is_unread or is_reading:
             return
         n_pending = len(self._pending) - self._pending_at
         if n_pending < _HEAD_SIZE_MAX:
@@ -524,31 +359,13 @@ class WriteConnection(asyncio.BufferedProtocol):
             self._is_paused = False
             self._transport.resume_reading()
 
-    def _send_plain(self, result: Any) -> None:
+    def _send_stored(self, result: Any) -> None:
         self._observe(204, 0)
         if self._transport is None:
             return
-        self._transport.write(
-            (
-                "HTTP/1.1 204 No Content\r\n"
-                f"X-Prometheus-Remote-Write-Samples-Written: {result.samples}\r\n"
-                f"X-Prometheus-Remote-Write-Histograms-Written: {result.histograms}\r\n"
-                f"X-Prometheus-Remote-Write-Exemplars-Written: {result.exemplars}\r\n"
-                f"{_VARY[self._route]}"
-                f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
-            ).encode("latin-1")
-        )
+        self._transport.write(write_answers.stored(self._route, result))
         if self._shared.is_stopping:
-            self._close()
-
-    def _send_failure(self, error: BaseException, *, is_last: bool) -> None:
-        server = self._shared.server
-        remote_write.count_failure(server, error)
-        if isinstance(error, NotReady):
-            response = not_ready_response(error, server.limits.retry_after_s)
-        else:
-            response = remote_write.answer(server, None, error)
-        self._send(response, is_last=is_last)
+            self.close()
 
     def _send(self, response: web.Response, *, is_last: bool) -> None:
         is_last = is_last or self._shared.is_stopping
@@ -556,28 +373,19 @@ class WriteConnection(asyncio.BufferedProtocol):
         self._observe(response.status, len(body))
         if self._transport is None:
             return
-        lines = [f"HTTP/1.1 {response.status} {response.reason}"]
-        if _VARY[self._route]:
-            response.headers["Vary"] = "Accept-Encoding, Origin"
-        if response.status != 204:
-            response.headers["Content-Length"] = str(len(body))
-        response.headers["Date"] = rfc822_formatted_time()
-        response.headers["Server"] = SERVER_SOFTWARE
+        text = write_answers.text_of(self._route, response, body, is_last=is_last)
+        self._transport.write(text)
         if is_last:
-            response.headers["Connection"] = "close"
-        lines += [f"{name}: {value}" for name, value in response.headers.items()]
-        head = "\r\n".join([*lines, "", ""])
-        self._transport.write(head.encode("utf-8") + body)
-        if is_last:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close when all answers are sent, or when the client has not read them for too long."""
         if self._transport is not None:
             self._transport.close()
             self._end_later()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close now; nothing more is sent."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -611,9 +419,3 @@ class WriteConnection(asyncio.BufferedProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-def _busy(budget: ByteBudget) -> TooBusy:
-    return TooBusy(
-        f"requests in flight already hold {budget.used} of {budget.size_max} bytes; try again"
-    )

@@ -8,21 +8,31 @@ from collections.abc import Sequence
 from tsengine.backup.store import open_cold_store
 from tsengine.errors import StorageError
 from tsengine.options import Options
+from tsengine.promql.parser import parse_selector
 from tsengine.storage import manifest
-from tsengine.storage.aside import aside_names
+from tsengine.storage.aside import aside_names, read_note
 from tsengine.storage.bring_back import Return, Returning
+from tsengine.storage.cold import RemoteStore
 from tsengine.storage.database import StorageDatabase
-from tsengine.storage.filesystem import LocalFileSystem
+from tsengine.storage.filesystem import FileSystem, LocalFileSystem
 
 __all__ = ["Return", "bring_back"]
 
+_OPTIONS = Options(background="merges", cold_cache=0)
+"""What is verified is what the object store has, not what was read of it before."""
+
 
 def bring_back(
-    path: str | os.PathLike[str], names: Sequence[str] = (), *, force: bool = False
+    path: str | os.PathLike[str],
+    names: Sequence[str] = (),
+    *,
+    force: bool = False,
+    cold_endpoint_url: str | None = None,
 ) -> list[Return]:
     """Let parts from the quarantine be parts of the database again, each after it was verified.
 
-    Deletes made meanwhile hide what they should; where a sample is there by now, that one stays.
+    Deletes made meanwhile hide what they should, what was stored meanwhile stays, and what
+    retention erased up to some time does not come back.
 
     Parameters
     ----------
@@ -31,6 +41,8 @@ def bring_back(
     force
         Take parts too of which it is not known what was deleted since they were put aside:
         deleted samples may be seen again.
+    cold_endpoint_url
+        Of the object store that has moved parts; None takes the one that they were moved to.
 
     Returns
     -------
@@ -51,14 +63,33 @@ def bring_back(
     for name in names:
         if name not in there:
             raise StorageError(f"there is no part {name} in the quarantine of {directory}")
-    database = StorageDatabase(directory, Options(background="merges"), open_store=open_cold_store)
+
+    def open_store(url: str, endpoint_url: str | None) -> RemoteStore:
+        return open_cold_store(url, cold_endpoint_url or endpoint_url)
+
+    database = StorageDatabase(
+        directory, _OPTIONS, parse_selector=parse_selector, open_store=open_store
+    )
     try:
         database.maintenance.pause()
         found = []
-        for name in names or there:
+        for name in _newest_first(fs, directory, names or there):
             returning = Returning(database, name, force=force)
             database.maintenance.run(returning)
             found.append(returning.found)
         return found
     finally:
         database.close()
+
+
+def _newest_first(fs: FileSystem, directory: str, names: Sequence[str]) -> list[str]:
+    """By their last sequences, as far as notes tell: what is newer is to lie on what is older."""
+
+    def last_of(name: str) -> int:
+        try:
+            entry = read_note(fs, directory, name).entry
+        except (StorageError, OSError):
+            return -1
+        return -1 if entry is None else entry.seq_max
+
+    return sorted(names, key=last_of, reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -170,6 +171,16 @@ class Options:
     exemplars_max: int = 1_000_000
     metadata_memory: int = 64 << 20
     labels: LabelLimits = field(default_factory=LabelLimits)
+
+    @property
+    def exemplars_kept(self) -> int:
+        """Exemplars of which the oldest are dropped if there are more."""
+        return self.exemplars_max if self.background == "all" else sys.maxsize
+
+    @property
+    def metadata_kept(self) -> int | None:
+        """Bytes that types, helps and units may take; None for any."""
+        return self.metadata_memory if self.background == "all" else None
 
     def reconfigured(self, changes: Mapping[str, Any]) -> Options:
         """These options with changes that an open database can take over.

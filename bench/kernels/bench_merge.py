@@ -20,7 +20,7 @@ from tsengine.kernels.axes import (
     group_runs,
     place_series,
 )
-from tsengine.kernels.merge import settle_rows, slice_run
+from tsengine.kernels.merge import append_slices, settle_rows, slice_run
 from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
 from tsengine.storage.head_read import sort_run
 
@@ -81,6 +81,19 @@ def bench_slice_run(measure, n_wanted):
     starts, lengths = np.empty(n_wanted, np.int64), np.empty(n_wanted, np.int64)
     call = partial(slice_run, run_refs, offsets, np.arange(N_RUN), refs, 0, N_RUN, starts, lengths)
     measure(call, n_wanted, unit="series", n_bytes=refs.nbytes)
+
+
+def bench_append_slices(measure):
+    """Two or three samples of each series, as a head's run has them."""
+    n_series = 100_000
+    offsets = np.linspace(0, N_RUN, n_series + 1).astype(np.int64)
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    t_ms, bits = np.empty(N_RUN, np.int64), np.empty(N_RUN, np.uint64)
+    run = (np.arange(N_RUN), np.arange(N_RUN, dtype=np.uint64))
+    measure(
+        lambda places: append_slices(*run, starts, lengths, places, t_ms, bits), N_RUN,
+        n_bytes=16 * N_RUN, prepare=lambda: (starts.copy(),),
+    )  # fmt: skip
 
 
 def bench_group_runs(measure):

@@ -28,6 +28,8 @@ def move(db):
 
 def let_go(db):
     """What was replaced goes without waiting."""
+    # The map made last holds readers of its parts until there is a newer one, which plans ask for.
+    assert db._storage.state.tier_map is not None
     db._storage.maintenance._worker._replaced.remove_due(everything=True)
 
 

@@ -287,6 +287,24 @@ def _expire_by_size(run: Run) -> None:
     run.db.maintenance.run(Expiry(run.db))
 
 
+def _prepare_split(run: Run) -> None:
+    """The newest part is of the first day too, and overwrites some of it."""
+    for day in range(4):
+        _day(run, day, "a b h")
+        run.db.flush()
+    run.append(float_rows("a", 0, step_ms=DAY_MS // 6, start=50.0))
+    run.append(float_rows("a", 4, step_ms=DAY_MS // 6))
+    run.db.flush()
+
+
+def _finish_split(run: Run) -> None:
+    _finish_size(run)
+    days = [{(part.entry.mint - 1) // DAY_MS, (part.entry.maxt - 1) // DAY_MS}
+            for part in run.db.state.parts]  # fmt: skip
+    assert all(len(own) == 1 for own in days), "the part of two days was split"
+    assert {T0 // DAY_MS + 4} in days
+
+
 def _finish_size(run: Run) -> None:
     _allow_days_to_go(run)
     run.db.maintenance.run(Expiry(run.db))
@@ -500,6 +518,10 @@ SCENARIOS = (
     ),
     Scenario(
         "expiry by size", _prepare_size, _expire_by_size, _finish_size, enter=_limit_size,
+        options=SIZE,
+    ),
+    Scenario(
+        "split by size", _prepare_split, _expire_by_size, _finish_split, enter=_limit_size,
         options=SIZE,
     ),
     Scenario(

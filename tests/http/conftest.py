@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 
 import aiohttp
 import pytest
@@ -12,7 +13,8 @@ from yarl import URL
 from server import config as server_config
 from server.lifecycle import make_runner, open_database
 from server.state import Server
-from server.write_connection import WriteSite
+from server.write_connection import WriteConnection
+from server.write_site import WriteSite
 from tests.http.fake import FakeDatabase
 
 
@@ -95,3 +97,33 @@ def now_ms():
     import time
 
     return int(time.time() * 1000)
+
+
+@pytest_asyncio.fixture
+async def connect():
+    """Connections to a server, closed at the end: `await connect(running)`."""
+    writers = []
+
+    async def opened(running):
+        port = int(running.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+        return reader, writer
+
+    yield opened
+    for writer in writers:
+        writer.close()
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """Connections that went to aiohttp: their first bytes."""
+    seen: list[bytes] = []
+    original = WriteConnection.hand_over
+
+    def hand_over(self, data):
+        seen.append(data)
+        original(self, data)
+
+    monkeypatch.setattr(WriteConnection, "hand_over", hand_over)
+    return seen

@@ -5,66 +5,22 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import socket
 
 import pytest
 import pytest_asyncio
 
-import server.write_connection as connections
+from server import plain_exchange
 from server.api import pieces
 from tests.http import wire
-from tests.http.test_write_connection import post
+from tests.http.raw import FORM, get, post, raw_answer, slow_client
 
 WRITE = post(
     wire.snappy(wire.message_v1([({"__name__": "up", "job": "a<b"}, [(1000, 1.0)])])),
 )
-FORM = "Content-Type: application/x-www-form-urlencoded"
-
-
-@pytest.fixture
-def handed_over(monkeypatch):
-    """Connections that went to aiohttp: their first bytes."""
-    seen: list[bytes] = []
-    original = connections.WriteConnection._hand_over
-
-    def hand_over(self, data):
-        seen.append(data)
-        original(self, data)
-
-    monkeypatch.setattr(connections.WriteConnection, "_hand_over", hand_over)
-    return seen
-
-
-@pytest_asyncio.fixture
-async def connect():
-    """Connections to a server, closed at the end."""
-    writers = []
-
-    async def opened(running):
-        port = int(running.url.rpartition(":")[2])
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writers.append(writer)
-        return reader, writer
-
-    yield opened
-    for writer in writers:
-        writer.close()
-
-
-def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
-    return "\r\n".join([f"{method} {target} HTTP/{version}", "Host: x", *headers, "", ""]).encode()
 
 
 def ask(path: str, form: str, *headers: str) -> bytes:
     return post(form.encode(), FORM, *headers, path=path)
-
-
-async def answer(reader) -> tuple[str, list[tuple[str, str]], bytes]:
-    async with asyncio.timeout(20):
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = [tuple(line.split(": ", 1)) for line in lines[1:-2]]
-        size = int(dict(headers).get("Content-Length", 0))
-        return lines[0], headers, await reader.readexactly(size)
 
 
 PLAIN = [
@@ -107,12 +63,12 @@ async def test_answers_are_aiohttps(start, connect, handed_over, is_ready):
     other_reader, other_writer = await connect(running)
     if is_ready:
         writer.write(WRITE)
-        await answer(reader)
+        await raw_answer(reader)
     for request in PLAIN:
         writer.write(request)
-        ours = await answer(reader)
+        ours = await raw_answer(reader)
         other_writer.write(request.replace(b"Host: x\r\n", b"Host: x\r\nTE: trailers\r\n"))
-        theirs = await answer(other_reader)
+        theirs = await raw_answer(other_reader)
         ours_headers, theirs_headers = (
             [pair for pair in got[1] if pair[0] != "Date"] for got in (ours, theirs)
         )
@@ -136,6 +92,10 @@ async def test_answers_are_aiohttps(start, connect, handed_over, is_ready):
         get("/api/v1/query?query=1", "X_Y: 1"),
         get("/api/v1/query?query=1", "Connection: upgrade", "Upgrade: x"),
         get("/api/v1/query?query=1", "Content-Length: x"),
+        get("/api/v1/query?query=1").replace(b"Host: x\r\n", b"X: y\r\n"),
+        get("/api/v1/query?query=1", "Proxy-Connection: close"),
+        get("/api/v1/query?query=1", "Sec-WebSocket-Key1: x"),
+        get("/api/v1/query?query=1", *[f"X-{k}: y" for k in range(200)]),
         get("/api/v1/query?query=1", "Content-Length: 1") + b"x",
         post(b"query=1", "Content-Type: text/plain", path="/api/v1/query"),
         post(b"query=1", FORM, "Expect: 100-continue", path="/api/v1/query"),
@@ -163,12 +123,12 @@ async def test_the_bytes_may_come_in_any_pieces(running, connect, handed_over):
         writer.write(request[:cut])
         await asyncio.sleep(0.002)
         writer.write(request[cut:])
-        assert (await answer(reader))[0] == "HTTP/1.1 200 OK"
+        assert (await raw_answer(reader))[0] == "HTTP/1.1 200 OK"
     for k in range(head, len(request)):
         writer.write(request[:head] if k == head else b"")
         writer.write(request[k : k + 1])
         await asyncio.sleep(0.001)
-    assert (await answer(reader))[0] == "HTTP/1.1 200 OK"
+    assert (await raw_answer(reader))[0] == "HTTP/1.1 200 OK"
     assert not handed_over
 
 
@@ -179,21 +139,21 @@ async def test_requests_sent_at_once_are_answered_in_order(running, connect, han
         writer.write(WRITE if k % 20 == 0 else ask("/api/v1/query", f"query={k}&time=1"))
     writer.write(ask("/api/v1/query", "query=7&time=1")[:-3])
     for k in range(n):
-        status, _, body = await answer(reader)
+        status, _, body = await raw_answer(reader)
         if k % 20:
             assert json.loads(body)["data"]["result"] == [1, str(float(k))]
         else:
             assert status == "HTTP/1.1 204 No Content"
     writer.write(ask("/api/v1/query", "query=7&time=1")[-3:] + get("/-/healthy"))
-    assert b'"7.0"' in (await answer(reader))[2]
-    assert (await answer(reader))[2] == b"tsengine is healthy.\n"
+    assert b'"7.0"' in (await raw_answer(reader))[2]
+    assert (await raw_answer(reader))[2] == b"tsengine is healthy.\n"
     assert len(handed_over) == 1
 
 
 async def test_the_last_request_of_a_connection(running, connect, handed_over):
     reader, writer = await connect(running)
     writer.write(get("/api/v1/query?query=1", "Connection: close") + get("/api/v1/labels"))
-    status, headers, _ = await answer(reader)
+    status, headers, _ = await raw_answer(reader)
     assert (status, headers[-1]) == ("HTTP/1.1 200 OK", ("Connection", "close"))
     async with asyncio.timeout(10):
         assert await reader.read() == b""
@@ -214,15 +174,35 @@ async def test_a_client_that_leaves_ends_its_query(running, connect, handed_over
     assert not handed_over
 
 
+class Panic(BaseException):
+    """As libraries in Rust raise."""
+
+
+@pytest.mark.parametrize("error", [Panic, asyncio.CancelledError])
+async def test_what_is_no_exception_ends_its_connection(running, connect, error):
+    """Nobody would wait for ever for an answer that can't come."""
+
+    def fail(*args, **kwargs):
+        raise error
+
+    running.database.label_names = fail
+    reader, writer = await connect(running)
+    writer.write(get("/api/v1/labels"))
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+        while running.site.writes.connections:
+            await asyncio.sleep(0.001)
+
+
 async def test_a_form_that_does_not_come_is_left_to_aiohttp(
     running, connect, handed_over, monkeypatch
 ):
-    monkeypatch.setattr(connections, "_FORM_S", 0.02)
+    monkeypatch.setattr(plain_exchange, "_FORM_S", 0.02)
     running.server.limits = type(running.server.limits)(body_read_timeout_s=0.05)
     reader, writer = await connect(running)
     request = ask("/api/v1/query", "query=1")
     writer.write(request[:-1])
-    status, _, body = await answer(reader)
+    status, _, body = await raw_answer(reader)
     assert status == "HTTP/1.1 408 Request Timeout"
     assert b"did not arrive within 0.05 s" in body
     assert handed_over == [request[:-1]]
@@ -238,18 +218,18 @@ async def test_connections_end_with_the_server(running, connect):
             await asyncio.sleep(0.005)
         await running.site.stop()
         running.server.executor.cancel_queries()
-        _, headers, _ = await answer(reader)
+        _, headers, _ = await raw_answer(reader)
         assert headers[-1] == ("Connection", "close")
         assert await reader.read() == b""
         waiting_writer.write(b"1")
-        assert dict((await answer(waiting_reader))[1])["Connection"] == "close"
+        assert dict((await raw_answer(waiting_reader))[1])["Connection"] == "close"
 
 
 async def test_requests_are_counted(running, connect):
     reader, writer = await connect(running)
     for target in ("/api/v1/query?query=1", "/api/v1/query?query=(", "/api/v1/label/a/values"):
         writer.write(get(target))
-        await answer(reader)
+        await raw_answer(reader)
     text = (await running.call("GET", "/metrics"))[2].decode()
     for labels in (
         'code="200",handler="/api/v1/query"',
@@ -268,30 +248,15 @@ async def large(real, now_ms, monkeypatch):
     return real, ask("/api/v1/query", f"query=x&time={now_ms / 1000}")
 
 
-async def slow_client(running) -> socket.socket:
-    """A client between short buffers of the kernel."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(client, ("127.0.0.1", int(running.url.rpartition(":")[2])))
-    async with asyncio.timeout(10):
-        while not (ours := list(running.site.writes.connections)):
-            await asyncio.sleep(0.001)
-    end = ours[0]._transport.get_extra_info("socket")
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return client
-
-
 async def test_large_answers_arrive_whole(large, connect, handed_over):
     running, request = large
     reader, writer = await connect(running)
     writer.write(request)
-    _, headers, body = await answer(reader)
+    _, headers, body = await raw_answer(reader)
     rows = json.loads(body)["data"]["result"]
     assert sorted(float(row["value"][1]) for row in rows) == [k + 0.5 for k in range(3000)]
     writer.write(request.replace(b"Host: x", b"Host: x\r\nAccept-Encoding: gzip"))
-    _, headers, packed = await answer(reader)
+    _, headers, packed = await raw_answer(reader)
     assert dict(headers)["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed) == body
     assert not handed_over
@@ -306,7 +271,7 @@ async def test_a_slow_client_gets_a_large_answer_and_the_next(large, handed_over
     connection = next(iter(running.site.writes.connections))
     received = bytearray()
     async with asyncio.timeout(20):
-        while not connection._is_unread:
+        while not connection.is_unread:
             await asyncio.sleep(0.001)
         assert running.database.stats()["query_memory_bytes"] > 0
         while received.count(b"HTTP/1.1 200 OK") < 2 or not received.endswith(b"}}"):

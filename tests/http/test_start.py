@@ -12,7 +12,6 @@ import tsengine
 LATE = (
     "numba", "pyarrow", "pandas", "opentelemetry", "google.protobuf", "tqdm", "multiprocessing",
     "tsengine.interop.exposition", "tsengine.interop.openmetrics",
-    "tsengine.kernels.xorchunk",
 )  # fmt: skip
 """Modules that only some requests need."""
 
@@ -50,3 +49,5 @@ def test_heavy_modules_are_loaded_when_they_are_needed(loaded, module):
 
 def test_what_every_request_needs_is_loaded(loaded):
     assert {"aiohttp.web", "tsengine.engine", "tsengine.query.engine"} <= loaded
+    # All kernels, also those of few requests: loaded later they would compete with the first ones.
+    assert "tsengine.kernels.xorchunk" in loaded

@@ -92,3 +92,12 @@ def test_command_line(db, tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["import", str(folder), "--format", "parquet-hive", "--data-dir", db.path])
+
+
+def test_years_have_four_digits(tmp_path):
+    first = -62_135_596_800_000
+    with tsengine.open(tmp_path / "db") as db:
+        db.append({"__name__": "up"}, [first, first + DAY_MS], [1.0, 2.0])
+        assert parquet_hive.export_file(db, tmp_path / "lake") == 2
+    folders = sorted(path.name for path in (tmp_path / "lake").iterdir())
+    assert folders == ["date=0001-01-01", "date=0001-01-02"]

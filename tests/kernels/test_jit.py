@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,32 @@ def test_modules_are_compiled_whole_and_the_largest_first():
     assert [len(each) for each in modules] == [1] * len(modules)
     sizes = [(FOLDER / f"{each.pop()}.py").stat().st_size for each in modules]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("whose", ["ours", "open to all", "a link", "somebody else's"])
+def test_code_is_only_taken_from_a_folder_of_the_user_alone(tmp_path, monkeypatch, whose):
+    """The last resort is a folder in one that everybody can write to."""
+    monkeypatch.setattr(jit, "_writable", lambda path: False)
+    monkeypatch.setattr(jit, "ENVIRONMENT_HASH", "none")
+    monkeypatch.setattr(jit.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"tsengine-machine-code-{jit.os.getuid()}"
+    if whose == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif whose != "ours":
+        folder.mkdir(mode=0o700)
+    if whose == "open to all":
+        folder.chmod(0o777)
+    if whose == "somebody else's":
+        uid = jit.os.getuid()
+        monkeypatch.setattr(jit.os, "getuid", lambda: uid + 1)
+        folder.rename(tmp_path / f"tsengine-machine-code-{uid + 1}")
+    refused = pytest.raises(PermissionError, match="not this user's alone")
+    with (
+        pytest.warns(UserWarning, match="kernels are compiled into"),
+        contextlib.nullcontext() if whose == "ours" else refused,
+    ):
+        assert jit._choose_cache_dir() == folder
 
 
 @jit.device

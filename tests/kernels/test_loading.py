@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -202,7 +204,24 @@ def test_damaged_code_is_made_anew(tmp_path, monkeypatch):
     assert [made(), made()] == [False, True]
     (path,) = tmp_path.rglob("*.code")
     whole = path.read_bytes()
-    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
-    for damaged in (whole[:-1], b"", b"\n", b"7\n", b"[]\n", flipped):
+    # In the checksum, in the names of symbols, which would be called, and in the code.
+    flipped = [whole[:k] + bytes([whole[k] ^ 1]) + whole[k + 1 :] for k in (0, 5, 15, 40, 100, -9)]
+    for damaged in (whole[:-1], b"", b"\n", b"7\n", b"[]\n", *flipped):
         path.write_bytes(damaged)
         assert [made(), made()] == [False, True]
+
+
+def test_code_that_can_not_be_stored_runs_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit, "_cache_root", tmp_path)
+    monkeypatch.setattr(jit, "sources_hash", lambda name: "none")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    kernel = jit.Kernel(lambda a, b: a + b, jit.i64(jit.i64, jit.i64))
+    assert kernel(2, 3) == 5
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    # Who compiles ahead is told.
+    with pytest.raises(OSError, match="No space"):
+        jit.Kernel(lambda a, b: a - b, jit.i64(jit.i64, jit.i64)).compile()

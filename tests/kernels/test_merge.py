@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.reference import merge as reference
 from tests.reference.merge import STALE
-from tsengine.kernels.merge import settle_rows, slice_run
+from tsengine.kernels.merge import append_slices, settle_rows, slice_run
 
 I64 = st.integers(-(2**63), 2**63 - 1)
 TIMES = st.integers(0, 12) | I64
@@ -72,3 +72,26 @@ def test_slice_run_matches_reference(series, refs, mint, maxt):
     for found, start in zip(expected, starts.tolist(), strict=True):
         assert found is None or found[0] == start
     assert n == lengths.sum()
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(TIMES, BITS), max_size=30),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 5)), max_size=12),
+)
+def test_append_slices_matches_reference(run, rows):
+    slices = [(start, min(n, max(len(run) - start, 0))) for _, start, n in rows]
+    starts, lengths = np.array(slices, np.int64).reshape(-1, 2).T.copy()
+    held = [[(-1, 0)] * n for n, _, _ in rows]
+    n_held = np.array([n for n, _, _ in rows], np.int64)
+    ends = np.cumsum(n_held + lengths)
+    places = ends - lengths
+    n_samples = int(ends[-1]) if rows else 0
+    t_ms, bits = np.full(n_samples, -1, np.int64), np.zeros(n_samples, np.uint64)
+    append_slices(
+        np.array([t for t, _ in run], np.int64), np.array([b for _, b in run], np.uint64),
+        starts, lengths, places, t_ms, bits,
+    )  # fmt: skip
+    expected = [sample for row in reference.append_slices(run, slices, held) for sample in row]
+    assert list(zip(t_ms.tolist(), bits.tolist(), strict=True)) == expected
+    assert places.tolist() == ends.tolist()

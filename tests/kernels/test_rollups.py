@@ -308,3 +308,27 @@ def test_counters_that_begin_near_zero_are_exact_to_the_bit(unit, start, steps, 
         assert valid[0, t] == (len(inside) > 1)
         if len(inside) > 1:
             assert out[0, t] == exact_rate(inside, end, range_ * 1000, per_second=per_second)
+
+
+@pytest.mark.parametrize("zeros", [(0.0, -0.0), (-0.0, 0.0), (0.0, 1.0, -0.0), (-0.0, -0.0, 0.0)])
+@pytest.mark.parametrize("grows", [False, True])
+def test_the_zero_that_leaves_a_sorted_window_is_the_one_that_left(zeros, grows):
+    """They are equal, but not the same: what stays is seen in the answer."""
+    values = [*zeros, *zeros[::-1], *zeros]
+    times = list(range(1, len(values) + 1))
+    rows = as_batch([[(t, v) for t, v in zip(times, values, strict=True)]], [0], [times])
+    first = 2 if grows else len(zeros)
+    ends_ms = list(range(first, len(values) + len(zeros)))
+    out, valid = run(
+        sliding_quantiles.quantile_windows,
+        (sliding_quantiles.QUANTILE, np.zeros(len(ends_ms))), rows, ends_ms, len(zeros),
+    )  # fmt: skip
+    assert valid.all()
+    n_checked = 0
+    for end, found in zip(ends_ms, out[0].tolist(), strict=True):
+        window = [v for t, v in zip(times, values, strict=True) if end - len(zeros) < t <= end]
+        # With zeros of both signs it depends on how they were sorted.
+        if len({np.copysign(1.0, v) for v in window if v == 0.0}) == 1:
+            assert str(found) == str(reference.quantile(0.0, window))
+            n_checked += 1
+    assert n_checked

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
@@ -66,7 +67,8 @@ class World:
 
     def open(self) -> Database:
         with mock.patch.object(Worker, "start", start_paused):
-            db = Database(self.path, self.options, clock=lambda: self.now_ms)
+            options = replace(self.options, retention=self.keep_ms / 1000)
+            db = Database(self.path, options, clock=lambda: self.now_ms)
         db._storage.maintenance.request_flush = lambda: None
         return db
 

@@ -36,3 +36,15 @@ def slice_run(
             position += len(times)
         found.append(result)
     return found
+
+
+def append_slices(
+    run: list[tuple[int, int]],
+    slices: list[tuple[int, int]],
+    rows: list[list[tuple[int, int]]],
+) -> list[list[tuple[int, int]]]:
+    """Each row with a slice (start, length) of the run behind it."""
+    return [
+        held + run[start : start + length]
+        for held, (start, length) in zip(rows, slices, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import namedtuple
 
 import pytest
 
@@ -13,7 +14,8 @@ from tests.storage.test_check import flip
 from tsengine import errors
 from tsengine.options import Options
 from tsengine.storage import manifest
-from tsengine.storage.bring_back import Returning, jumped_over
+from tsengine.storage.bring_back import Returning
+from tsengine.storage.bring_back_plan import in_order, jumped_over
 from tsengine.storage.database import StorageDatabase
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.manifest import PartEntry
@@ -298,6 +300,46 @@ def test_a_return_that_breaks_off_can_be_repeated(path, tmp_path, kind):
         pytest.fail("it never came through")
 
 
+@pytest.mark.parametrize("kind", ["mkdir", "rename", "unlink"])
+def test_a_return_into_a_merge_that_breaks_off_can_be_repeated(tmp_path, kind):
+    path = tmp_path / "db"
+    with opened(path) as db:
+        fill(db, 0, 1, n=10)
+        db.append({"__name__": "m"}, [T0 + 30_000, T0 + 90_000], [5.0, 6.0])
+        db.flush()
+        fill(db, 0, 3, n=5)
+    before = samples(path)
+    folder = take(path, 1)
+    with opened(path) as db:
+        db.compact()
+    without = samples(path)
+    for nth in range(1, 40):
+        copy = tmp_path / f"copy{nth}"
+        shutil.copytree(path, copy)
+        fs = FaultyFileSystem()
+        database = StorageDatabase(str(copy), Options(background="merges"), fs=fs)
+        database.maintenance.pause()
+        fs.fail(kind, nth=nth, crash=True)
+        try:
+            database.maintenance.run(Returning(database, folder, force=False))
+        except (errors.StorageError, OSError):
+            pass
+        is_over = not fs.is_crashed
+        fs.revive()
+        database.close()
+        is_waiting = folder in loaded(copy).aside
+        assert samples(copy) == (without if is_waiting else before)
+        if is_waiting:
+            assert refusals(copy) == [None]
+            assert samples(copy) == before
+        assert tsengine.check(copy).problems == []
+        shutil.rmtree(copy)
+        if is_over:
+            break
+    else:
+        pytest.fail("it never came through")
+
+
 def test_the_command(path, capsys):
     before = samples(path)
     folder = take(path, 1, damage="values")
@@ -324,3 +366,20 @@ def test_which_parts_were_merged_over_one():
     assert jumped_over(own, beside) == []
     over = part(5, 5, 15)
     assert jumped_over(own, [*beside, over]) == [beside[0], over, beside[1]]
+
+
+def test_in_a_merge_it_lies_on_what_is_all_older():
+    Reader = namedtuple("Reader", "entry")
+
+    def reader(name, seq_min, seq_max):
+        return Reader(PartEntry(f"{name:010d}", 1, 0, 10, 1, 1, seq_min, seq_max, 1))
+
+    own, older, over, newer = (
+        reader(1, 10, 12),
+        reader(2, 0, 4),
+        reader(3, 5, 15),
+        reader(4, 16, 20),
+    )
+    assert in_order(own.entry, [own], [older, over, newer]) == [older, own, over, newer]
+    assert in_order(own.entry, [own], [newer]) == [own, newer]
+    assert in_order(own.entry, [own], [older]) == [older, own]

@@ -48,17 +48,29 @@ def test_partitions_are_left_open_and_right_closed():
     assert [partition_of(t) for t in partition_range(-3)] == [-3, -3]
 
 
-def test_seven_flushes_wait_and_eight_are_merged():
-    parts = [part(k) for k in range(8)]
-    assert plan_compaction(parts[:7]) == []
+def test_three_flushes_of_a_day_wait_and_four_are_merged():
+    parts = [part(k) for k in range(4)]
+    assert plan_compaction(parts[:3]) == []
     (merge,) = plan_compaction(parts[::-1])
-    assert numbers(merge) == list(range(8))
+    assert numbers(merge) == list(range(4))
     assert merge.level == 1
 
 
+def test_seven_flushes_that_are_to_be_split_wait_and_eight_are_merged():
+    for days in ((0, 2), (1.5, 2)):
+        parts = [part(k, days=days if k == 2 else (0, 1)) for k in range(8)]
+        assert plan_compaction(parts[:7]) == []
+        (merge,) = plan_compaction(parts[::-1])
+        assert numbers(merge) == list(range(8))
+        assert merge.level == 1
+
+
 def test_the_oldest_flushes_go_first():
-    (merge,) = plan_compaction([part(k) for k in range(12)])
-    assert numbers(merge) == list(range(8))
+    merges = plan_compaction([part(k) for k in range(11)])
+    assert [numbers(merge) for merge in merges] == [list(range(4)), list(range(4, 8))]
+    days = [(0, 2), *[(0, 1)] * 7, *[(1, 2)] * 4]
+    merges = plan_compaction([part(k, days=own) for k, own in enumerate(days)])
+    assert [numbers(merge) for merge in merges] == [list(range(8)), list(range(8, 12))]
 
 
 def test_levels_grow_inside_a_partition():
@@ -75,10 +87,10 @@ def test_only_neighbours_of_one_level_are_merged():
 
 
 def test_a_part_between_the_inputs_forbids_the_merge():
-    flushes = [part(k) for k in range(8)]
-    between = part(50, level=1, seq=(35, 36))
+    flushes = [part(k) for k in range(4)]
+    between = part(50, level=1, seq=(25, 26))
     assert plan_compaction([*flushes, between]) == []
-    elsewhere = part(50, level=1, days=(4, 5), seq=(35, 36))
+    elsewhere = part(50, level=1, days=(4, 5), seq=(25, 26))
     assert len(plan_compaction([*flushes, elsewhere])) == 1
 
 

@@ -10,7 +10,7 @@ from tests.storage.test_catalog import make_catalog
 from tests.storage.test_matching import distinct, label_sets, matchers, naive
 from tsengine.errors import QueryError
 from tsengine.model.matchers import Matcher, MatchOp
-from tsengine.storage import catalog_view
+from tsengine.storage import catalog_view, value_patterns
 
 
 def viewed(series):
@@ -68,3 +68,15 @@ def test_which_refs_cover_a_catalog():
     ):  # fmt: skip
         assert view.is_covered(np.array(refs, np.uint32)) is is_all
     assert viewed([])[1].is_covered(np.arange(3, dtype=np.uint32)) is False
+
+
+def test_long_questions_are_not_kept():
+    """A client could have their texts held, which nobody counts."""
+    _, view = viewed([{"__name__": "up", "a": "x"}])
+    for op in MatchOp:
+        for wanted in ([Matcher("a", op, "y" * 100_000)], [Matcher("a", op, "y" * 100)] * 1000):
+            assert len(view.find(wanted)) == (op in (MatchOp.NOT_EQUAL, MatchOp.NOT_REGEX))
+    assert not view.found
+    known = value_patterns._kept.cache_info().currsize
+    assert value_patterns.parse("y" * 100_000 + "|z").matches("z")
+    assert value_patterns._kept.cache_info().currsize == known

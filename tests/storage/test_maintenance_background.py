@@ -45,10 +45,10 @@ def times_of(db):
     ]
 
 
-def flush_eight(db, day, n=1):
-    """Eight parts of one day; the times that were appended."""
+def flush_four(db, day, n=1):
+    """Four parts of one day; the times that were appended."""
     times = []
-    for k in range(8):
+    for k in range(4):
         own = T0 + day * DAY_MS + 1000 * (n * k + 1 + np.arange(n))
         append(db, own)
         times += own.tolist()
@@ -69,15 +69,15 @@ def test_paused_work_waits_and_calls_do_not(tmp_path):
         db = database._storage
         database.pause_background()
         assert database.stats()["background_paused"] == 1
-        times = flush_eight(db, 0)
+        times = flush_four(db, 0)
         wait_until(lambda: database.stats()["background_jobs:compaction"] == 1, "the backlog")
         time.sleep(1.2)
-        assert len(db.state.parts) == 8
+        assert len(db.state.parts) == 4
         database.compact()
         assert len(db.state.parts) == 1
-        more = flush_eight(db, 2)
+        more = flush_four(db, 2)
         time.sleep(1.2)
-        assert len(db.state.parts) == 9
+        assert len(db.state.parts) == 5
         database.resume_background()
         wait_until(lambda: len(db.state.parts) == 2, "the merge after the pause")
         assert database.stats()["background_paused"] == 0
@@ -86,11 +86,11 @@ def test_paused_work_waits_and_calls_do_not(tmp_path):
 
 def test_a_pause_gives_up_a_merge_and_leaves_nothing_of_it(tmp_path, monkeypatch):
     db = StorageDatabase(str(tmp_path / "db"), Options(tiers=(), compaction_rate=1))
-    times = flush_eight(db, 0, n=500)
+    times = flush_four(db, 0, n=500)
     parts = os.path.join(db.directory, "parts")
-    wait_until(lambda: len(os.listdir(parts)) == 9, "the slow merge")
+    wait_until(lambda: len(os.listdir(parts)) == 5, "the slow merge")
     db.maintenance.pause()
-    assert len(os.listdir(parts)) == len(db.state.parts) == 8
+    assert len(os.listdir(parts)) == len(db.state.parts) == 4
     numbers = db.stats()
     assert numbers["background_failures:compaction"] == 0
     assert numbers["merges"] == 0
@@ -104,12 +104,12 @@ def test_a_pause_gives_up_a_merge_and_leaves_nothing_of_it(tmp_path, monkeypatch
 def test_the_rate_is_kept_by_the_background_and_not_by_callers(tmp_path):
     db = StorageDatabase(str(tmp_path / "db"), Options(tiers=(), compaction_rate=2000))
     began = time.monotonic()
-    flush_eight(db, 0, n=1000)
+    flush_four(db, 0, n=1000)
     wait_until(lambda: len(db.state.parts) == 1, "the merge")
     size = db.state.parts[0].entry.size_bytes
     assert time.monotonic() - began >= size / 2000 - 0.3
     db.maintenance.pause()
-    flush_eight(db, 0, n=1000)
+    flush_four(db, 0, n=1000)
     began = time.monotonic()
     db.compact()
     assert time.monotonic() - began < 0.5 * size / 2000 + 1
@@ -120,9 +120,9 @@ def test_what_does_not_fit_the_disk_waits_and_is_counted(tmp_path, caplog):
     disk = Disk()
     disk.free = 100 << 20
     db = StorageDatabase(str(tmp_path / "db"), NO_TIERS, fs=disk)
-    times = flush_eight(db, 0)
+    times = flush_four(db, 0)
     wait_until(lambda: db.stats()["background_blocked:compaction"] == 1, "the merge that waits")
-    assert len(db.state.parts) == 8
+    assert len(db.state.parts) == 4
     numbers = db.stats()
     assert numbers["background_jobs:compaction"] == 1
     assert numbers["background_bytes:compaction"] == numbers["part_bytes"]
@@ -160,7 +160,7 @@ def test_replaced_files_go_at_once_when_their_space_is_needed(tmp_path):
 def test_a_damaged_part_does_not_hold_up_the_merges_of_others(tmp_path, caplog):
     db = StorageDatabase(str(tmp_path / "db"), NO_TIERS)
     db.maintenance.pause()
-    flush_eight(db, 0, n=200)
+    flush_four(db, 0, n=200)
     bad = db.state.parts[3].entry.name
     path = os.path.join(db.directory, "parts", bad, "values")
     with open(path, "r+b") as file:
@@ -169,11 +169,11 @@ def test_a_damaged_part_does_not_hold_up_the_merges_of_others(tmp_path, caplog):
         file.seek(-5, os.SEEK_END)
         file.write(bytes([byte[0] ^ 0xFF]))
     good = [T0 + 3 * DAY_MS + k for k in range(1, 9)]
-    flush_eight(db, 3)
+    flush_four(db, 3)
     db.maintenance.resume()
     wait_until(lambda: db.stats()["background_failing:compaction"] == 1, "the merge that fails")
     append(db, good)
-    wait_until(lambda: len(db.state.parts) == 9, "the merge of the other day")
+    wait_until(lambda: len(db.state.parts) == 5, "the merge of the other day")
     numbers = db.stats()
     assert numbers["background_failures:compaction"] == numbers["merge_failures"] == 1
     assert numbers["merges"] == 1

@@ -12,12 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.storage.test_catalog_shrink import DAY_MS, Time
+from tests.storage.test_deleting_cold import Store
 from tests.storage.test_retention import HOUR_MS, append, labels_of, opened, run
 from tests.storage.test_retention_overlaps import DAY0, put, values
 from tsengine.errors import CorruptionError
-from tsengine.options import Tier
+from tsengine.model.windows import Column
+from tsengine.options import Options, Tier
 from tsengine.storage.chores import JobContext
+from tsengine.storage.cold_moves import ColdMoves
 from tsengine.storage.compaction_plan import partition_of, partition_range
+from tsengine.storage.database import StorageDatabase
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.retention_chores import Expiry
 from tsengine.storage.retention_size import is_wide, plan_size_removal
@@ -382,3 +386,79 @@ def check_against_a_model(database, steps, over):
     if not chore.steps[-1][1]:
         days = {partition_of(part.entry.mint) for part in database.state.parts}
         assert chore.steps[-1][0] <= 0 or len(days) <= 1
+
+
+def test_windows_count_what_came_late_before_it_goes(make):
+    database, clock = make(tiers=(Tier(3600.0),))
+    noise(database, -3 * 24, 0)
+    database.compact()
+    clock.now_ms += DAY_MS
+    database.build_tiers()
+    before = counts(database)
+    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    append(database, "live", [late])
+    database.flush()
+    limited(database, 10)
+    run(database, Expiry(database))
+    assert min(p.entry.mint for p in database.state.parts) > DAY0 - 2 * DAY_MS
+    assert counts(database) == before | {5 - 3 * 24 + 1: 61.0}
+
+
+def test_windows_that_can_not_be_built_hold_up_no_removal(make, monkeypatch):
+    database, clock = make(tiers=(Tier(3600.0),))
+    noise(database, -3 * 24, 0)
+    database.compact()
+    clock.now_ms += DAY_MS
+
+    def build(context, wanted):
+        raise CorruptionError("it broke", path="x")
+
+    monkeypatch.setattr("tsengine.storage.tiering.build_range", build)
+    limited(database, 10)
+    with pytest.raises(CorruptionError, match="it broke"):
+        run(database, Expiry(database))
+    assert min(p.entry.mint for p in database.state.parts) > DAY0 - 2 * DAY_MS
+
+
+def counts(database):
+    """Samples in the windows of an hour, by the hour after DAY0 that they end with."""
+    view = database.view()
+    mint, maxt = DAY0 - 30 * DAY_MS + 1, DAY0 + DAY_MS
+    batch = view.read_windows(view.all_refs(), HOUR_MS, mint, maxt, [Column.COUNT])
+    ends = ((batch.end_ms - DAY0) // HOUR_MS).tolist()
+    return dict(zip(ends, batch.columns[Column.COUNT].tolist(), strict=True))
+
+
+def test_windows_that_the_limit_took_are_not_built_again(tmp_path):
+    """Their samples are in an object store, so they stay: it would go on for ever."""
+    store, clock = Store(), Time(DAY0 - 4 * DAY_MS)
+    options = Options(
+        tiers=(Tier(3600.0),), cold_url="s3://bucket/p", cold_after=5 * 86_400.0, cold_cache=0
+    )
+    database = StorageDatabase(
+        str(tmp_path / "db"), options, clock=clock, open_store=lambda url, endpoint: store
+    )
+    with closing(database):
+        database.maintenance.pause()
+        for day in range(7, 0, -1):
+            if day == 5:
+                database.build_tiers()
+                clock.now_ms = DAY0
+            noise(database, -day * 24, -day * 24 + 23)
+        database.build_tiers()
+        run(database, ColdMoves(database))
+        old, new = (tier.entry for tier in database.state.tiers)
+        limited(database, 10)
+        store.n_reads = 0
+        for _ in range(3):
+            run(database, Expiry(database))
+            assert [tier.entry for tier in database.state.tiers] == [new]
+            clock.now_ms += 600_000
+            database.build_tiers()
+        assert store.n_reads == 0
+        assert len(database.state.parts) == 7
+        database.reconfigure({"retention_size": None})
+        database.build_tiers()
+        assert sorted(t.entry.cover_min for t in database.state.tiers) == [
+            old.cover_min, new.cover_min,
+        ]  # fmt: skip

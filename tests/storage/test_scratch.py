@@ -71,7 +71,7 @@ def test_a_thing_is_the_same_in_a_file(tmp_path):
     del found
     place.forget_touched()
     np.testing.assert_array_equal(kept, thing.wide[10:20])
-    del kept
+    del kept, after
     gc.collect()
     assert place.n_bytes == 0
 

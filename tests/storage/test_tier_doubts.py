@@ -10,6 +10,7 @@ from tsengine.engine import Database
 from tsengine.errors import CorruptionError
 from tsengine.options import Options, Tier
 from tsengine.storage import part_format
+from tsengine.storage.chores import Job
 from tsengine.storage.compaction_plan import Barriers, plan_compaction, plan_full_merge
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.part_format import Section
@@ -92,9 +93,9 @@ def test_what_a_tier_has_seen_and_what_not_stay_apart():
     assert sorted([entry.seq_min for entry in merge.inputs] for merge in merges) == [
         [*range(1, 9)], [9, 14], [11, 12, 13],
     ]  # fmt: skip
-    assert plan_compaction([*seen[:7], *late], barriers=barriers) == []
-    (merge,) = plan_compaction([*seen, *late], barriers=barriers)
-    assert [entry.seq_min for entry in merge.inputs] == [*range(1, 9)]
+    assert plan_compaction([*seen[:3], *late], barriers=barriers) == []
+    (merge,) = plan_compaction([*seen[:4], *late], barriers=barriers)
+    assert [entry.seq_min for entry in merge.inputs] == [*range(1, 5)]
     # What is newer than all that was erased holds nothing apart.
     assert len(barriers.apart([part(1, 9, 1), part(2, 9, 20), part(3, 1, 30)])) == 1
 
@@ -226,3 +227,114 @@ def test_a_window_that_a_delete_takes_is_told(make):
         step()
     assert ask(database, at - H) == (60.0, False)
     assert ask(database, at, "count_over_time(other[1h])") == (60.0, False)
+
+
+def test_a_series_of_which_nothing_is_left_is_told_where_others_are_built(tmp_path):
+    clock = Time(DAY0 + 1)
+
+    def opened(tiers, days):
+        options = Options(tiers=tiers, retention=days * 86_400.0)
+        database = Database(str(tmp_path / "db"), options, clock=lambda: clock.now_ms)
+        database.pause_background()
+        return database
+
+    database = opened((), 4)
+    times = [DAY0 - 4 * DAY_MS + k * H for k in range(1, 4 * 24 + 1)]
+    database.append({"__name__": "c"}, times, [1.0] * len(times))
+    database.flush()
+    database.compact()
+    clock.now_ms = DAY0 + 2 * DAY_MS + 1
+    later = [DAY0 + k * H for k in range(1, 2 * 24 + 1)]
+    database.append({"__name__": "c"}, later, [1.0] * len(later))
+    database.flush()
+    database.compact()
+    expire(database)
+    database.close()
+    database = opened((Tier(3600.0),), 30)
+    database.build_tiers()
+    expr, at = "count_over_time(c[4d])", DAY0 + DAY_MS
+    assert ask(database, at, expr) == (72.0, True), "a day of it is gone"
+    # No tier has that day yet, and there is a sample of another series.
+    database.append({"__name__": "other"}, [DAY0 - 2 * DAY_MS - 7], [1.0])
+    for step in (database.build_tiers, database.compact, lambda: None):
+        assert ask(database, at, expr) == (72.0, True)
+        step()
+    first = [tier.entry.cover_min for tier in database._storage.state.tiers]
+    assert min(first) == DAY0 - 3 * DAY_MS + 1
+    assert ask(database, at, "count_over_time(c[3d])") == (72.0, False)
+    database.append({"__name__": "other"}, [DAY0 - 2 * DAY_MS - 8], [1.0])
+    database.build_tiers()
+    assert ask(database, at, expr) == (72.0, True), "when it is built again too"
+    database.close()
+
+
+# --- samples that wait for a tier -----------------------------------------------------------------
+
+EVERY_AIM = (
+    "count_over_time(c[1h])", "count_over_time(c[90m])", "quantile_over_time(0.5, c[1h])", "c",
+    "c[1h]",
+)  # fmt: skip
+
+
+def infos(database, at, expr):
+    return any("not exact" in info for info in database.query(expr, at).infos)
+
+
+def test_what_is_hidden_before_a_tier_has_it_is_told(tmp_path):
+    """A retention that ends before the day does."""
+    clock = Time(DAY0 + 1)
+    options = Options(tiers=(Tier(3600.0),), retention=6 * 3600.0)
+    database = Database(str(tmp_path / "db"), options, clock=lambda: clock.now_ms)
+    database.pause_background()
+    for k in range(1, 2 * 24 + 1):
+        clock.now_ms = DAY0 + k * H + 1
+        database.append({"__name__": "c"}, [DAY0 + k * H - M, DAY0 + k * H], [1.0, 1.0])
+        if k == 24:
+            database.append({"__name__": "gone"}, [DAY0 + k * H], [1.0])
+            database.build_tiers()
+            database.delete_series("gone")
+    at = DAY0 + DAY_MS + 12 * H
+    for _ in range(2):
+        assert ask(database, at + 12 * H) == (2.0, False)
+        assert ask(database, DAY0 + DAY_MS) == (2.0, False)
+        assert all(infos(database, at, expr) for expr in EVERY_AIM)
+        assert not infos(database, at, "gone")
+        database.flush()
+        expire(database)
+    database.build_tiers()
+    clock.now_ms += 2
+    database.build_tiers()
+    assert ask(database, at) == (2.0, False)
+    database.close()
+
+
+def test_windows_that_the_limit_of_bytes_took_are_told_until_they_are_built_again(make):
+    database, clock = make()
+    storage = database._storage
+    own = [tier.entry for tier in storage.state.tiers]
+    database.append({"__name__": "c"}, [DAY0 + 1], [1.0])
+    database.flush()
+    clock.now_ms = DAY0 + 3 * DAY_MS
+    database.build_tiers()
+    names = frozenset(entry.name for entry in own)
+    storage.maintenance.run(_Dropping(names))
+    assert ask(database, DAY0 - DAY_MS) == (60.0, False)
+    database.reconfigure(retention=3 * 86_400.0)
+    assert all(infos(database, DAY0 - DAY_MS, expr) for expr in EVERY_AIM)
+    expire(database)
+    database.build_tiers()
+    assert ask(database, DAY0 - DAY_MS) == (60.0, False)
+
+
+class _Dropping:
+    """A chore that takes parts of tiers."""
+
+    name = "dropping"
+
+    def __init__(self, names):
+        self.names = names
+
+    def plan(self, state, now_ms):
+        left = self.names & {tier.entry.name for tier in state.tiers}
+        drop = Job("dropping", 0, lambda context: context.replace_tiers(left, ()))
+        return [drop] if left else []

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.reference import rich_samples
@@ -17,11 +17,13 @@ from tests.storage.test_retention_marks import DAY0, SLO, TIERS, TIMES, WIDE_MS,
 from tests.storage.test_tier_histograms import STALE, VALUES, histograms_in
 from tsengine.model.windows import FLOAT_COLUMNS, HISTOGRAM_COLUMNS, Column
 from tsengine.options import Options, RetentionRule
+from tsengine.promql.parser import parse_selector
 from tsengine.storage import filenames, manifest
 from tsengine.storage.database import StorageDatabase
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.quarantine import Damaged, put_aside
 from tsengine.storage.retention_marks import NOTHING_MS
+from tsengine.storage.tier_doubts import after_late
 from tsengine.storage.tier_last import SampleRows
 from tsengine.storage.tier_late import with_late
 from tsengine.storage.tier_windows import windows_of_samples
@@ -213,6 +215,27 @@ def test_no_mark_where_nothing_was_erased(tmp_path):
     database.close()
 
 
+@pytest.mark.parametrize("keep", [3 * DAY_S, None])
+def test_windows_of_other_series_are_no_reason_for_a_mark(tmp_path, keep):
+    """Of a rule that keeps less, or longer, beside samples of others that began later."""
+    clock = Time(DAY0 + HOUR_MS)
+    rules = (RetentionRule('{job="ci"}', keep),)
+    database = opened(tmp_path / "db", clock, rules, tiers=TIERS, retention=90 * DAY_S)
+    ci = [t for t in TIMES if t > DAY0 - DAY_MS]
+    append(database, "ci", ci)
+    append(database, "api", [DAY0])
+    database.flush()
+    database.build_tiers()
+    refs = database.view().catalog.find(parse_selector('{job="ci"}'))
+    database.delete(refs, DAY0, DAY0)
+    for _ in range(2):
+        assert dict(database.state.erased) == {}
+        assert both(database, "ci") == both_of(ci[:-1])
+        database.close()
+        database = opened(tmp_path / "db", clock, rules, tiers=TIERS, retention=90 * DAY_S)
+    database.close()
+
+
 def test_a_part_that_is_put_aside_takes_no_windows_with_it(tmp_path):
     clock = Time(DAY0 + DAY_MS)
     database = opened(tmp_path / "db", clock, (), tiers=TIERS, retention=90 * DAY_S)
@@ -288,7 +311,7 @@ def table_of(batch, columns):
 
 def assert_merged(known, late, every, width_ms, columns, old=None):
     windows = windows_of_samples(rows_of(known).frames(3), 10, EVERY_COLUMN)
-    found = with_late(windows, rows_of(old or {}), rows_of(late), -39, width_ms, EVERY_COLUMN)
+    found = with_late(windows, rows_of(old or {}), rows_of(late), width_ms, EVERY_COLUMN)
     wanted = windows_of_samples(rows_of(every).frames(3), width_ms, EVERY_COLUMN)
     assert table_of(found, columns) == table_of(wanted, columns)
 
@@ -308,10 +331,10 @@ def test_samples_before_and_behind_a_window_are_as_if_they_had_been_there(every,
 def test_samples_in_between_count(every, times, width_ms):
     known, late = split(every, lambda _, t: t not in times)
     assert_merged(known, late, every, width_ms, OF_ANY_ORDER)
-    # A part may hold them beside what the tier has seen; or it may have seen them.
+    # What is there is sent again; or the tier has seen what is left.
     seen = {ref: {t: own[t] for t in own if t in times} for ref, own in every.items()}
     _, nothing = split(every, lambda _, t: True)
-    assert_merged(every, seen, every, width_ms, BUT_STALE)
+    assert_merged(every, seen, every, width_ms, BUT_STALE, old=every)
     assert_merged(every, nothing, every, width_ms, EVERY_COLUMN, old=seen)
 
 
@@ -323,11 +346,38 @@ def test_samples_alone_count_where_all_are_there(every, times, width_ms):
     assert_merged(known, every, every, width_ms, BUT_STALE)
 
 
+OF_ANY_KIND = st.dictionaries(
+    st.integers(1, 40), (NUMBERS | NUMBERS | VALUES).map(lambda value: (value, 0)), max_size=10
+).filter(is_possible)
+
+
+@settings(max_examples=150, deadline=None)
+@given(OF_ANY_KIND, st.sets(st.integers(1, 40)), OF_ANY_KIND, st.booleans())
+@example({t: (rich_samples.bits(1.0), 0) for t in (3, 5, 7)}, set(), {5: (STALE, 0)}, False)
+@example({3: (STALE, 0)}, set(), {3: (rich_samples.bits(1.0), 0)}, False)
+def test_windows_are_those_of_all_samples_or_in_doubt(seen, gone, late, again):
+    late = late | {t: seen[t] for t in list(seen)[::2]} if again else late
+    every = {0: seen | late}
+    assume(is_possible(every[0]))
+    old = rows_of({0: {t: sample for t, sample in seen.items() if t not in gone}})
+    known = windows_of_samples(rows_of({0: seen}).frames(3), 10, EVERY_COLUMN)
+    found = with_late(known, old, rows_of({0: late}), 10, EVERY_COLUMN)
+    wanted = windows_of_samples(rows_of(every).frames(3), 10, EVERY_COLUMN)
+    doubts = after_late(known, old, rows_of({0: late}))
+    unsure = [range(*span) for span in zip(doubts.mint, doubts.maxt + 1, strict=True)]
+    for own, all_of in zip(
+        table_of(found, EVERY_COLUMN), table_of(wanted, EVERY_COLUMN), strict=True
+    ):
+        for end in own.get(0, {}).keys() | all_of.get(0, {}).keys():
+            if not any(end in span for span in unsure):
+                assert own[0].get(end) == all_of[0].get(end), end
+
+
 def test_a_marker_behind_a_window_ends_it_and_one_inside_does_not():
     one, marker = (rich_samples.bits(1.0), 0), (STALE, 0)
     known = windows_of_samples(rows_of({0: {3: one, 6: one}}).frames(1), 10, EVERY_COLUMN)
     for t, is_stale in ((1, 0.0), (4, 0.0), (6, 0.0), (8, 1.0)):
-        found = with_late(known, rows_of({}), rows_of({0: {t: marker}}), 1, 10, EVERY_COLUMN)
+        found = with_late(known, rows_of({}), rows_of({0: {t: marker}}), 10, EVERY_COLUMN)
         assert found.columns[Column.STALE].tolist() == [is_stale], t
         assert found.columns[Column.COUNT].tolist() == [2.0]
 
@@ -338,7 +388,7 @@ def test_counters_keep_what_they_lost():
 
     known = windows_of_samples(rows_of(series(t3=9.0, t5=2.0, t7=4.0)).frames(1), 10, EVERY_COLUMN)
     late = rows_of(series(t1=11.0, t4=1.0, t8=3.0))
-    found = with_late(known, rows_of({}), late, 1, 10, EVERY_COLUMN)
+    found = with_late(known, rows_of({}), late, 10, EVERY_COLUMN)
     assert found.columns[Column.RESETS].tolist() == [11.0 + 9.0 + 4.0]
     assert [found.columns[c].tolist() for c in (Column.FIRST, Column.LAST)] == [[11.0], [3.0]]
     assert [found.columns[c].tolist() for c in (Column.COUNT, Column.SUM)] == [[6.0], [30.0]]

@@ -23,7 +23,7 @@ ALLOWED = {
     "result": PLAIN | {"query", "interop", "kernels"},
     "backup": PLAIN | {"storage", "codecs", "backup"},
     "inspection": PLAIN | {"storage", "codecs", "backup"},
-    "bringing_back": PLAIN | {"storage", "backup"},
+    "bringing_back": PLAIN | {"storage", "backup", "promql"},
     "explorer": PLAIN | {"storage", "promql", "interop"},
     "appender": PLAIN | {"storage"},
     "deletion": PLAIN | {"storage", "promql"},
@@ -91,7 +91,7 @@ def test_the_library_opens_no_socket_and_reads_no_environment():
 def test_kernels_know_only_numba_and_numpy():
     standard = {
         "__future__", "builtins", "collections", "contextlib", "ctypes", "functools", "gc",
-        "hashlib", "importlib", "json", "os", "pathlib", "pkgutil", "queue", "re", "shutil",
+        "hashlib", "importlib", "json", "os", "pathlib", "pkgutil", "queue", "re", "shutil", "stat",
         "subprocess", "sys", "tempfile", "threading", "time", "types", "typing", "warnings", "zlib",
     }  # fmt: skip
     for path in modules("tsengine/kernels"):

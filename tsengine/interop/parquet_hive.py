@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -85,7 +84,7 @@ def _schema(has_histograms: bool) -> pa.Schema:
 
 
 def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * _DAY_MS // 1000, UTC).strftime("%Y-%m-%d")
+    return str(np.datetime64(day, "D"))
 
 
 def _by_metric(

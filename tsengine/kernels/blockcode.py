@@ -53,6 +53,7 @@ from tsengine.kernels.jit import (
     external,
     i32,
     i64,
+    inlined_device,
     kernel,
     u64,
 )
@@ -612,7 +613,7 @@ def skip_specials(data, pos, end, n):
     return pos if pos <= end else np.int64(ERR_TRUNCATED)
 
 
-@device
+@inlined_device
 def read_integers(data, pos, end, n, tag, kind, x, lo, hi):
     """Decode divisor and main stream into ``x[lo:hi]``; return the position behind or an error."""
     order = tag >> ORDER_SHIFT
@@ -636,7 +637,7 @@ def read_integers(data, pos, end, n, tag, kind, x, lo, hi):
     return pos
 
 
-@device
+@inlined_device
 def read_vector(data, pos, end, n, x, r, lo, hi):
     """Decode ``x[lo:hi]`` of a vector of n values; return the position behind or an error.
 
@@ -704,7 +705,7 @@ def copy_wanted(x, first, behind, lo, hi, out, out_pos):
         wanted[i] = source[i]
 
 
-@device
+@inlined_device
 def read_group(data, pos, end, vector, n_vectors, length, first_row, lo, hi, out, out_pos, x, r):
     """Decode the wanted vectors of the group with the body ``data[pos:end]``; OK or an error."""
     behind = vector + n_vectors
@@ -746,7 +747,7 @@ def read_group(data, pos, end, vector, n_vectors, length, first_row, lo, hi, out
     return np.int64(OK) if pos == end else np.int64(ERR_CORRUPT)
 
 
-@device
+@inlined_device
 def read_block(data, pos, end, length, first_row, lo, hi, out, out_pos, x, r, place):
     """Decode values [lo, hi) of the block ``data[pos:end]``; return OK or an error.
 

@@ -25,6 +25,7 @@ import json
 import os
 import pkgutil
 import re
+import stat
 import sys
 import tempfile
 import threading
@@ -216,6 +217,11 @@ def _choose_cache_dir() -> Path:
         stacklevel=2,
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(
+            f"{folder} is not this user's alone: whoever can write there could have any code run"
+        )
     return folder
 
 
@@ -255,22 +261,34 @@ class MachineCode(NamedTuple):
 def _read_code(path: Path) -> MachineCode | None:
     """What `_write_code` wrote; None if it is not there or is damaged."""
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-        wrapper, environments, checksum = json.loads(head)
-    except (OSError, ValueError, TypeError):
+        checksum, _, rest = path.read_bytes().partition(b"\n")
+    except OSError:
         return None
-    if zlib.crc32(body) != checksum:
+    if checksum != _checksum(rest):
         return None
-    return MachineCode(wrapper, tuple(environments), body)
+    # A symbol that is not there would be a jump to nowhere, so names are under the checksum too.
+    names, _, object_file = rest.partition(b"\n")
+    wrapper, environments = json.loads(names)
+    return MachineCode(wrapper, tuple(environments), object_file)
 
 
 def _write_code(path: Path, code: MachineCode) -> None:
-    head = json.dumps([code.wrapper, code.environments, zlib.crc32(code.object_file)])
+    names = json.dumps([code.wrapper, code.environments]).encode()
+    rest = names + b"\n" + code.object_file
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(head.encode() + b"\n" + code.object_file)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        try:
+            file.write(_checksum(rest) + b"\n" + rest)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _checksum(data: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(data)
 
 
 def _machinery(name: str) -> ModuleType:
@@ -299,7 +317,10 @@ class Kernel:
         return self.py_func.__module__.rsplit(".", 1)[-1]
 
     def compile(self) -> bool:
-        """Load the machine code, or make it. Returns True if it came from the cache."""
+        """Load the machine code, or make it. Returns True if it came from the cache.
+
+        Raises OSError if it could not be stored; it can be called then all the same.
+        """
         with self._lock:
             if self._call is not None:
                 return True
@@ -309,19 +330,22 @@ class Kernel:
             code = _read_code(path)
             hit = code is not None
             if code is None:
-                making = _machinery("making")
-                code = making.machine_code(self.py_func, self.signature)
-                # Code for this process's own CPU must not pass for code that runs on any.
-                if cpu != "generic" or making.is_for_any_cpu():
-                    _write_code(path, code)
+                code = _machinery("making").machine_code(self.py_func, self.signature)
             self._call = loading.entry_point(self.py_func, code)
+            # Code for this process's own CPU must not pass for code that runs on any.
+            if not hit and (cpu != "generic" or _machinery("making").is_for_any_cpu()):
+                _write_code(path, code)
             return hit
 
     def __call__(self, *args: Any) -> Any:
         """Run the kernel; the first call compiles it."""
         call = self._call
         if call is None:
-            self.compile()
+            try:
+                self.compile()
+            except OSError:
+                if self._call is None:
+                    raise
             call = self._call
             assert call is not None, "compile() sets the entry point"
         return call(*args)
@@ -348,9 +372,12 @@ class Helper:
     ``py_func`` is the undecorated function.
     """
 
-    def __init__(self, py_func: Callable[..., Any], *, is_polished: bool) -> None:
+    def __init__(
+        self, py_func: Callable[..., Any], *, is_polished: bool = False, is_inlined: bool = False
+    ) -> None:
         self.py_func = py_func
         self.is_polished = is_polished
+        self.is_inlined = is_inlined
 
     def __call__(self, *args: Any) -> Any:
         """Refused: it exists inside of kernels alone."""
@@ -392,7 +419,7 @@ def device(py_func: Callable[..., Any]) -> Any:
     A helper can't be called from Python; its undecorated function is ``py_func``.
     """
     _note_source(py_func)
-    return Helper(py_func, is_polished=False)
+    return Helper(py_func)
 
 
 def polished_device(py_func: Callable[..., Any]) -> Any:
@@ -402,6 +429,15 @@ def polished_device(py_func: Callable[..., Any]) -> Any:
     """
     _note_source(py_func)
     return Helper(py_func, is_polished=True)
+
+
+def inlined_device(py_func: Callable[..., Any]) -> Any:
+    """As `device`, always inlined: for long helpers with many arrays and one or two callers.
+
+    At a call that is not inlined seven words of each array are handed over.
+    """
+    _note_source(py_func)
+    return Helper(py_func, is_inlined=True)
 
 
 def intrinsic(name: str) -> Any:

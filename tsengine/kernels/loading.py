@@ -51,6 +51,7 @@ def entry_point(py_func: Callable[..., Any], code: MachineCode) -> Callable[...,
         engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_file))
         engine.finalize_object()
         address = engine.get_function_address(code.wrapper)
+        assert address, "the object file has the wrapper"
         for name in code.environments:
             place = engine.get_global_value_address(name)
             ctypes.c_void_p.from_address(place).value = id(environment)

@@ -63,7 +63,7 @@ def helper_type(helper: Helper) -> Any:
     """Numba's type of a helper, which it is known by to the functions that call it."""
     pipeline = _PolishedDeviceCompiler if helper.is_polished else _DeviceCompiler
     dispatcher = numba.njit(
-        nogil=True, error_model="numpy", inline="never",
+        nogil=True, error_model="numpy", inline="never", forceinline=helper.is_inlined,
         no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=pipeline,
     )(helper.py_func)  # fmt: skip
     # Its type refers to it weakly.

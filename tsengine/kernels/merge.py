@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tsengine.kernels.bits import STALE_BITS
+from tsengine.kernels.bits import STALE_BITS, unowned
 from tsengine.kernels.jit import (
     I64_IN,
     I64_OUT,
+    OK,
     U32_IN,
+    U64_IN,
     U64_OUT,
     device,
     i64,
@@ -180,3 +182,27 @@ def slice_run(run_refs, run_offsets, run_t, refs, mint, maxt, starts, lengths):
             lengths[row] = end - first
             total += end - first
     return total
+
+
+@kernel(i64(I64_IN, U64_IN, I64_IN, I64_IN, I64_OUT, I64_OUT, U64_OUT))
+def append_slices(run_t, run_bits, starts, lengths, places, t_ms, bits):
+    """Copy slices of a run behind what the rows have already.
+
+    ``starts, lengths: i64[S]`` in ``run_t: i64[N]``, ``run_bits: u64[N]``, as of `slice_run`;
+    ``places: i64[S]`` where in ``t_ms, bits`` each row goes on, which moves. The caller proves the
+    bounds.
+    """
+    run_t = unowned(run_t)
+    run_bits = unowned(run_bits)
+    t_ms = unowned(t_ms)
+    bits = unowned(bits)
+    for row in range(starts.shape[0]):
+        n = lengths[row]
+        start = starts[row]
+        at = places[row]
+        for i in range(n):
+            t_ms[at + i] = run_t[start + i]
+        for i in range(n):
+            bits[at + i] = run_bits[start + i]
+        places[row] = at + n
+    return OK

@@ -24,11 +24,16 @@ from tsengine.kernels.jit import (
     U32_OUT,
     device,
     i64,
+    inlined_device,
     intrinsic,
     kernel,
 )
 
 hold = intrinsic("hold")
+has_crc32c = intrinsic("has_crc32c")
+crc32c_u64 = intrinsic("crc32c_u64")
+has_byte_shuffle = intrinsic("has_byte_shuffle")
+unpack_eight = intrinsic("unpack_eight")
 
 VECTOR_ROWS = 1024
 """Values of a full vector; also the raster of axis rows on which vectors are cut."""
@@ -81,6 +86,7 @@ _WORD = np.uint64(64)
 _CRC_POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), bits reversed
 _CRC_SLICES = 8
 _CRC_START = np.uint64(0xFFFFFFFF)
+_SHUFFLED_BYTES = 64
 
 
 def _crc_tables() -> np.ndarray:
@@ -101,6 +107,8 @@ _CRC = _crc_tables()
 @device
 def crc_word(crc, word):
     """CRC-32C register after 8 more bytes (a little-endian word); the register is held in a u64."""
+    if has_crc32c():
+        return crc32c_u64(crc, word)
     a = word ^ crc
     return np.uint64(
         _CRC[np.uint64(1792) + (a & _BYTE)]
@@ -363,6 +371,16 @@ def unpack_tail(data, pos, width, base, x, start, lo, hi):
         return
     mask = low_mask(width)
     limit = pos + ((hi * width + 7) >> 3)
+    if width <= 57 and has_byte_shuffle():
+        # Eight values are `width` bytes. What comes before lo is ours too, and means nothing.
+        first = lo & -8
+        at = pos + (first >> 3) * width
+        n_whole = min((hi - first) >> 3, (data.shape[0] - at - _SHUFFLED_BYTES) // width + 1)
+        for k in range(n_whole):
+            unpack_eight(data, at + k * width, width, mask, base, x, start + first + 8 * k)
+        lo = max(lo, first + 8 * n_whole)
+        part = x[start + lo : start + hi]
+        n = part.shape[0]
     skipped = lo * width
     pos += skipped >> 3
     skipped &= 7
@@ -918,7 +936,7 @@ def write_body(d, start, stop, near, in_lanes, out, pos, work, plan, at):
     return pos
 
 
-@device
+@inlined_device
 def read_body(data, pos, end, near, in_lanes, x, start, count, lo, hi):
     """Decode a body of `count` values from ``x[start]`` on; return (position or error, base).
 
@@ -948,7 +966,7 @@ def read_body(data, pos, end, near, in_lanes, x, start, count, lo, hi):
     return pos, base
 
 
-@device
+@inlined_device
 def read_stream(data, pos, end, n, order, x, lo, hi):
     """Decode ``x[lo:hi]`` (x: u64[1024]) of n values; return the position behind or an error.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsengine.kernels.bits import unowned, window_bounds
+from tsengine.kernels.bits import f64_bits, unowned, window_bounds
 from tsengine.kernels.jit import (
     BOOL_2D_OUT,
     F64_2D_OUT,
@@ -62,9 +62,20 @@ def _move_down(part):
 
 
 @device
+def _place_to_leave(sorted_values, n, x):
+    """Where the value x is among n: of the two zeros, which are equal, the one that it is."""
+    place = _place_of(sorted_values, n, x)
+    if x == 0.0:
+        bits = f64_bits(x)
+        while place < n - 1 and f64_bits(sorted_values[place]) != bits:
+            place += 1
+    return place
+
+
+@device
 def _replace(sorted_values, n, old, new):
     """Take a value out of n sorted ones and put another one in."""
-    gap = _place_of(sorted_values, n, old)
+    gap = _place_to_leave(sorted_values, n, old)
     place = _place_of(sorted_values, n, new)
     if place > gap:
         _move_down(sorted_values[gap:place])
@@ -123,7 +134,7 @@ def _slide_sorted(values, base, a, b, sorted_values, old_a, old_b):
     for k in range(min(n_new, n_old)):
         _replace(sorted_values, n, row[old_a + k], row[old_b + k])
     for i in range(old_a + n_new, a):
-        _move_down(sorted_values[_place_of(sorted_values, n, row[i]) : n])
+        _move_down(sorted_values[_place_to_leave(sorted_values, n, row[i]) : n])
         n -= 1
     for i in range(old_b + n_old, b):
         place = _place_of(sorted_values, n, row[i])

@@ -34,7 +34,8 @@ Span = tuple[int, int]
 class Doubts:
     """Closed ranges, ascending and disjoint, where answers are perhaps not those of all samples.
 
-    ``missing``: nothing tells all that was there; ``told``: a tier tells something.
+    ``missing``: nothing tells all that was there; ``told``: a tier tells something, or there are
+    samples all the same.
     """
 
     missing: tuple[Span, ...] = ()

@@ -75,7 +75,10 @@ class SampleView(Protocol):
     def doubtful_spans(
         self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
     ) -> list[tuple[int, int]]:
-        """Where of a closed range windows are there, but perhaps not those of all samples."""
+        """Where of a closed range windows are there, but perhaps not those of all samples.
+
+        And where they, or samples for 0, are missing, but there are samples that are hidden.
+        """
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a tier of this or a finer width serves any of the closed range."""

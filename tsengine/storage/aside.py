@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from tsengine.errors import CorruptionError
 from tsengine.storage import filenames, part_format
 from tsengine.storage.cold import logical_sizes
 from tsengine.storage.filesystem import FileSystem
+from tsengine.storage.holes import joined
 from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.part_format import Section
 from tsengine.storage.snapshot import files_below
+from tsengine.storage.tier_map import Span
+from tsengine.storage.tier_stretches import Unseen
 
 NOTE = "note.json"
 _LOG = logging.getLogger(__name__)
@@ -28,7 +33,12 @@ class Aside:
     name
         Of its folder in the quarantine.
     entry
-        What the manifest said of it; None if the note is of a version that did not write it.
+        What the manifest said of it; None if the note is of a version that did not write it, or
+        can't be read.
+    next_file_number
+        All files that were made later have such a number or a higher one; 0 if it is not known.
+    erased
+        The manifest's marks then; None if they are not known.
 
     """
 
@@ -36,6 +46,8 @@ class Aside:
     database_id: str
     put_aside_ms: int
     entry: PartEntry | TierEntry | None
+    next_file_number: int = 0
+    erased: Mapping[str, int] | None = None
 
     @property
     def kind(self) -> str:
@@ -46,6 +58,11 @@ class Aside:
     def part_name(self) -> str:
         """Its name there."""
         return self.name.partition("-")[2]
+
+    def went_after(self, name: str) -> bool:
+        """Whether a part of this name is known to have been there before."""
+        number = filenames.parse_part_name(name)
+        return number is not None and number < self.next_file_number
 
 
 def aside_names(fs: FileSystem, directory: str) -> list[str]:
@@ -63,19 +80,32 @@ def read_note(fs: FileSystem, directory: str, name: str) -> Aside:
     path = os.path.join(filenames.quarantine_dir(directory), name, NOTE)
     try:
         note = json.loads(fs.read_file(path))
-        kind = TierEntry if name.startswith(filenames.TIERS_DIR) else PartEntry
+        erased = note.get("erased")
         return Aside(
             name=name,
             database_id=str(note["database_id"]),
             put_aside_ms=int(note["put_aside_ms"]),
-            entry=kind(**note["entry"]) if note.get("entry") else None,
+            entry=_entry_of(name, note["entry"]) if note.get("entry") else None,
+            next_file_number=int(note.get("next_file_number", 0)),
+            erased=None if erased is None else {text: int(t) for text, t in erased.items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptionError(f"malformed: {error}", path=path) from error
 
 
+def _entry_of(name: str, fields: dict[str, Any]) -> PartEntry | TierEntry:
+    kind = TierEntry if name.startswith(filenames.TIERS_DIR) else PartEntry
+    entry = kind(**fields)
+    if type(entry.name) is not str or any(type(n) is not int for n in astuple(entry)[1:]):
+        raise ValueError("the entry has fields of the wrong type")
+    return entry
+
+
 def waiting(fs: FileSystem, directory: str, current: Manifest) -> list[Aside]:
-    """The parts aside that a manifest knows and whose folders are there."""
+    """The parts aside that a manifest knows and whose folders are there.
+
+    What is known of one whose note this process may not or can't read now is only that it waits.
+    """
     found = []
     for name in current.aside:
         try:
@@ -84,10 +114,30 @@ def waiting(fs: FileSystem, directory: str, current: Manifest) -> list[Aside]:
             _LOG.info("%s is no longer in the quarantine", name)
         except CorruptionError as error:
             _LOG.warning("what is in the quarantine is not known: %s", error)
+        except OSError as error:
+            _LOG.warning("what is in the quarantine can't be read: %s", error)
+            found.append(Aside(name, current.database_id, 0, None))
         else:
             if aside.entry is not None:
                 found.append(aside)
     return found
+
+
+def awaited_spans(asides: Iterable[Aside]) -> tuple[Span, ...]:
+    """What parts of tiers cover that may come back: closed ranges, ascending and disjoint."""
+    tiers = (aside.entry for aside in asides if isinstance(aside.entry, TierEntry))
+    return joined((tier.cover_min, tier.cover_max) for tier in tiers)
+
+
+def unseen_of(asides: Iterable[Aside]) -> tuple[Unseen, ...]:
+    """What tiers may lack of it."""
+    entries = [aside.entry for aside in asides if aside.entry is not None]
+    return tuple(
+        Unseen(entry.cover_min, entry.cover_max, entry.seq_max, entry.width_ms)
+        if isinstance(entry, TierEntry)
+        else Unseen(entry.mint, entry.maxt, entry.seq_max)
+        for entry in entries
+    )
 
 
 def entry_of_files(fs: FileSystem, folder: str, aside: Aside) -> PartEntry | TierEntry:

@@ -1,33 +1,44 @@
 """Bringing parts back from the quarantine: verified, and in by one commit of an open database.
 
 A part comes back with the sequences it had. So what hides or overwrites its samples still does:
-tombstones stay while it is aside (`deleting`), and series too. Parts that overlap it were perhaps
-merged without it, over it: such a merge is made again with it, the samples of the merge first where
-times are equal. Then the part's folder in the quarantine goes. If anything breaks off, either the
-folder is there and the manifest lacks the part, or the manifest has it.
+tombstones stay while it is aside (`deleting`), and series too. As a rule its files get links in
+their old place. It is written anew where it can't be as it was:
+
+- Parts that overlap it were perhaps merged without it, over it. Such a merge is made again with it,
+  the samples of the merge first where times are equal.
+- Tiers were perhaps built without it. So that windows count it, it ends with a sequence that is
+  newer than they are, as what came late does (`tier_late`).
+- What retention has erased meanwhile up to some time (`retention_marks`) it does not bring back.
+
+Then the part's folder in the quarantine goes. If anything breaks off, either the folder is there
+and the manifest lacks the part, or the manifest has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tsengine.errors import CorruptionError, StoreUnavailable
+from tsengine.model.times import text_of_ms
 from tsengine.storage import filenames
 from tsengine.storage.aside import NOTE, Aside, entry_of_files, read_note
+from tsengine.storage.bring_back_plan import in_order, jumped_over, level_of
 from tsengine.storage.checkpoint import targets_of
 from tsengine.storage.chores import Job, JobContext
+from tsengine.storage.cold import read_stub
 from tsengine.storage.compaction import merge_parts
+from tsengine.storage.compaction_chores import merge_space
 from tsengine.storage.filesystem import FileSystem, remove_tree, storage_error
 from tsengine.storage.holes import joined
 from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_checking import check_part, check_part_series, check_tier
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.retention import SampleFloors, none_for_ever
 from tsengine.storage.snapshot import files_below, link_or_copy
 from tsengine.storage.state import State, tier_order
 from tsengine.storage.tier_reader import TierReader
@@ -40,8 +51,8 @@ if TYPE_CHECKING:
 class Return:
     """What became of a part in the quarantine.
 
-    ``refused`` says why it stays there, None if it is back; ``merged_with`` counts the parts that
-    were merged anew with it.
+    ``refused`` says why it stays there, None if it is back: with ``n_samples`` (windows of a tier),
+    and merged anew with so many parts (``merged_with``).
     """
 
     name: str
@@ -51,7 +62,7 @@ class Return:
 
 
 class Returning:
-    """A chore of one job: brings one part back."""
+    """A chore of one job: brings one part back. Nobody may append or delete meanwhile."""
 
     name = "bring_back"
 
@@ -75,7 +86,13 @@ class Returning:
             aside = read_note(context.fs, context.directory, self._folder_name)
             entry = aside.entry or entry_of_files(context.fs, folder, aside)
             self._check(context, aside, entry, folder)
-            self.found = _enter(context, aside, entry, folder)
+            if isinstance(entry, TierEntry):
+                self.found = _enter_tier(context, aside, entry, folder)
+            else:
+                self.found = _enter_samples(context, aside, entry, folder)
+            with contextlib.suppress(OSError):
+                # The note's part is in the manifest; it would be refused.
+                remove_tree(context.fs, folder)
         except (CorruptionError, FileNotFoundError) as error:
             text = f"it is damaged: {error}; put good files in its place, from a backup say"
             self.found = Return(self._folder_name, refused=text)
@@ -102,9 +119,8 @@ class Returning:
         if isinstance(entry, PartEntry) and entry.seq_max >= current.next_seq:
             raise _Refused("it is of a later state of the database")
         if aside.name not in current.aside and not self._force:
-            since = datetime.fromtimestamp(aside.put_aside_ms / 1000, UTC)
             raise _Refused(
-                f"what was deleted since {since:%Y-%m-%dT%H:%M:%SZ} is not known, since an "
+                f"what was deleted since {text_of_ms(aside.put_aside_ms)} is not known, since an "
                 "older version put it aside, or its folder was elsewhere in between; with --force "
                 "it comes back, and samples that were deleted may be seen again"
             )
@@ -124,121 +140,208 @@ class _Refused(Exception):
     """Why a part stays in the quarantine."""
 
 
-def _enter(context: JobContext, aside: Aside, entry: PartEntry | TierEntry, folder: str) -> Return:
-    if isinstance(entry, TierEntry):
-        _enter_tier(context, aside, entry, folder)
-        merged: Sequence[PartEntry] = ()
-    else:
-        merged = jumped_over(entry, [part.entry for part in context.state.parts])
-        if merged:
-            _merge_anew(context, aside, entry, folder, merged)
-        else:
-            _enter_part(context, aside, entry, folder)
-    with contextlib.suppress(OSError):  # The note's part is in the manifest; it would be refused.
-        remove_tree(context.fs, folder)
-    return Return(aside.name, entry.n_samples, len(merged))
-
-
-def jumped_over(entry: PartEntry, parts: Sequence[PartEntry]) -> list[PartEntry]:
-    """Parts with samples from before and after a part that they overlap, and what lies among them.
-
-    In the order of their sequences.
-    """
-    merged: list[PartEntry] = []
-    while True:
-        members = [entry, *merged]
-        low, high = min(m.seq_min for m in members), max(m.seq_max for m in members)
-        mint, maxt = min(m.mint for m in members), max(m.maxt for m in members)
-        found = [
-            part
-            for part in parts
-            if part.mint <= maxt and part.maxt >= mint
-            and part.seq_min <= high and part.seq_max >= low
-        ]  # fmt: skip
-        if len(found) == len(merged):
-            return sorted(found, key=lambda part: (part.seq_min, part.mint))
-        merged = found
-
-
-def _enter_part(context: JobContext, aside: Aside, entry: PartEntry, folder: str) -> None:
-    path = filenames.part_dir(context.directory, entry.name)
-    _give_second_names(context.fs, folder, path)
-    part = PartReader.open(context.fs, path, entry)
-    context.commit(
-        lambda current: _changed(aside, current, parts=(*current.parts, entry)),
-        lambda state: _without_hole(context, state.with_merged(frozenset(), (part,))),
-        new_paths=[path],
-    )
-
-
-def _merge_anew(
-    context: JobContext, aside: Aside, entry: PartEntry, folder: str, merged: Sequence[PartEntry]
-) -> None:
-    """Merge parts with one that they should not have been merged without; it gives way to them."""
-    names = frozenset(part.name for part in merged)
+def _enter_samples(context: JobContext, aside: Aside, entry: PartEntry, folder: str) -> Return:
+    """Commit a part of samples as it is, or written anew: see the module."""
     state = context.state
+    is_unseen = _is_unseen(context, aside, entry)
+    merged = _merged_with(context, aside, entry, is_unseen=is_unseen)
+    # Those that are committed: what an old version erased is guessed from what is left.
+    erased = context.database.retention.raised_since(
+        state.catalog, context.manifest.erased, aside.erased
+    )
+    is_cut = entry.mint < erased.highest_ms
+    if not (merged or is_cut or is_unseen):
+        _enter_as_it_was(context, aside, entry, folder)
+        return Return(aside.name, entry.n_samples)
+    _check_space(context, [entry] * (1 + (is_cut and bool(merged))), merged)
+    _forget_blocks(context, folder)
     part = PartReader.open(context.fs, folder, entry)
+    cut: list[PartReader] = []
     try:
-        readers = [part, *(reader for reader in state.parts if reader.entry.name in names)]
-        added = merge_parts(
-            context.fs,
-            readers,
-            os.path.join(context.directory, filenames.PARTS_DIR),
-            context.new_part_name,
-            targets=lambda refs: targets_of(state.catalog, refs),
-            cut_before_ms=None,
-            level=max(member.level for member in (entry, *merged)) + 1,
-            cancel=context.cancel,
-            mask=Mask(state.tombstones),
+        own = [part]
+        if is_cut and merged:
+            # Apart from the others, which may have what came after it was erased.
+            own = cut = _written(context, [part], entry.level, erased=erased)
+        names = frozenset(one.name for one in merged) if own else frozenset[str]()
+        added = _written(
+            context,
+            in_order(entry, own, [one for one in state.parts if one.entry.name in names]),
+            level_of(entry, merged),
+            erased=erased if is_cut and not merged else None,
+            seq_max=context.database.new_sequence() if is_unseen else None,
         )
     finally:
         part.close()
-    paths = [filenames.part_dir(context.directory, one.name) for one in added]
-    opened = tuple(
-        PartReader.open(context.fs, path, one) for path, one in zip(paths, added, strict=True)
+        for reader in cut:
+            reader.close()
+        context.discard([filenames.part_dir(context.directory, one.entry.name) for one in cut])
+    n_samples = sum(one.entry.n_samples for one in (own if merged else added))
+    _commit(context, aside, entry, names, added)
+    return Return(aside.name, n_samples, len(names))
+
+
+def _merged_with(
+    context: JobContext, aside: Aside, entry: PartEntry, *, is_unseen: bool
+) -> list[PartEntry]:
+    """The parts to be merged with one that comes back.
+
+    One that gets a new last sequence takes along what is newer and overlaps it: nothing may lie
+    among its sequences. Raises _Refused if such a part is aside.
+    """
+    parts = [part.entry for part in context.state.parts]
+    if not is_unseen:
+        return jumped_over(entry, parts)
+    asides = context.database.recovery.aside
+    waiting = [
+        (other.name, other.entry)
+        for other in asides
+        if isinstance(other.entry, PartEntry)
+        and other.name in context.manifest.aside
+        and other.name != aside.name
+    ]
+    last = max([entry.seq_max, *(part.seq_max for part in [*parts, *(e for _, e in waiting)])])
+    whole = replace(entry, seq_max=last)
+    merged = jumped_over(whole, parts)
+    found = {one.name for one in jumped_over(whole, [*merged, *(e for _, e in waiting)])}
+    newer = [name for name, other in waiting if other.name in found]
+    if newer:
+        raise _Refused(f"{newer[-1]} is newer and must come back before it")
+    return merged
+
+
+def _is_unseen(context: JobContext, aside: Aside, entry: PartEntry) -> bool:
+    """Whether a tier may have been built without a part, and look as if it had seen it."""
+    tiers = [tier.entry for tier in context.state.tiers]
+    others = [other.entry for other in context.database.recovery.aside]
+    tiers += [other for other in others if isinstance(other, TierEntry)]
+    return any(
+        tier.seq_max >= entry.seq_max
+        and tier.cover_min <= entry.maxt
+        and tier.cover_max >= entry.mint
+        and not aside.went_after(tier.name)
+        for tier in tiers
     )
+
+
+def _check_space(
+    context: JobContext, own: Sequence[PartEntry], merged: Sequence[PartEntry]
+) -> None:
+    """Raise _Refused if a part can't be written anew for want of space."""
+    wanted = merge_space([*own, *merged])
+    free = context.free_bytes(wanted)
+    if free < wanted:
+        others = f" with {len(merged)} others" if merged else ""
+        raise _Refused(f"to write it anew{others} needs {wanted} bytes free, the disk has {free}")
+
+
+def _written(
+    context: JobContext,
+    readers: Sequence[PartReader],
+    level: int,
+    *,
+    erased: SampleFloors | None = None,
+    seq_max: int | None = None,
+) -> list[PartReader]:
+    """New parts, open, with what parts have but for what deletes hide and what was erased."""
+    state = context.state
+    folder = os.path.join(context.directory, filenames.PARTS_DIR)
+    entries = merge_parts(
+        context.fs,
+        readers,
+        folder,
+        context.new_part_name,
+        targets=lambda refs: targets_of(state.catalog, refs),
+        cut_before_ms=None if erased is None else none_for_ever(erased.lowest_ms),
+        level=level,
+        cancel=context.cancel,
+        mask=Mask(state.tombstones) if erased is None else erased.mask(state.tombstones),
+        seq_max=seq_max,
+    )
+    paths = [os.path.join(folder, one.name) for one in entries]
+    opened: list[PartReader] = []
+    try:
+        for path, one in zip(paths, entries, strict=True):
+            opened.append(PartReader.open(context.fs, path, one))
+    except BaseException:
+        for reader in opened:
+            reader.close()
+        context.discard(paths)
+        raise
+    return opened
+
+
+def _commit(
+    context: JobContext,
+    aside: Aside,
+    entry: PartEntry,
+    names: frozenset[str],
+    added: Sequence[PartReader],
+) -> None:
+    """Let parts take the place of one that is aside and of live ones (named)."""
+    entries = [one.entry for one in added]
     context.commit(
         lambda current: _changed(
-            aside, current,
-            parts=(*(one for one in current.parts if one.name not in names), *added),
+            aside, entry, current,
+            parts=(*(one for one in current.parts if one.name not in names), *entries),
+            next_seq=max([current.next_seq, *(one.seq_max + 1 for one in entries)]),
         ),
-        lambda state: _without_hole(context, state.with_merged(names, opened)),
-        new_paths=paths,
+        lambda state: _without_hole(context, state.with_merged(names, tuple(added))),
+        new_paths=[filenames.part_dir(context.directory, one.name) for one in entries],
         replaced_paths=[filenames.part_dir(context.directory, name) for name in names],
     )  # fmt: skip
 
 
-def _enter_tier(context: JobContext, aside: Aside, entry: TierEntry, folder: str) -> None:
+def _enter_as_it_was(context: JobContext, aside: Aside, entry: PartEntry, folder: str) -> None:
+    path = filenames.part_dir(context.directory, entry.name)
+    _forget_blocks(context, folder)
+    _give_second_names(context.fs, folder, path)
+    _commit(context, aside, entry, frozenset(), [PartReader.open(context.fs, path, entry)])
+
+
+def _enter_tier(context: JobContext, aside: Aside, entry: TierEntry, folder: str) -> Return:
     path = filenames.tier_dir(context.directory, entry.name)
     _give_second_names(context.fs, folder, path)
     tier = TierReader.open(context.fs, path, entry)
     context.commit(
         lambda current: _changed(
-            aside, current, tiers=tuple(sorted((*current.tiers, entry), key=tier_order))
+            aside, entry, current, tiers=tuple(sorted((*current.tiers, entry), key=tier_order))
         ),
         lambda state: state.with_tiers(frozenset(), [tier]),
         new_paths=[path],
     )
+    return Return(aside.name, entry.n_samples)
 
 
 def _changed(
-    aside: Aside,
-    current: Manifest,
-    *,
-    parts: tuple[PartEntry, ...] | None = None,
-    tiers: tuple[TierEntry, ...] | None = None,
+    aside: Aside, entry: PartEntry | TierEntry, current: Manifest, **changes: object
 ) -> Manifest:
     """The manifest with a part that came back, and without the hole that it left."""
+    # A folder that was copied has another name than the one it was put aside under.
+    names = {aside.name, f"{aside.kind}-{entry.name}"}
     return current.with_changes(
-        parts=current.parts if parts is None else parts,
-        tiers=current.tiers if tiers is None else tiers,
-        aside=tuple(name for name in current.aside if name != aside.name),
-        holes={name: span for name, span in current.holes.items() if name != aside.name},
+        aside=tuple(name for name in current.aside if name not in names),
+        holes={name: span for name, span in current.holes.items() if name not in names},
+        **changes,
     )
 
 
 def _without_hole(context: JobContext, state: State) -> State:
     return replace(state, holes=joined(context.manifest.holes.values()))
+
+
+def _forget_blocks(context: JobContext, folder: str) -> None:
+    """Drop what the cache has of a part's files in an object store: it may be what was damaged."""
+    cold = context.database.cold
+    parent, name = os.path.split(folder)
+    for path in _stubbed(files_below(context.fs, parent, name)):
+        stub = read_stub(context.fs, os.path.join(parent, path))
+        if stub is not None and cold is not None:
+            cold.cache.forget(stub.sha256)
+
+
+def _stubbed(paths: Iterable[str]) -> list[str]:
+    """The files that have stubs."""
+    return [path.removesuffix(filenames.STUB_SUFFIX) for path in paths if filenames.is_stub(path)]
 
 
 def _give_second_names(fs: FileSystem, source: str, target: str) -> None:

@@ -19,6 +19,8 @@ from tsengine.storage.ref_map import RefMap
 _FOUND_MAX = 64
 _FOUND_SERIES_MAX = 16 * 1024
 """Dashboards ask the same again and again: so many answers of so many series are kept."""
+_ASKED_SIZE_MAX = 16 * 1024
+"""Characters of a question that is kept with its answer: clients may send a million."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +141,8 @@ class CatalogView:
         known = self.found.get(asked)
         if known is None:
             known = self.refs.refs_of(matching.find_series(self, matchers, check))
-            if len(known) <= _FOUND_SERIES_MAX:
+            size = sum(len(matcher.name) + len(matcher.value) for matcher in asked)
+            if len(known) <= _FOUND_SERIES_MAX and size <= _ASKED_SIZE_MAX:
                 if len(self.found) >= _FOUND_MAX:
                     self.found.clear()
                 self.found[asked] = known

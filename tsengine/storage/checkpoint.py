@@ -214,7 +214,7 @@ class Checkpointer:
             frozen.exemplar_mark,
             new_name,
             database.exemplar_floor(),
-            database.options.exemplars_max,
+            database.options.exemplars_kept,
         )
         return kept if made is None else (*kept, made)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from tsengine.errors import Closed
@@ -19,6 +19,7 @@ from tsengine.storage import filenames
 from tsengine.storage.checkpoint import Checkpointer, targets_of
 from tsengine.storage.compaction import Cancel, merge_parts
 from tsengine.storage.filesystem import FileSystem, storage_error
+from tsengine.storage.holes import joined, not_passed
 from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.replaced_files import ReplacedFiles
@@ -119,6 +120,17 @@ class JobContext:
         """Manifests that were swapped in for sure since the database was opened."""
         return self._checkpointer.n_commits
 
+    def free_bytes(self, wanted: int) -> int:
+        """Bytes that are free on the disk; to have as many as wanted, replaced files go early.
+
+        Raises OSError.
+        """
+        free = self.fs.free_bytes(self.directory)
+        if free < wanted and self._replaced.has_any:
+            self._replaced.remove_due(everything=True)
+            free = self.fs.free_bytes(self.directory)
+        return free
+
     def new_catalog_name(self) -> str:
         """A name for a catalog segment that was never used."""
         return filenames.catalog_name(self._checkpointer.new_file_number())
@@ -164,14 +176,26 @@ class JobContext:
                 part.close()
             self.discard(paths)
             raise
+
+        def change(current: Manifest) -> Manifest:
+            changed = current.with_changes(
+                parts=(*(e for e in current.parts if e.name not in removed), *added)
+            )
+            if raised is None:
+                return changed
+            erased = raised.applied(current.erased)
+            return replace(changed, erased=erased, holes=not_passed(current.holes, erased))
+
+        def publish(state: State) -> State:
+            state = state.with_merged(removed, tuple(opened))
+            if raised is None:
+                return state
+            current = self.manifest
+            return state.with_erased(current.erased, joined(current.holes.values()))
+
         self.commit(
-            lambda current: current.with_changes(
-                parts=(*(e for e in current.parts if e.name not in removed), *added),
-                erased=current.erased if raised is None else raised.applied(current.erased),
-            ),
-            lambda state: state.with_merged(removed, tuple(opened)).with_erased(
-                self.manifest.erased
-            ),
+            change,
+            publish,
             new_paths=paths,
             replaced_paths=[filenames.part_dir(self.directory, name) for name in removed],
         )

@@ -93,6 +93,17 @@ class BlockCache:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, oldest))
 
+    def forget(self, name: str) -> None:
+        """Drop all blocks of a file."""
+        with self._lock:
+            sizes = self._known()
+            gone = [file for file in sizes if file.rpartition("-")[0] == name]
+            for file in gone:
+                self._n_bytes -= sizes.pop(file)
+        for file in gone:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._directory, file))
+
     def _known(self) -> OrderedDict[str, int]:
         """Sizes by file, least recently used first; what a former process left comes first."""
         if self._sizes is None:

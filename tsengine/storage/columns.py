@@ -17,8 +17,8 @@ from tsengine.storage.scratch import Memory, Scratch, ScratchFile
 
 _OWN_PAGES_BYTES_MIN = 1 << 20
 """Smaller arrays stay where NumPy puts them."""
-_SPILL_BYTES_MAX = 32 << 20
-"""Put under an array at a time: who holds the lane for it is done in a few milliseconds."""
+_SPILL_BYTES_MAX = 8 << 20
+"""Put under an array at a time: who holds the lane for it is done in a millisecond or two."""
 
 
 class GrowingColumn:

@@ -53,12 +53,14 @@ def merge_parts(
     cancel: Cancel | None = None,
     partition_ms: int = PARTITION_MS,
     mask: Mask | None = None,
+    seq_max: int | None = None,
 ) -> list[PartEntry]:
     """Write the samples of ``readers`` (ascending sequence) as one part per partition.
 
     ``directory`` is the folder of parts, ``next_name`` gives names that were never used. Samples
     before ``cut_before_ms`` and those that ``mask`` hides are left out. ``progress`` is told the
-    samples written so far.
+    samples written so far. ``seq_max`` is the last sequence of what is written, if it is not to be
+    that of the inputs.
     Returns entries in the order of time; none for partitions that nothing is left of.
 
     Raises Closed when ``cancel`` is set, CorruptionError for damaged inputs, OSError as the file
@@ -83,7 +85,9 @@ def merge_parts(
                 _chunks(sources, mint, maxt, cancel, mask),
                 targets=targets,
                 seq_min=min(source.entry.seq_min for source in sources),
-                seq_max=max(source.entry.seq_max for source in sources),
+                seq_max=(
+                    max(source.entry.seq_max for source in sources) if seq_max is None else seq_max
+                ),
                 level=level,
                 progress=None if progress is None else _shifted(progress, n_done),
             )

@@ -2,7 +2,9 @@
 
 Flushes write level 0, parts of any time span. A merge of level-0 parts splits them by partition (a
 UTC day, left-open and right-closed); merges of higher levels stay inside one partition. Eight
-parts of a level make one of the next, so a sample is rewritten about once per factor of eight.
+parts of a level make one of the next, so a sample is rewritten about once per factor of eight. Only
+flushes that lie in one partition are merged by four: a query of the last hour reads every one of
+them, at a price for each series, and a day of some hundred flushes is rewritten no more often.
 A partition that no new data is expected for is made one part as soon as that is cheap; while a part
 that is still to be split touches it (a backfill under way) new data are expected.
 
@@ -22,6 +24,8 @@ from dataclasses import dataclass
 from tsengine.storage.manifest import PartEntry
 
 FAN_IN = 8
+FAN_IN_FLUSHES = 4
+"""Of flushes in one partition. Others are split, into as many parts whatever their number is."""
 PARTITION_MS = 86_400_000
 SETTLED_SHARE = 4
 """A closed partition is made one part when all but its largest part make up 1/4 of that one."""
@@ -83,6 +87,7 @@ def plan_compaction(
     *,
     partition_ms: int = PARTITION_MS,
     fan_in: int = FAN_IN,
+    fan_in_flushes: int = FAN_IN_FLUSHES,
     barriers: Barriers = NO_BARRIERS,
 ) -> list[Merge]:
     """Merges that are due, most useful first; run one, then plan again.
@@ -94,9 +99,9 @@ def plan_compaction(
     spanning = [part for part in ordered if _is_unsplit(part, partition_ms)]
     # More than one, so that a part that can't be read does not hold up all later ones.
     merges = [
-        _merge(run[first : first + fan_in], ordered)
+        _merge(inputs, ordered)
         for run in barriers.apart(spanning)
-        for first in range(0, len(run) - fan_in + 1, fan_in)
+        for inputs in _full_flushes(run, fan_in, fan_in_flushes, partition_ms)
     ]
     by_partition: dict[int, list[PartEntry]] = {}
     for part in ordered:
@@ -173,6 +178,23 @@ def _touched(part: PartEntry, partition_ms: int) -> range:
     """Partitions that a part may have samples in."""
     first, last = partition_of(part.mint, partition_ms), partition_of(part.maxt, partition_ms)
     return range(first, last + 1)
+
+
+def _full_flushes(
+    run: Sequence[PartEntry], fan_in: int, fan_in_flushes: int, partition_ms: int
+) -> list[Sequence[PartEntry]]:
+    """Neighbours (in sequence) that are to be split or lie in one partition, as many as are due."""
+    found = []
+    first = 0
+    while first < len(run):
+        n_wanted = fan_in_flushes
+        touched = {_touched(part, partition_ms) for part in run[first : first + n_wanted]}
+        if len(touched) > 1 or len(touched.pop()) > 1:
+            n_wanted = fan_in
+        if first + n_wanted <= len(run):
+            found.append(run[first : first + n_wanted])
+        first += n_wanted
+    return found
 
 
 def _full_level(members: Sequence[PartEntry], fan_in: int) -> list[PartEntry] | None:

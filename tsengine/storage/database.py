@@ -116,7 +116,7 @@ class StorageDatabase(AppendLane, DatabaseReads):
     def _with_marks(self, recovered: Recovered) -> Recovered:
         """With marks of what a version without any erased; a writer commits them.
 
-        While a part is left out, nothing tells.
+        Unless it does not know the rules. While a part is left out, nothing tells.
         """
         state = recovered.state
         if recovered.report.has_lost_parts:
@@ -125,10 +125,10 @@ class StorageDatabase(AppendLane, DatabaseReads):
         if not erased:
             return recovered
         current = recovered.manifest
-        if not self.read_only:
+        if not self.read_only and self.options.background == "all":
             current = current.with_changes(erased=erased)
             manifest.swap(self._fs, self.directory, current)
-        return replace(recovered, manifest=current, state=state.with_erased(erased))
+        return replace(recovered, manifest=current, state=state.with_erased(erased, state.holes))
 
     def _take_over(self, recovered: Recovered) -> None:
         self.recovery = recovered.report
@@ -183,8 +183,8 @@ class StorageDatabase(AppendLane, DatabaseReads):
             changed = self.options.reconfigured(changes)
             self.retention.check(changed)
             self.options = changed
-            self.exemplars.n_recent_max = self.options.exemplars_max
-            self.metadata.size_max = self.options.metadata_memory
+            self.exemplars.n_recent_max = self.options.exemplars_kept
+            self.metadata.size_max = self.options.metadata_kept
         return self.options
 
     # --- log writer -----------------------------------------------------------------------------
@@ -332,6 +332,11 @@ class StorageDatabase(AppendLane, DatabaseReads):
         """Remove log segments whose content is in parts."""
         assert self._log is not None, "maintenance runs on writable databases only"
         self._log.trim(first_kept_segment)
+
+    def new_sequence(self) -> int:
+        """A sequence above all so far, which no entry of the log gets."""
+        assert self._log is not None, "maintenance runs on writable databases only"
+        return self._log.skip()
 
     @property
     def durable_ref(self) -> int:

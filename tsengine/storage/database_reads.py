@@ -5,6 +5,7 @@ Any thread; nothing here changes anything. A reader pins one immutable `State`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -54,6 +55,7 @@ class DatabaseReads(DatabaseCore):
             none_for_ever(floors.complete_ms),
             [(refs, none_for_ever(from_ms)) for refs, from_ms in floors.longer],
             state.holes,
+            state.unseen,
         )
 
     def find_exemplars(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> ExemplarBatch:
@@ -133,7 +135,11 @@ class DatabaseReads(DatabaseCore):
             filenames.wal_path(self.directory, number)
             for number in list_segments(self._fs, self.directory)
         ]
-        return sum(entries) + sum(self._fs.size(path) for path in paths)
+        size = sum(entries)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):  # Trimmed, or replaced, meanwhile.
+                size += self._fs.size(path)
+        return size
 
     @property
     def log_size_bytes(self) -> int:

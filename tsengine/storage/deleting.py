@@ -254,8 +254,10 @@ def _is_older(entry: PartEntry, tombstone: Tombstone) -> bool:
 
 
 def _may_come_back(entry: PartEntry | TierEntry | None, tombstone: Tombstone) -> bool:
-    """Whether a part that was put aside may hold what a tombstone hides."""
-    if entry is None or entry.seq_max >= tombstone.seq:
+    """Whether a part that was put aside, None for an unknown one, may hold what one hides."""
+    if entry is None:
+        return True
+    if entry.seq_max >= tombstone.seq:
         return False
     first = entry.mint if isinstance(entry, PartEntry) else _first_time(entry)
     return tombstone.touches(first, entry.maxt)

@@ -84,10 +84,11 @@ class Found:
     def by_time(self) -> I64Array:
         """Pieces ordered by (row, time)."""
         if self._order is None:
-            self._order = self._by_row(self.rows)
+            order = self._by_row(self.rows)
             # Later sources mostly have later times.
-            if self._meeting(self._order).any():
-                self._order = np.lexsort((self.first_t, self.rows))
+            if self._meeting(order).any():
+                order = np.lexsort((self.first_t, self.rows))
+            self._order = order
         return self._order
 
     def by_source(self, is_wanted: BoolArray) -> I64Array:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tsengine.kernels.axes import copy_rows
 from tsengine.kernels.bits import STALE_BITS
-from tsengine.kernels.merge import slice_run
+from tsengine.kernels.merge import append_slices, slice_run
 from tsengine.kernels.sorting import N_DIGITS, group_by_key, order_by_key
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.histograms import Histograms, handles, is_handle, rows_of
@@ -346,26 +346,20 @@ class HeadView:
         if refs is None:
             refs = self.refs()
         counts = np.zeros(len(refs), np.int64)
-        slices: list[tuple[Run, I64Array, I64Array, I64Array]] = []
+        slices: list[tuple[Run, I64Array, I64Array]] = []
         for run in self._runs(refs):
             if run.mint > maxt or run.maxt < mint:
                 continue
-            starts = np.empty(len(refs), np.int64)
-            lengths = np.empty(len(refs), np.int64)
+            starts, lengths = np.empty((2, len(refs)), np.int64)
             if run.slice(refs, mint, maxt, starts, lengths):
-                rows = np.flatnonzero(lengths)
-                counts[rows] += lengths[rows]
-                slices.append((run, rows, starts[rows], lengths[rows]))
+                counts += lengths
+                slices.append((run, starts, lengths))
+        places = offsets_of(counts)
+        t_ms = np.empty(places[-1], np.int64)
+        bits = np.empty(places[-1], np.uint64)
+        for run, starts, lengths in slices:
+            append_slices(run.t_ms, column(run), starts, lengths, places[:-1], t_ms, bits)
         found = np.flatnonzero(counts)
-        offsets = offsets_of(counts)
-        t_ms = np.empty(offsets[-1], np.int64)
-        bits = np.empty(offsets[-1], np.uint64)
-        cursor = offsets[:-1].copy()
-        for run, rows, starts, lengths in slices:
-            copy_plain(run.t_ms, starts, lengths, cursor[rows], t_ms)
-            source = column(run).view(np.int64)
-            copy_plain(source, starts, lengths, cursor[rows], bits.view(np.int64))
-            cursor[rows] += lengths
         offsets = offsets_of(counts[found])
         if len(slices) > 1:
             offsets, t_ms, bits = settle(offsets, t_ms, bits, drop_stale=False)

@@ -6,9 +6,9 @@ nothing of what is older.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from tsengine.storage.retention_marks import window_start
+from tsengine.storage.retention_marks import COMMON, NOTHING_MS, window_start
 from tsengine.storage.tier_map import Span
 
 
@@ -21,6 +21,17 @@ def joined(spans: Iterable[Sequence[int]]) -> tuple[Span, ...]:
         else:
             holes.append((low, high))
     return tuple(holes)
+
+
+def not_passed(
+    holes: Mapping[str, tuple[int, int]], erased: Mapping[str, int]
+) -> dict[str, tuple[int, int]]:
+    """Holes, by folder, but for those that marks make needless: before all of them.
+
+    No mark is ever lowered, and one that is new begins at the common one.
+    """
+    first_ms = min(erased.values()) if COMMON in erased else NOTHING_MS
+    return {name: span for name, span in holes.items() if span[1] >= first_ms}
 
 
 def widened(holes: Sequence[Span], width_ms: int) -> tuple[Span, ...]:

@@ -116,6 +116,10 @@ class IngestLog(Protocol):
         """
         ...
 
+    def skip(self) -> int:
+        """A sequence that no entry gets, above those of all entries so far."""
+        ...
+
     def hurry(self) -> None:
         """Take up what is queued though somebody gathers."""
         ...

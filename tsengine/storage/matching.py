@@ -23,7 +23,15 @@ from tsengine.model.labels import NO_ID
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.storage.index import Postings
 from tsengine.storage.interning import InternedState
-from tsengine.storage.value_patterns import Affix, Anything, Literals, Pattern, RePattern, parse
+from tsengine.storage.value_patterns import (
+    KEPT_SIZE_MAX,
+    Affix,
+    Anything,
+    Literals,
+    Pattern,
+    RePattern,
+    parse,
+)
 
 RegexCache = dict[tuple[int, str], tuple[int, npt.NDArray[np.uint32]]]
 """(name symbol, expression) -> (number of pairs looked at, those of them that match)."""
@@ -198,7 +206,7 @@ def _regex_pairs(
     accepts = pattern.accepts_bytes
     hits = [accepts(text) for text in view.texts_bytes(view.pair_values[fresh])]
     found = np.concatenate((known, fresh[np.array(hits, np.bool_)]))
-    if view.state.n_pairs > n_seen:
+    if view.state.n_pairs > n_seen and len(pattern.expression) <= KEPT_SIZE_MAX:
         n_cached = sum(len(pairs) for _, pairs in list(view.regex_cache.values()))
         if len(view.regex_cache) >= _CACHE_ENTRIES_MAX or n_cached + len(found) > _CACHE_PAIRS_MAX:
             view.regex_cache.clear()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 20.0
 _RETRY_S = 300.0
+_FORGET_EVERY_S = 300.0
+"""Dashboards that look at the same all the time need not fetch it each time."""
 _PART_AGE_S = 15.0
 """Many a part is merged before that."""
 
@@ -42,6 +44,7 @@ class MemorySaving:
             weakref.WeakKeyDictionary()
         )
         self._due_s = 0.0
+        self._forgotten_s = 0.0
 
     @property
     def n_spilled_bytes(self) -> int:
@@ -61,17 +64,26 @@ class MemorySaving:
             return
         self._due_s = now_s + _EVERY_S
         try:
-            self.run()
+            self._save()
+            if now_s >= self._forgotten_s + _FORGET_EVERY_S:
+                self._forget_touched()
         except OSError as error:
             _LOG.warning("memory of idle series is kept: %s", error)
             self._due_s = now_s + _RETRY_S
 
     def run(self) -> None:
         """Do it now; raises OSError."""
+        self._save()
+        self._forget_touched()
+
+    def _save(self) -> None:
         self._forget_senders()
         self._spill_catalog()
         self._spill_parts()
+
+    def _forget_touched(self) -> None:
         self._scratch.forget_touched()
+        self._forgotten_s = time.monotonic()
 
     def _forget_senders(self) -> None:
         with self._lock:
@@ -99,7 +111,8 @@ class MemorySaving:
     def _spill_parts(self) -> None:
         """Spill indexes of parts that have been there for a while."""
         state, now_s = self._database.state, time.monotonic()
-        for part in (*state.parts, *state.tiers):
+        parts: list[PartReader | TierReader] = [*state.parts, *state.tiers]
+        for part in parts:
             if now_s - self._opened_s.setdefault(part, now_s) >= _PART_AGE_S:
                 part.spill(self._scratch)
                 self._database.memory.forget(part)

@@ -153,6 +153,9 @@ def _keep(fs: FileSystem, directory: str, current: Manifest, item: Damaged, now_
         "put_aside_ms": now_ms,
         "generation": current.generation,
         "database_id": current.database_id,
+        "next_file_number": current.next_file_number,
+        # Without any an old version may have erased samples; the next start guesses how far.
+        "erased": dict(current.erased) if current.erased or not current.tiers else None,
         "problems": list(item.problems),
         "entry": _entry_of(current, item),
     }

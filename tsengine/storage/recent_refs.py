@@ -24,7 +24,7 @@ class RecentRefs:
 
     def is_idle(self, refs: U32Array) -> npt.NDArray[np.bool_]:
         """Which of some refs had no samples of late: bool[N]; False for those that are newer."""
-        idle = refs < self.below
+        idle: npt.NDArray[np.bool_] = refs < self.below
         if not len(self.refs):
             return idle
         low = int(self.refs[0])
@@ -34,10 +34,12 @@ class RecentRefs:
             marks[self.refs - np.uint32(low)] = True
             # What lies below wraps around to above.
             places = np.minimum(refs - np.uint32(low), np.uint32(span))
-            return idle & ~marks[places]
+            idle &= ~marks[places]
+            return idle
         places = np.searchsorted(self.refs, refs)
         places[places == len(self.refs)] = 0
-        return idle & (self.refs[places] != refs)
+        idle &= self.refs[places] != refs
+        return idle
 
 
 class RecentSeries:

@@ -14,7 +14,7 @@ from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import is_handle, without_handles
 from tsengine.options import TYPE_AND_UNIT_LABELS, Options
 from tsengine.storage import filenames, holes, manifest, wal_records
-from tsengine.storage.aside import Aside, waiting
+from tsengine.storage.aside import Aside, awaited_spans, unseen_of, waiting
 from tsengine.storage.catalog import LOST_SERIES, Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
 from tsengine.storage.exemplar_records import decode_exemplars
@@ -190,13 +190,13 @@ def _recover(
         catalog.decode_series(read_catalog_segment(fs, filenames.catalog_path(directory, name)))
     sealed = SealedFiles(fs, directory, missing_is_damage=missing_is_damage)
     metadata = sealed.metadata(current)
-    metadata.size_max = options.metadata_memory
+    metadata.size_max = options.metadata_kept
     parts = sealed.parts(current)
     tiers = sealed.tiers(current)
     tombstones = [read_tombstone(fs, directory, entry) for entry in current.tombstones]
     heads = ReplayedHeads(Head(), [], tombstones)
     exemplars = ExemplarStore(
-        fs, directory, current.exemplar_files, n_recent_max=options.exemplars_max,
+        fs, directory, current.exemplar_files, n_recent_max=options.exemplars_kept,
         deletes=tombstones,
     )  # fmt: skip
     log = replay_log(
@@ -219,7 +219,8 @@ def _recover(
     catalog.publish()
     state = State(
         catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers,
-        current.erased, holes.joined(current.holes.values()),
+        current.erased, holes.joined(current.holes.values()), awaited_spans(log.report.aside),
+        unseen_of(log.report.aside),
     )  # fmt: skip
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
     return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)

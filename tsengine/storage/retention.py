@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.storage.holes import outside
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
@@ -197,13 +198,15 @@ def erase_floor(
     *,
     mark_ms: int = MIN_MS,
     holes: Sequence[Span] = (),
+    awaited: Sequence[Span] = (),
+    given_up: Mapping[int, Sequence[Span]] | None = None,
 ) -> int:
     """Samples before it, at most ``floor_ms``, may be erased: all tiers that keep longer have them.
 
     ``tier_floors_ms`` are those of the tiers that are configured, by width; ``heads`` closed ranges
     in which heads may have samples, which no tier has yet; ``mark_ms`` up to where samples may be
-    gone, ``holes`` where they are missing. Windows before it that can't be built are not waited
-    for.
+    gone, ``holes`` where they are missing, ``awaited`` where windows may come back, ``given_up``
+    where, by width, none are to be. Windows before it that can't be built are not waited for.
     """
     starts = [
         window_start(max(mint, tier_floor_ms), width_ms)
@@ -228,8 +231,12 @@ def erase_floor(
             raw_floor_ms=none_for_ever(mark_ms),
             floors_ms=tier_floors_ms,
             holes=holes,
+            awaited=awaited,
         )
-        for mint, maxt in _common(tier_map.missing(width_ms, first, last), buildable):
+        missing = tier_map.missing(width_ms, first, last)
+        for lost in (given_up or {}).get(width_ms, ()):
+            missing = [rest for span in missing for rest in outside(*span, [lost])]
+        for mint, maxt in _common(missing, buildable):
             if ((spans[:, 0] <= maxt) & (spans[:, 1] >= mint)).any():
                 # A whole window, or it could never be built.
                 floor_ms = min(floor_ms, mint)

@@ -14,6 +14,7 @@ from tsengine.model.times import text_of_ms
 from tsengine.storage.chores import Job, JobContext
 from tsengine.storage.compaction_chores import live_parts, merge_space
 from tsengine.storage.compaction_plan import partition_of
+from tsengine.storage.holes import inside, joined
 from tsengine.storage.manifest import PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import (
@@ -33,8 +34,8 @@ from tsengine.storage.retention_size import Entry, Removal, plan_size_removal
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tiering import build_range, is_buildable
-from tsengine.storage.tiering_plan import TierRange, kept_range
+from tsengine.storage.tiering import TierPlanner, build_job, build_range, is_buildable
+from tsengine.storage.tiering_plan import TierRange, kept_range, plan_builds
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -79,7 +80,8 @@ class PartShares:
 class Expiry:
     """Whole parts of samples and tiers go; no disk space is needed for that.
 
-    What the limit of bytes would take, but is of several days, is split first, if there is space.
+    What the limit of bytes would take, but is of several days, is split first, and windows that
+    lack something of what goes are built first, if there is space.
     """
 
     name = "expiry"
@@ -87,6 +89,7 @@ class Expiry:
     def __init__(self, database: StorageDatabase) -> None:
         self._database = database
         self._shares = PartShares()
+        self._planner = TierPlanner(database)
         self._held = frozenset[str]()
 
     def plan(self, state: State, now_ms: int) -> list[Job]:
@@ -103,7 +106,7 @@ class Expiry:
             jobs.append(_removing({"time": Removal((), tuple(tiers))}))
         if jobs:
             return jobs  # the limit of bytes counts what is left
-        return self._for_size(state)
+        return self._for_size(state, now_ms)
 
     def _of_samples(self, state: State, floors: SampleFloors) -> list[Job]:
         """One job: what lies on others goes in the commit in which they go, whatever the reason."""
@@ -126,7 +129,7 @@ class Expiry:
         removals = {reason: Removal(tuple(found), ()) for reason, found in by_reason.items()}
         return [_removing(removals, database.retention.raised(floors, _spans(gone.values())))]
 
-    def _for_size(self, state: State) -> list[Job]:
+    def _for_size(self, state: State, now_ms: int) -> list[Job]:
         limit = self._database.options.retention_size
         size = 0 if limit is None else self._database.size_bytes(state)
         if limit is None or size <= limit:
@@ -143,13 +146,23 @@ class Expiry:
         )
         self._tell(() if plan.splits else plan.held)
         if plan.removal.entries:
-            return [self._removing(plan.removal)]
+            return self._removing(plan.removal, state, now_ms)
         jobs = [_splitting(entry) for entry in plan.splits]
-        return jobs + ([self._removing(plan.rest)] if plan.rest.entries else [])
+        return jobs + (self._removing(plan.rest, state, now_ms) if plan.rest.entries else [])
 
-    def _removing(self, removal: Removal) -> Job:
+    def _removing(self, removal: Removal, state: State, now_ms: int) -> list[Job]:
+        """The removal last: it goes on while the rest fails, or lacks space."""
+        jobs = []
+        if removal.parts and self._database.options.tiers:
+            spans = joined(_spans(removal.parts))
+            builds = plan_builds(self._planner.sources(state, now_ms, eager=True))
+            jobs = [
+                build_job("building", state, build)
+                for build in builds
+                if inside(build.mint, build.maxt, spans)
+            ]
         raised = self._database.retention.raised_by_all(_spans(removal.parts))
-        return _removing({"size": removal}, raised)
+        return [*jobs, _removing({"size": removal}, raised)]
 
     def _tell(self, held: Sequence[Entry]) -> None:
         """Say once what the limit of bytes would take if it did not overwrite what stays."""
@@ -237,6 +250,8 @@ def _removing(removals: Mapping[str, Removal], raised: Raise | None = None) -> J
             context.replace_parts(parts, (), raised)
         if tiers:
             context.replace_tiers(tiers, ())
+        if "size" in removals:
+            context.database.retention.give_up(removals["size"].tiers)
         for reason, removal in removals.items():
             entries = removal.entries
             context.database.retention.counters.add(reason, len(entries), removal.size_bytes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tsengine.clock import Clock
-from tsengine.options import Options
+from tsengine.options import Options, RetentionRule
 from tsengine.storage.catalog_view import CatalogView
+from tsengine.storage.holes import joined
+from tsengine.storage.manifest import TierEntry
 from tsengine.storage.retention import MIN_MS, SampleFloors, erase_floor
 from tsengine.storage.retention_counters import RetentionCounters
 from tsengine.storage.retention_marks import COMMON, NEVER_MS, NOTHING_MS, Raise, mark_after
@@ -87,6 +89,7 @@ class RetentionPolicy:
         self.counters = RetentionCounters()
         # Of the options in force and of those that were checked last: two that may come and go.
         self._known: tuple[RuleSet, ...] = (RuleSet(options().retention_rules, parse),)
+        self._given_up: tuple[int | None, dict[int, tuple[Span, ...]]] = (None, {})
 
     def check(self, options: Options) -> None:
         """Raise OptionsError if a rule of options that are to come into force has no selector.
@@ -156,7 +159,7 @@ class RetentionPolicy:
             mark_ms = state.erased.get(COMMON, NOTHING_MS)
             common = erase_floor(
                 common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms,
-                holes=state.holes,
+                holes=state.holes, awaited=state.awaited, given_up=self.given_up,
             )  # fmt: skip
         floors_now = moment.sample_floors(state.catalog, common).with_marks(state.erased)
         return floors_now.rounded(_widest_ms(moment.options))
@@ -166,6 +169,24 @@ class RetentionPolicy:
         if not first_kept:
             return floors
         return floors.lowered(first_kept).rounded(_widest_ms(self.moment().options))
+
+    @property
+    def given_up(self) -> Mapping[int, tuple[Span, ...]]:
+        """Windows, by width, that the limit of bytes has taken: closed ranges.
+
+        They are not built again, or they would be taken again, while the limit is the same and
+        until the next start.
+        """
+        limit, spans = self._given_up
+        return spans if limit == self._options().retention_size else {}
+
+    def give_up(self, tiers: Sequence[TierEntry]) -> None:
+        """The limit of bytes takes parts of tiers. One thread at a time."""
+        spans = dict(self.given_up)
+        for tier in tiers:
+            own = spans.get(tier.width_ms, ())
+            spans[tier.width_ms] = joined([*own, (tier.cover_min, tier.cover_max)])
+        self._given_up = self._options().retention_size, spans
 
     def build_floors(self, state: State) -> SampleFloors:
         """What builds of tiers read: all that a rule does not hide, past the retention or not."""
@@ -191,6 +212,24 @@ class RetentionPolicy:
             if moment.keeps_no_less(rule)
         }
         return Raise(mark_after(dropped, floors.common_ms, width_ms), longer)
+
+    def raised_since(
+        self, catalog: CatalogView, erased: Mapping[str, int], before: Mapping[str, int] | None
+    ) -> SampleFloors:
+        """Marks as floors, those alone that are later than they were; none if that is not known.
+
+        Raises OptionsError if a selector is none any more.
+        """
+        if before is None:
+            return SampleFloors(MIN_MS, None, ())
+        marks = {
+            text: t_ms if t_ms > before.get(text, before.get(COMMON, NOTHING_MS)) else MIN_MS
+            for text, t_ms in erased.items()
+        }
+        common_ms = marks.pop(COMMON, MIN_MS)
+        rules = RuleSet([RetentionRule(text, None) for text in marks], self._parse)
+        groups = rules.groups(catalog) if marks else None
+        return SampleFloors(common_ms, groups, tuple(marks.values()))
 
     def raised_by_all(self, dropped: Sequence[Span]) -> Raise:
         """What a commit raises that drops all samples of closed ranges, whatever is kept."""

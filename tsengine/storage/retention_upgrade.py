@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tsengine.errors import CorruptionError
 from tsengine.model.times import MAXT
+from tsengine.model.windows import Column
 from tsengine.storage.head_read import HeadView
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention import shares_of, tier_shares_of
@@ -21,12 +23,15 @@ from tsengine.storage.retention_rules import NO_RULE, RuleGroups
 from tsengine.storage.state import State
 from tsengine.storage.tier_reader import TierReader
 
+_REFS_AT_ONCE = 1 << 16
+"""Series whose windows are looked at together."""
+
 
 def marks_of_left(state: State, moment: PolicyMoment) -> dict[str, int]:
     """Marks, as the manifest has them, of a state that has none; empty if nothing was erased.
 
     Of series without a rule and of each rule that keeps no less: where the oldest samples begin,
-    rounded up to a window of the widest tier, if tiers have windows before it.
+    rounded up to a window of the widest tier, if tiers have windows of theirs before it.
     """
     tiers = [tier for tier in state.tiers if tier.entry.n_samples]
     if state.erased or not tiers:
@@ -54,7 +59,7 @@ def _mark(
 ) -> int:
     """Of the series of one rule, or of NO_RULE."""
     windows = [
-        tier.entry
+        tier
         for tier in tiers
         if any(share.rule == number for share in tier_shares_of(tier, groups))
     ]
@@ -62,13 +67,33 @@ def _mark(
         return NOTHING_MS
     oldest_ms = _oldest_sample(state, groups, number)
     if oldest_ms is None:
-        oldest_ms = max(entry.cover_max for entry in windows) + 1
+        oldest_ms = max(tier.entry.cover_max for tier in windows) + 1
     if groups is None and state.holes:
         # What was put aside was there; with rules nothing tells of which series it was.
         oldest_ms = min(oldest_ms, state.holes[0][0])
-    if all(entry.mint >= oldest_ms for entry in windows):
+    if not any(_has_windows_before(tier, groups, number, oldest_ms) for tier in windows):
         return NOTHING_MS
     return window_start_after(oldest_ms, widest_ms)
+
+
+def _has_windows_before(
+    tier: TierReader, groups: RuleGroups | None, number: int, before_ms: int
+) -> bool:
+    """Whether a series of the rule has a window that ends before a time; damaged ones may have."""
+    entry = tier.entry
+    if entry.mint >= before_ms or groups is None:
+        return entry.mint < before_ms
+    refs = tier.refs[groups.of_refs(tier.refs) == number]
+    for first in range(0, len(refs), _REFS_AT_ONCE):
+        own = refs[first : first + _REFS_AT_ONCE]
+        if not tier.count_windows(own, entry.mint, before_ms - 1):
+            continue
+        try:
+            if tier.read(own, entry.mint, before_ms - 1, [Column.COUNT]).n_windows:
+                return True
+        except CorruptionError:
+            return True
+    return False
 
 
 def _oldest_sample(state: State, groups: RuleGroups | None, number: int) -> int | None:

@@ -125,7 +125,7 @@ class ScratchFile:
     def write(self, data: npt.NDArray[np.uint8], offset: int) -> None:
         """Write bytes to a place and sync them; raises OSError."""
         for start in range(0, len(data), _SYNC_BYTES):
-            rest = memoryview(data[start : start + _SYNC_BYTES])
+            rest = data[start : start + _SYNC_BYTES].data
             at = offset + start
             while rest:
                 n_written = os.pwrite(self._fd, rest, at)
@@ -234,7 +234,6 @@ def _map_fixed(address: int, size: int, fd: int, offset: int) -> None:
     )
     if found != address:
         raise OSError(ctypes.get_errno(), "mapping a scratch file")
-
 
 
 def _address(memory: Memory) -> int:

@@ -17,6 +17,7 @@ from tsengine.storage.manifest import TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.tier_map import Span, TierMap
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_stretches import Unseen
 from tsengine.storage.tombstones import Tombstone
 
 
@@ -70,7 +71,8 @@ class State:
 
     ``parts`` ascend in sequence; ``frozen`` oldest first; ``head`` takes appends; ``tombstones``
     ascend in sequence; ``tiers`` by width, then time covered, then sequence; ``erased`` as in the
-    manifest. In ``holes``, ascending and disjoint, samples are missing whose part was put aside.
+    manifest. In ``holes``, ascending and disjoint, samples are missing whose part was put aside;
+    of ``awaited``, likewise, parts of tiers that may come back. ``unseen`` is all that may.
     """
 
     catalog: CatalogView
@@ -81,6 +83,8 @@ class State:
     tiers: tuple[TierReader, ...] = ()
     erased: Mapping[str, int] = field(default_factory=dict)
     holes: tuple[Span, ...] = ()
+    awaited: tuple[Span, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
     _map_memo: _MapMemo = field(default_factory=_MapMemo, repr=False, compare=False)
 
     @property
@@ -116,9 +120,11 @@ class State:
         parts = sorted([*kept, *added], key=lambda part: (part.entry.seq_min, part.entry.mint))
         return replace(self, parts=tuple(parts))
 
-    def with_erased(self, erased: Mapping[str, int]) -> State:
-        """Samples were dropped by their retention."""
-        return self if erased == self.erased else replace(self, erased=erased)
+    def with_erased(self, erased: Mapping[str, int], holes: tuple[Span, ...]) -> State:
+        """Samples were dropped by their retention; of the holes these are left."""
+        if (erased, holes) == (self.erased, self.holes):
+            return self
+        return replace(self, erased=erased, holes=holes)
 
     def with_tiers(self, removed: frozenset[str], added: Sequence[TierReader]) -> State:
         """Parts of tiers named in `removed` were replaced by `added`."""

@@ -20,6 +20,7 @@ from tsengine.storage.mask import rows_of_refs
 from tsengine.storage.pieces import I64Array, U32Array
 from tsengine.storage.tier_columns import ends_of
 from tsengine.storage.tier_last import SampleRows
+from tsengine.storage.tier_late import are_whole, cells_of
 from tsengine.storage.tier_map import Span
 
 BoolArray = npt.NDArray[np.bool_]
@@ -161,13 +162,13 @@ def after_late(known: WindowBatch, old: SampleRows, new: SampleRows) -> Doubts:
 
     """
     new = new.take(np.flatnonzero(~_are_copies(new, old)))
-    cell = _cells(known, new)
+    cell = cells_of(known, new)
     there = np.flatnonzero(cell >= 0)
     new, cell = new.take(there), cell[there]
     is_bad = _is_hazard(known, new, cell)
     hit = np.zeros(known.n_windows, np.bool_)
     hit[cell[is_bad]] = True
-    hit &= ~_are_whole(known, old)
+    hit &= ~are_whole(known, old)
     at = np.flatnonzero(hit)
     rows = np.repeat(np.arange(known.n_rows), np.diff(known.row_offsets))[at]
     ends = ends_of(known)[at]
@@ -199,18 +200,6 @@ def _is_hazard(known: WindowBatch, new: SampleRows, cell: I64Array) -> BoolArray
     return is_bad
 
 
-def _are_whole(known: WindowBatch, old: SampleRows) -> BoolArray:
-    """Windows all samples of which are there: bool[windows]."""
-    is_whole = np.ones(known.n_windows, np.bool_)
-    cell = _cells(known, old)
-    is_histogram = is_handle(old.bits)
-    is_float = ~is_histogram & (old.bits != STALE_BITS)
-    for (n_column, _, _), is_kind in zip(_KINDS, (is_float, is_histogram), strict=True):
-        n_there = np.bincount(cell[(cell >= 0) & is_kind], minlength=known.n_windows)
-        is_whole &= n_there >= known.columns[n_column]
-    return is_whole
-
-
 def _are_copies(samples: SampleRows, others: SampleRows) -> BoolArray:
     """Which samples (floats) have the row, the time and the value of one of others: bool[N]."""
     keys = np.stack([samples.rows, samples.t_ms, samples.bits.view(np.int64)], axis=1)
@@ -225,19 +214,3 @@ def _are_copies(samples: SampleRows, others: SampleRows) -> BoolArray:
     # Handles of two tables that are equal say nothing.
     copies: BoolArray = found & ~is_handle(samples.bits)
     return copies
-
-
-def _cells(known: WindowBatch, samples: SampleRows) -> I64Array:
-    """The window of each sample, -1 where the tier has none: i64[N]."""
-    found = np.full(len(samples.rows), -1)
-    if known.n_windows == 0 or len(samples.rows) == 0:
-        return found
-    width = known.width_ms
-    ends, wanted_ends = ends_of(known) // width, -(-samples.t_ms // width)
-    first = min(int(ends.min()), int(wanted_ends.min()))
-    n = max(int(ends.max()), int(wanted_ends.max())) - first + 1
-    rows = np.repeat(np.arange(known.n_rows), np.diff(known.row_offsets))
-    cells = rows * n + (ends - first)
-    wanted = samples.rows * n + (wanted_ends - first)
-    at = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
-    return np.where(cells[at] == wanted, at, -1)

@@ -36,7 +36,6 @@ def with_late(
     known: WindowBatch,
     old: SampleRows,
     new: SampleRows,
-    mint: int,
     width_ms: int,
     columns: Collection[Column],
 ) -> WindowBatch:
@@ -50,8 +49,6 @@ def with_late(
         Samples of the same rows from sources that the tier may have seen, markers included.
     new
         Those from sources that it has not seen.
-    mint
-        Where the first window begins (first time in it).
     width_ms
         Of the windows that are returned, a multiple of the tier's.
     columns
@@ -61,7 +58,9 @@ def with_late(
     every = SampleRows.joined([old, new])
     if len(every.rows) == 0:
         return wider_windows(known, width_ms, columns)
-    place, is_whole = _places(known, every, ~_are_among(every, old), mint)
+    # What came since may have taken the place of a sample of another kind.
+    is_whole = are_whole(known, old) | are_whole(known, every)
+    place = _places(known, every, ~_are_among(every, old), is_whole)
     pieces = [(_KNOWN, _taken(known, np.flatnonzero(~is_whole)))]
     for where in (_BEFORE, _AMONG, _AFTER, _ALONE):
         own = every.take(np.flatnonzero(place == where))
@@ -82,32 +81,61 @@ def _are_among(samples: SampleRows, others: SampleRows) -> BoolArray:
     )
 
 
-def _cells(known: WindowBatch, samples: SampleRows, mint: int) -> I64Array:
+def cells_of(known: WindowBatch, samples: SampleRows) -> I64Array:
     """The window of each sample, -1 where the tier has none: i64[N]."""
-    ends = -(-samples.t_ms // known.width_ms)
-    first = (mint - 1) // known.width_ms
-    n = int(ends.max()) - first + 1
-    own_ends = ends_of(known) // known.width_ms
-    is_near = own_ends - first < n
-    at_own = np.flatnonzero(is_near)
+    found = np.full(len(samples.rows), -1)
+    if known.n_windows == 0 or len(samples.rows) == 0:
+        return found
+    width = known.width_ms
+    ends, wanted_ends = ends_of(known) // width, -(-samples.t_ms // width)
+    first = min(int(ends.min()), int(wanted_ends.min()))
+    n = max(int(ends.max()), int(wanted_ends.max())) - first + 1
     rows = np.repeat(np.arange(known.n_rows), np.diff(known.row_offsets))
-    cells = rows[at_own] * n + (own_ends[at_own] - first)
-    wanted = samples.rows * n + (ends - first)
-    if len(cells) == 0:
-        return np.full(len(wanted), -1)
+    cells = rows * n + (ends - first)
+    wanted = samples.rows * n + (wanted_ends - first)
     at = np.minimum(np.searchsorted(cells, wanted), len(cells) - 1)
-    return np.where(cells[at] == wanted, at_own[at], -1)
+    return np.where(cells[at] == wanted, at, -1)
+
+
+def are_whole(known: WindowBatch, samples: SampleRows) -> BoolArray:
+    """Windows of which all samples are there, as far as they tell: bool[windows].
+
+    Those are the first, the last and as many as were counted; a marker, where one was the last.
+    """
+    cell = cells_of(known, samples)
+    is_marker = samples.bits == STALE_BITS
+    is_whole = np.ones(known.n_windows, np.bool_)
+    last_of_all = np.full(known.n_windows, -(2**63))
+    for (n_column, first_column, last_column), is_kind in _kinds(samples, is_marker):
+        if n_column not in known.columns:
+            continue
+        n = known.columns[n_column]
+        first, last = known.columns[first_column], known.columns[last_column]
+        at = np.flatnonzero((cell >= 0) & is_kind)
+        own, t_ms = cell[at], samples.t_ms[at]
+        is_inside = (t_ms >= first[own]) & (t_ms <= last[own])
+        is_whole &= (n == 0) | (
+            (_counts(own[is_inside], len(n)) >= n)
+            & (_counts(own[t_ms == first[own]], len(n)) > 0)
+            & (_counts(own[t_ms == last[own]], len(n)) > 0)
+        )
+        last_of_all = np.where(n > 0, np.maximum(last_of_all, last), last_of_all)
+    if Column.STALE in known.columns:
+        # The marker may be gone where the samples before it are there.
+        at = np.flatnonzero((cell >= 0) & is_marker)
+        own = cell[at][samples.t_ms[at] > last_of_all[cell[at]]]
+        is_whole &= (known.columns[Column.STALE] == 0) | (_counts(own, known.n_windows) > 0)
+    return is_whole
 
 
 def _places(
-    known: WindowBatch, samples: SampleRows, is_new: BoolArray, mint: int
-) -> tuple[npt.NDArray[np.int64], BoolArray]:
-    """``(where each sample goes, which known windows have all their samples there)``."""
-    cell = _cells(known, samples, mint)
+    known: WindowBatch, samples: SampleRows, is_new: BoolArray, is_whole: BoolArray
+) -> npt.NDArray[np.int64]:
+    """Where each sample goes; ``is_whole`` tells the known windows that are made anew."""
+    cell = cells_of(known, samples)
     place = np.where(cell < 0, _ALONE, _BEFORE)
     n_samples = np.zeros(known.n_windows)
     last_of_all = np.full(known.n_windows, -(2**63))
-    is_whole = np.ones(known.n_windows, np.bool_)
     is_marker = samples.bits == STALE_BITS
     for (n_column, first_column, last_column), is_kind in _kinds(samples, is_marker):
         if n_column not in known.columns:
@@ -117,29 +145,19 @@ def _places(
         at = np.flatnonzero((cell >= 0) & is_kind)
         at = at[n[cell[at]] > 0]
         own, t_ms = cell[at], samples.t_ms[at]
-        is_first, is_last = t_ms == first[own], t_ms == last[own]
         is_inside = (t_ms >= first[own]) & (t_ms <= last[own])
-        is_whole &= (n == 0) | (
-            (_counts(own[is_inside], len(n)) >= n)
-            & (_counts(own[is_first], len(n)) > 0)
-            & (_counts(own[is_last], len(n)) > 0)
-        )
-        among = np.where(is_new[at] & ~is_first & ~is_last, _AMONG, _NOWHERE)
+        is_end = (t_ms == first[own]) | (t_ms == last[own])
+        among = np.where(is_new[at] & ~is_end, _AMONG, _NOWHERE)
         outside = np.where(t_ms < first[own], _BEFORE, _AFTER)
         place[at] = np.where(is_inside, among, outside)
         n_samples += n
         last_of_all = np.where(n > 0, np.maximum(last_of_all, last), last_of_all)
-    is_whole &= n_samples > 0
     at = np.flatnonzero((cell >= 0) & is_marker)
     is_behind = (n_samples[cell[at]] > 0) & (samples.t_ms[at] > last_of_all[cell[at]])
     place[at] = np.where(is_behind, _AFTER, _NOWHERE)
-    if Column.STALE in known.columns:
-        # The marker may be gone where the samples before it are there.
-        is_told = _counts(cell[at][is_behind], known.n_windows) > 0
-        is_whole &= (known.columns[Column.STALE] == 0) | is_told
     at = np.flatnonzero(cell >= 0)
     place[at[is_whole[cell[at]]]] = _ALONE
-    return place, is_whole
+    return place
 
 
 def _kinds(

@@ -148,6 +148,11 @@ class TierReads:
         """Widths of the tiers, ascending."""
         return self._map.widths_ms
 
+    @property
+    def mask(self) -> Mask | None:
+        """What deletes and rules hide of windows."""
+        return self._mask
+
     def plan(self, width_ms: int, mint: int, maxt: int) -> list[Stretch]:
         """Who answers for the windows of a closed range of most series, ascending in time.
 
@@ -262,16 +267,49 @@ class TierReads:
         return list(joined(found))
 
     def doubtful_spans(self, width_ms: int, refs: U32Array, mint: int, maxt: int) -> list[Span]:
-        """Windows of a closed range that a tier tells, perhaps not as all samples would."""
-        if width_ms == 0:
-            return []
-        first, last = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
+        """Windows of a closed range that are told, perhaps not as all samples would.
+
+        By a tier; or they are missing, but there are samples, hidden or not. Of samples (0) those
+        that no tier stands for likewise.
+        """
         latest_ms = self._complete.latest_ms
+        width = max(1, width_ms)
+        first, last = window_start(mint, width), -(-maxt // width) * width
         is_all_there = latest_ms is None or first >= latest_ms
         if is_all_there and not any(len(tier.doubts) for tier in self._tiers):
             return []
-        found = self._doubts(refs, width_ms, first, last, is_precise=False)
-        return found.widened(width_ms).spans()
+        found = self._spans_of_samples(refs, width_ms, first, last)
+        if width_ms:
+            doubts = self._doubts(refs, width_ms, first, last, is_precise=False)
+            found += doubts.widened(width_ms).spans()
+        return list(joined(found))
+
+    def _spans_of_samples(self, refs: U32Array, width_ms: int, mint: int, maxt: int) -> list[Span]:
+        """Of what is not told in a closed range, where sources of the series have anything."""
+        untold = self.untold_spans(refs, width_ms, mint, maxt)
+        if not untold:
+            return []
+        return [
+            span
+            for source in self._late_sources(-1, untold[0][0], untold[-1][1])
+            if is_among(refs, source.refs).any()
+            for low, high in untold
+            for span in windows_touched(source.spans, max(1, width_ms), low, high)
+        ]
+
+    def untold_spans(self, refs: U32Array, width_ms: int, mint: int, maxt: int) -> list[Span]:
+        """What is missing in a closed range (whole windows) though tiers keep it; ascending.
+
+        Of samples (0) what no tier stands for.
+        """
+        missing = self.missing_spans(width_ms, refs, mint, maxt)
+        if not missing or not self.widths_ms:
+            return []
+        if width_ms == 0:
+            told = [(one.mint, one.maxt) for one in self._last_plan(mint, maxt)]
+            missing = [left for span in missing for left in outside(*span, told)]
+        kept_ms = min(self._first_kept(own_ms, EVER[0]) for own_ms in self.widths_ms)
+        return inside(kept_ms, EVER[1], missing)
 
     def doubts(self, refs: U32Array, width_ms: int, mint: int, maxt: int) -> Doubts:
         """Windows of a closed range (whole ones) that are not known to be of all samples, by rows.
@@ -324,13 +362,19 @@ class TierReads:
             return [Doubts.of_all(np.arange(len(refs)), mint, maxt)]
         tier = self._tiers[stretch.tier]
         found = [tier.doubts.within(mint, maxt).of_refs(refs)]
+        seq, own_ms = tier.entry.seq_max, stretch.width_ms
+        for away in self._complete.unseen:
+            if away.is_lacked_by(own_ms, seq):
+                extent = np.array([(away.mint, away.maxt)], np.int64)
+                found += of_spans(refs, refs, windows_touched(extent, own_ms, mint, maxt))
         if stretch.is_clean:
             return found
-        seq, own_ms = tier.entry.seq_max, stretch.width_ms
         for deleted in () if self._mask is None else self._mask.deletes:
             if deleted.seq > seq:
+                # A series that the tier has nothing of loses no window.
+                own = deleted.refs[is_among(deleted.refs, tier.refs)]
                 cut = windows_touched(cut_by(deleted, own_ms), own_ms, mint, maxt)
-                found += of_spans(refs, deleted.refs, cut)
+                found += of_spans(refs, own, cut)
         for source in self._late_sources(seq, mint, maxt):
             if source.is_mixed or not is_precise:
                 spans = windows_touched(source.spans, own_ms, mint, maxt)
@@ -457,7 +501,7 @@ class TierReads:
         """Windows of a tier and the samples that it lacks, made one."""
         old, new = self._samples_of(refs, stretch)
         known = self._read_tier(refs, stretch, sources_of_wider(columns))
-        return with_late(known, old, new, stretch.mint, width_ms, columns)
+        return with_late(known, old, new, width_ms, columns)
 
     def _samples_of(self, refs: U32Array, stretch: Stretch) -> tuple[SampleRows, SampleRows]:
         """Samples that are there: those that the tier of a stretch has seen, and the others."""

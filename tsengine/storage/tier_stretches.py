@@ -21,6 +21,24 @@ EVER = -(2**62), 2**62
 _MIN_MS = -(2**63)
 
 
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A part that is aside: of a closed range of time, with its last sequence.
+
+    Parts of tiers that end before that lack it; of a part of a tier (``width_ms``) only those of
+    the same width do, which it has made needless.
+    """
+
+    mint: int
+    maxt: int
+    seq_max: int
+    width_ms: int = 0
+
+    def is_lacked_by(self, width_ms: int, seq_max: int) -> bool:
+        """Whether a part of a tier has not seen it."""
+        return self.seq_max > seq_max and self.width_ms in (0, width_ms)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Completeness:
     """From when on samples are complete; None if all are there.
@@ -38,6 +56,8 @@ class Completeness:
         No sample before it is returned; None if nothing is hidden.
     holes
         Closed ranges, ascending and disjoint, where samples of any series are missing.
+    unseen
+        What is missing, as far as known.
 
     """
 
@@ -45,6 +65,7 @@ class Completeness:
     longer: tuple[tuple[U32Array, int | None], ...] = ()
     hidden_ms: int | None = None
     holes: tuple[Span, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
 
     @property
     def times(self) -> list[int | None]:

@@ -83,6 +83,8 @@ class TierPlanner:
             floors_ms=self._database.tier_floors(),
             erase_floor_ms=none_for_ever(self._database.retention.erase_floors(state).common_ms),
             holes=state.holes,
+            awaited=state.awaited,
+            given_up=self._database.retention.given_up,
         )
 
     def _recent_parts(self, state: State, now_ms: int) -> list[PartReader]:
@@ -133,7 +135,7 @@ class TierBuilding:
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`."""
         sources = self._planner.sources(state, now_ms, eager=self._eager)
-        return [_job("building", state, build) for build in plan_builds(sources)]
+        return [build_job("building", state, build) for build in plan_builds(sources)]
 
 
 class TierMerging:
@@ -158,7 +160,7 @@ class TierMerging:
                     lambda context: context.replace_tiers(names, ()),
                 )
             )
-        return jobs + [_job("merging", state, merge) for merge in plan_merges(sources)]
+        return jobs + [build_job("merging", state, merge) for merge in plan_merges(sources)]
 
 
 def head_days(state: State) -> list[Span]:
@@ -245,6 +247,7 @@ def check_buildable(database: StorageDatabase, state: State, wanted: TierRange) 
         raw_floor_ms=database.stored_from(state),
         floors_ms=database.tier_floors(),
         holes=state.holes,
+        awaited=state.awaited,
     )
     if not is_inside((wanted.mint, wanted.maxt), available):
         raise StorageError(f"samples went meanwhile that are needed for {_describe(wanted)}")
@@ -257,8 +260,14 @@ def _chunks(
     wanted: TierRange,
     doubts: list[Doubts],
 ) -> Iterator[tuple[U32Array, WindowBatch]]:
-    """All windows of the range, some series at a time; those in doubt are added to ``doubts``."""
+    """All windows of the range, some series at a time; those in doubt are added to ``doubts``.
+
+    Of series without any window too: where nothing tells what there was, they may have had some.
+    """
     refs, numbers = _numbers_of_series(state, view, wanted)
+    others = np.setdiff1d(view.all_refs(), refs, assume_unique=True)
+    unknown = view.doubts(others, wanted.width_ms, wanted.mint, wanted.maxt)
+    doubts.append(unknown.renamed(others))
     chunk = np.cumsum(numbers) // CHUNK_NUMBERS
     borders = np.concatenate(([0], np.flatnonzero(np.diff(chunk)) + 1, [len(refs)]))
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
@@ -298,7 +307,8 @@ def _numbers_of_series(
     return refs, numbers
 
 
-def _job(doing: str, state: State, wanted: TierRange) -> Job:
+def build_job(doing: str, state: State, wanted: TierRange) -> Job:
+    """A job that builds windows; ``doing`` is its first word."""
     sources = [
         (part.entry.mint, part.entry.maxt, part.entry.size_bytes)
         for part in state.parts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class TierSources:
         Samples before it may be erased any time; None if all stay.
     holes
         Closed ranges in which samples are missing.
+    awaited
+        Closed ranges of windows that were put aside and may come back.
+    given_up
+        By width: closed ranges of windows that are not to be built.
 
     """
 
@@ -80,6 +84,8 @@ class TierSources:
     floors_ms: Mapping[int, int]
     erase_floor_ms: int | None = None
     holes: tuple[Span, ...] = ()
+    awaited: tuple[Span, ...] = ()
+    given_up: Mapping[int, tuple[Span, ...]] = field(default_factory=dict)
 
 
 def partition_days(width_ms: int) -> int:
@@ -142,11 +148,13 @@ def available_spans(
     raw_floor_ms: int | None,
     floors_ms: Mapping[int, int],
     holes: Sequence[Span] = (),
+    awaited: Sequence[Span] = (),
 ) -> list[Span]:
     """Closed ranges of whole windows that can be read: from this or finer tiers, or from samples.
 
     Samples are complete from ``raw_floor_ms`` on but for ``holes``, and all there is where no tier
-    has anything. Of windows elsewhere something may be gone; they can't be built.
+    has anything, not one that is ``awaited`` either: it would not count where a newer one is. Of
+    windows elsewhere something may be gone; they can't be built.
     """
     incomplete = widened(holes, width_ms)
     if raw_floor_ms is not None:
@@ -154,7 +162,7 @@ def available_spans(
         incomplete = joined([(_EVER[0], low - 1), *incomplete])
     spans = outside(*_EVER, incomplete)
     if incomplete:
-        for gap in _unowned(tier_map, incomplete[-1][1]):
+        for gap in _unowned(tier_map, awaited, incomplete[-1][1]):
             for mint, maxt in inside(*gap, incomplete):
                 spans.append((window_start_after(mint, width_ms), maxt // width_ms * width_ms))
     for finer_ms in tier_map.widths_ms:
@@ -191,11 +199,14 @@ def _builds(sources: TierSources, width_ms: int) -> list[TierRange]:
         raw_floor_ms=sources.raw_floor_ms,
         floors_ms=sources.floors_ms,
         holes=sources.holes,
+        awaited=sources.awaited,
     )
     if width_ms in sources.floors_ms:
         # What a build leaves out must not be planned, or it would be planned again for ever.
         kept = window_start_after(sources.floors_ms[width_ms], width_ms)
         available = [(max(low, kept), high) for low, high in available if high >= kept]
+    given_up = sources.given_up.get(width_ms, ())
+    available = [rest for span in available for rest in outside(*span, given_up)]
     days, n_samples = _touched_days(sources, width_ms)
     builds: list[TierRange] = []
     n_in_job = 0
@@ -308,11 +319,12 @@ def _run_to_merge(members: Sequence[TierEntry], *, has_ended: bool) -> Sequence[
     return []
 
 
-def _unowned(tier_map: TierMap, last_ms: int) -> list[Span]:
-    """Closed ranges up to a time that no part of any tier has, ascending."""
-    owned = _union([
+def _unowned(tier_map: TierMap, awaited: Sequence[Span], last_ms: int) -> list[Span]:
+    """Closed ranges up to a time that no part of any tier has, here or aside; ascending."""
+    there = [
         (one.mint, one.maxt) for width_ms in tier_map.widths_ms for one in tier_map.owned(width_ms)
-    ])  # fmt: skip
+    ]
+    owned = _union([*there, *awaited])
     gaps = []
     low = _EVER[0]
     for mint, maxt in owned:

@@ -17,6 +17,8 @@ from tsengine.kernels.postings import CONTAINS, PREFIX, SUFFIX
 
 _META = frozenset(r"\.+*?()|[]{}^$")
 _LITERALS_MAX = 10_000
+KEPT_SIZE_MAX = 64 * 1024
+"""Characters of an expression whose pattern, or whose hits, are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,16 @@ class RePattern:
 Pattern = Literals | Anything | Affix | RePattern
 
 
-@lru_cache(maxsize=128)
 def parse(expression: str) -> Pattern:
     """The cheapest pattern for an expression; raises QueryError if it is not valid."""
+    return (_kept if len(expression) <= KEPT_SIZE_MAX else _made)(expression)
+
+
+def _made(expression: str) -> Pattern:
     return _simple(expression) or _compiled(expression)
+
+
+_kept = lru_cache(maxsize=128)(_made)
 
 
 def _simple(expression: str) -> Pattern | None:

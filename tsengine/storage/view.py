@@ -16,15 +16,17 @@ from tsengine.model.windows import Column, WindowBatch
 from tsengine.storage import select
 from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import HeadView
+from tsengine.storage.head_read import is_among
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.retention_marks import window_start
 from tsengine.storage.tier_doubts import Doubts
 from tsengine.storage.tier_last import SampleRows, rows_of_frames
 from tsengine.storage.tier_map import TierMap
 from tsengine.storage.tier_read import EVERY_SEQUENCE, LateSource, TierReads
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tier_stretches import Completeness
+from tsengine.storage.tier_stretches import Completeness, Unseen
 
 
 class DatabaseView:
@@ -45,6 +47,8 @@ class DatabaseView:
         Series for which another time holds, u32[S] ascending, with that time; None for all times.
     holes
         Closed ranges, ascending and disjoint, where samples of any series are missing.
+    unseen
+        See `Completeness`.
     mask
         What else is not returned; None for nothing.
     tiers, tier_map
@@ -71,6 +75,7 @@ class DatabaseView:
         complete_ms: int | None = None,
         longer: Sequence[tuple[npt.NDArray[np.uint32], int | None]] = (),
         holes: tuple[tuple[int, int], ...] = (),
+        unseen: tuple[Unseen, ...] = (),
     ) -> None:
         self.catalog = catalog
         self._parts = tuple(parts)
@@ -88,7 +93,11 @@ class DatabaseView:
             self._late_refs,
             lambda *near: self._late_sources(tier_map, *near),
             complete=Completeness(
-                floor_ms if complete_ms is None else complete_ms, tuple(longer), floor_ms, holes
+                floor_ms if complete_ms is None else complete_ms,
+                tuple(longer),
+                floor_ms,
+                holes,
+                unseen,
             ),
             floors_ms=tier_floors_ms or {},
             mask=None if mask is None else mask.of_tiers,
@@ -150,24 +159,38 @@ class DatabaseView:
         """
         if len(refs) == 0:
             return refs
-        alive = self._windows.old_rows(refs, mint, maxt)
+        alive = self._old_rows(refs, mint, maxt)
         mint = self._clip(mint)
-        if mint > maxt:
-            return refs[alive]
-        hidden = None if self._mask is None else self._mask.touching(refs, mint, maxt)
+        if mint <= maxt:
+            alive |= self._occurring(refs, mint, maxt, self._mask)
+        return refs[alive]
+
+    def _old_rows(
+        self, refs: npt.NDArray[np.uint32], mint: int, maxt: int
+    ) -> npt.NDArray[np.bool_]:
+        """Which have windows where samples are gone, or samples that tiers are still to sum up."""
+        alive = self._windows.old_rows(refs, mint, maxt)
+        for width_ms in self._windows.widths_ms[:1]:
+            low, high = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
+            for span in self._windows.untold_spans(refs, width_ms, low, high):
+                alive |= self._occurring(refs, *span, self._windows.mask)
+        return alive
+
+    def _occurring(
+        self, refs: npt.NDArray[np.uint32], mint: int, maxt: int, mask: Mask | None
+    ) -> npt.NDArray[np.bool_]:
+        """Which occur in a source that touches a closed range, as far as a mask leaves anything."""
+        alive = np.zeros(len(refs), np.bool_)
+        hidden = None if mask is None else mask.touching(refs, mint, maxt)
         if hidden is not None:
             parts, heads = self._sources(mint, maxt)
             alive[select.visible_rows(parts, heads, refs, mint, maxt, hidden)] = True
-            return refs[alive]
+            return alive
         for source_refs in self._refs_of_sources(mint, maxt):
-            if len(source_refs) == 0:
-                continue
-            at = np.searchsorted(source_refs, refs)
-            at[at == len(source_refs)] = 0
-            alive |= source_refs[at] == refs
+            alive |= is_among(refs, source_refs)
             if alive.all():
-                return refs
-        return refs[alive]
+                break
+        return alive
 
     def live_of_all(self, mint: int, maxt: int) -> npt.NDArray[np.uint32] | None:
         """`live` of every series of the catalog; None if that is all of them."""
@@ -182,7 +205,7 @@ class DatabaseView:
             marks[refs[: np.searchsorted(refs, len(marks))]] = True
             if np.count_nonzero(marks) >= len(everything) and marks[everything].all():
                 return None
-        return everything[marks[everything] | self._windows.old_rows(everything, mint, maxt)]
+        return everything[marks[everything] | self._old_rows(everything, mint, maxt)]
 
     def labels(self, refs: npt.NDArray[np.uint32]) -> LabelRows:
         """Label sets of the given series."""
@@ -268,7 +291,10 @@ class DatabaseView:
     def doubtful_spans(
         self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
     ) -> list[tuple[int, int]]:
-        """Windows of a closed range that a tier tells, perhaps not as all samples would."""
+        """Windows of a closed range that are told, perhaps not as all samples would.
+
+        And those, or for 0 what of the samples, that no tier tells though there are samples.
+        """
         return self._windows.doubtful_spans(width_ms, refs, mint, maxt)
 
     def doubts(self, refs: npt.NDArray[np.uint32], width_ms: int, mint: int, maxt: int) -> Doubts:

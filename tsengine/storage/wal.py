@@ -223,6 +223,14 @@ class Wal:
                 self._wakeup.notify()
         return pending.ticket
 
+    def skip(self) -> int:
+        """A sequence that no entry gets, above those of all entries so far."""
+        check_process(self._pid)
+        with self._wakeup:
+            self._check_not_closing()
+            self._next_seq += 1
+            return self._next_seq - 1
+
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
         """See `IngestLog.gathering`."""

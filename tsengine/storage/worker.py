@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tsengine.errors import Closed, CorruptionError, ObjectMissing, StorageError, TsengineError
+from tsengine.model.machine import give_way
 from tsengine.storage.checkpoint import Checkpointer
 from tsengine.storage.chores import CancelOf, Chore, Job, JobContext
 from tsengine.storage.filesystem import FileSystem, storage_error
@@ -164,6 +165,7 @@ class Worker:
     # --- thread ---------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        give_way()
         while not self._stopping.is_set():
             self._wanted.wait(_TICK_S)
             self._wanted.clear()
@@ -300,9 +302,7 @@ class Worker:
 
     def _check_space(self, job: Job) -> None:
         if job.space_bytes:
-            free = self._fs.free_bytes(self._database.directory)
-            if free < job.space_bytes and self._replaced.has_any:
-                free = self._free_more()
+            free = self._foreground.free_bytes(job.space_bytes)
             if free < job.space_bytes:
                 raise StorageError(
                     f"{job.what} needs {job.space_bytes} bytes free, the disk has {free}"

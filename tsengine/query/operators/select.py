@@ -46,7 +46,14 @@ from tsengine.query.operators.window_function import (
 )
 from tsengine.query.partials import SumPartial
 from tsengine.query.plan import MatrixPlan, SelectPlan, Shift
-from tsengine.query.readings import Aim, Reading, Wanted, choose_readings, describe_readings
+from tsengine.query.readings import (
+    Aim,
+    Reading,
+    Wanted,
+    choose_readings,
+    describe_readings,
+    inexact_steps,
+)
 from tsengine.query.scheduler import run_slices
 from tsengine.query.stepmatrix import RangeVector, StepMatrix, cost, cost_of_cells
 
@@ -335,10 +342,12 @@ def evaluate_range_vector(plan: MatrixPlan, ctx: QueryContext) -> RangeVector:
     note_tiers(ctx, series)
     row = np.repeat(np.arange(batch.n_rows), np.diff(batch.row_offsets))
     t_ms, values = batch.t_ms[places_of(batch)], adopt_values(ctx, batch)
-    is_exact = series.readings[0].is_exact
-    floor_ms = None if is_exact else ctx.view.exact_floor_ms(0, series.refs)
-    if floor_ms is not None and np.any(t_ms <= floor_ms):
-        ctx.add_info(series.inexact_text(ctx), plan.node.span)
+    reading = series.readings[0]
+    floor_ms = None if reading.is_exact else ctx.view.exact_floor_ms(0, series.refs)
+    if floor_ms is not None:
+        _, is_told = inexact_steps(reading, series.wanted)
+        if is_told.any() or np.any(t_ms <= floor_ms):
+            ctx.add_info(series.inexact_text(ctx), plan.node.span)
     selector = plan.node.selector
     if selector.anchored or selector.smoothed:
         if batch.histograms is not None:
