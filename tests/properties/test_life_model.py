@@ -409,9 +409,11 @@ class LifeOfData(RuleBasedStateMachine):
         when they are built again; and windows that a delete cuts may be gone. Where samples were
         erased before the retention was raised, what comes then is added to what is known of them.
         """
+        clean = self.db._storage.state.tier_map.clean(width_ms)
         for name in found.keys() | expected.keys():
             own, wanted = found.get(name, {}), expected.get(name, {})
             for end in own.keys() | wanted.keys():
+                is_in_tier = any(owned.mint <= end <= owned.maxt for owned in clean)
                 known = self.known.setdefault((name, width_ms, end), [None])
                 if width_ms < WIDE and end <= self.gone_ms[name]:
                     # The wide tier may be all that is left of then, and what comes late is in it.
@@ -421,7 +423,7 @@ class LifeOfData(RuleBasedStateMachine):
                 if wanted.get(end) not in known:
                     known.append(wanted.get(end))
                 if own.get(end) == wanted.get(end):
-                    if self.is_built and end in own:
+                    if self.is_built and is_in_tier and end in own:
                         self.told.add((name, width_ms, end))
                     continue
                 if (name, width_ms, end) in self.lost:
