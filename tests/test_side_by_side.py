@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from types import SimpleNamespace
 
 import cramjam
@@ -19,6 +21,7 @@ from bench.side_by_side import (
     phases,
     queries,
     quiet,
+    replay,
     report,
     systems,
     targets,
@@ -165,6 +168,56 @@ def test_answers_of_other_runs_are_compared(tmp_path):
     found = answers.compare(tmp_path, "load", "1-1", ["victoria", "prometheus"])
     assert found == {"victoria": {"label names": "2 and 1 texts", "series of a service": ""}}
     assert answers.compare(tmp_path, "load", "2-1", ["victoria"]) == {}
+
+
+def test_a_connection_that_the_server_ends_is_made_anew(tmp_path):
+    """After two minutes VictoriaMetrics does: half a load was lost by that."""
+    load = bodies.build(tmp_path / "x.bodies", 20, 6, start_ms=START_MS, seed=1)
+    answered, connected = [], []
+
+    async def answer(reader, writer):
+        # The first connection ends unanswered, others after two answers.
+        connected.append(writer)
+        for _ in range(0 if len(connected) == 1 else 2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(re.search(rb"Content-Length: (\d+)", head)[1])
+            answered.append(await reader.readexactly(size))
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async def serve():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        command = {
+            "port": server.sockets[0].getsockname()[1], "path": "/", "first": 0, "last": 6,
+            "connections": 1,
+        }  # fmt: skip
+        async with server:
+            return await asyncio.to_thread(replay.run, command, load)
+
+    found = asyncio.run(serve())
+    assert answered == list(bodies.read(load, 0, 6))
+    assert (found["failures"], len(found["waits_ms"]), found["retries"]) == ([], 6, 3)
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path, monkeypatch):
+    plan = phases.Plan({"small": None})
+    stopped = []
+    system = SimpleNamespace(version=lambda: "1", stop=lambda: stopped.append("stopped"))
+    monkeypatch.setitem(harness.SYSTEMS, "tsengine", lambda folder: system)
+    monkeypatch.setattr(
+        phases,
+        "ingest",
+        lambda make, *_, load: {"facts": {"x": make(load) is system}, "answers": {}},
+    )
+    args = SimpleNamespace(phases=["small", "load"], wait_quiet=0.0)
+    result = merging.empty()
+    with pytest.raises(AttributeError, match="load"):
+        harness._measure("tsengine", plan, args, tmp_path, result)
+    assert json.loads((tmp_path / "so-far.json").read_text())["systems"]["tsengine"]["small"] == {
+        "x": True
+    }
+    assert stopped
 
 
 def test_an_empty_answer_ends_the_run():

@@ -83,21 +83,25 @@ def _plan(args: argparse.Namespace, work: Path) -> phases.Plan:
 
 
 def _measure(
-    name: str, plan: phases.Plan, args: argparse.Namespace, work: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is found of one system, and how busy the machine was before each phase."""
-    kind = SYSTEMS[name]
+    name: str, plan: phases.Plan, args: argparse.Namespace, work: Path, result: dict[str, Any]
+) -> None:
+    """Add what is found of one system, and how busy the machine was before each phase.
+
+    Each phase is also written to ``so-far.json``: what a later one breaks loses nothing.
+    """
+    made: list[System] = []
 
     def make(phase: str) -> System:
         folder = work / f"{name}-{phase}"
         shutil.rmtree(folder, ignore_errors=True)
-        return kind(folder)
+        made.append(SYSTEMS[name](folder))
+        return made[-1]
 
     def log(text: str) -> None:
         print(f"{name}: {text}", flush=True)
 
-    facts: dict[str, Any] = {"version": make("version").version()}
-    looks: dict[str, Any] = {}
+    facts = result["systems"][name] = {"version": make("version").version()}
+    looks = result["quiet"][name] = {}
     for phase in args.phases:
         looks[phase] = quiet.look(args.wait_quiet)
         log(f"{phase}: {looks[phase]}")
@@ -110,10 +114,12 @@ def _measure(
             else:
                 facts[phase] = getattr(phases, phase)(make, plan, log)
         finally:
+            for system in made:
+                system.stop()
             for folder in work.glob(f"{name}-*"):
                 if folder.is_dir():
                     shutil.rmtree(folder, ignore_errors=True)
-    return facts, looks
+        (work / "so-far.json").write_text(json.dumps(result))
 
 
 def _size(args: argparse.Namespace) -> str:
@@ -200,9 +206,7 @@ def _run(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "repeats": args.repeats,
     }
     for name in systems:
-        result["systems"][name], result["quiet"][name] = _measure(name, plan, args, work)
-        # What the next one breaks loses nothing.
-        (work / "so-far.json").write_text(json.dumps(result))
+        _measure(name, plan, args, work, result)
     peers = [name for name in SYSTEMS if name != "tsengine"]
     for load in plan.loads.keys() & set(args.phases):
         for peer, found in answers.compare(work, load, _size(args), peers).items():

@@ -29,6 +29,9 @@ _RETRY_S = 0.2
 _RETRIES = 300
 _AHEAD_ROUNDS_MAX = 120
 _AHEAD_PAUSE_S = 0.001
+_CLOSED = 0
+"""In the place of a status: the server ended the connection. VictoriaMetrics does so after two
+minutes."""
 
 
 class _Connection(threading.Thread):
@@ -50,25 +53,32 @@ class _Connection(threading.Thread):
         self.n_acknowledged = 0
         self.n_retries = 0
         self.failure = ""
+        self._client: socket.socket | None = None
 
     def run(self) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", self._command["port"]), 120) as client:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for at_round, body in self._bodies:
-                    self._keep_pace(at_round)
-                    self._send(client, body)
+            self._client = self._connect()
+            for at_round, body in self._bodies:
+                self._keep_pace(at_round)
+                self._send(body)
         except (OSError, RuntimeError) as error:
             self.failure = str(error)
         finally:
             self._at_rounds[self._number] = math.inf
+            if self._client is not None:
+                self._client.close()
+
+    def _connect(self) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self._command["port"]), 120)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client
 
     def _keep_pace(self, at_round: int) -> None:
         self._at_rounds[self._number] = at_round
         while at_round > min(self._at_rounds) + _AHEAD_ROUNDS_MAX:
             time.sleep(_AHEAD_PAUSE_S)
 
-    def _send(self, client: socket.socket, body: bytes) -> None:
+    def _send(self, body: bytes) -> None:
         head = (
             f"POST {self._command['path']} HTTP/1.1\r\nHost: localhost\r\n"
             "Content-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n"
@@ -76,18 +86,29 @@ class _Connection(threading.Thread):
         ).encode()
         for _ in range(_RETRIES):
             started_s = time.perf_counter()
-            client.sendall(head + body)
-            status = _status_of(client)
+            status = self._ask(head + body)
             if status // 100 == 2:
                 self.waits_s.append(time.perf_counter() - started_s)
                 self.n_acknowledged += 1
                 return
-            if status not in (429, 503):
+            if status not in (_CLOSED, 429, 503):
                 raise RuntimeError(f"answered {status}")
-            # Overloaded: what real senders do.
+            # Overloaded, or closed by the server for its age: what real senders do.
             self.n_retries += 1
-            time.sleep(_RETRY_S)
+            if status != _CLOSED:
+                time.sleep(_RETRY_S)
         raise RuntimeError("overloaded for a minute")
+
+    def _ask(self, request: bytes) -> int:
+        """The status of the answer; `_CLOSED` if there is a new connection instead."""
+        assert self._client is not None, "connected"
+        try:
+            self._client.sendall(request)
+            return _status_of(self._client)
+        except ConnectionError:
+            self._client.close()
+            self._client = self._connect()
+            return _CLOSED
 
 
 def _status_of(client: socket.socket) -> int:
@@ -95,7 +116,7 @@ def _status_of(client: socket.socket) -> int:
     while b"\r\n\r\n" not in answer:
         piece = client.recv(65536)
         if not piece:
-            raise RuntimeError("the connection was closed")
+            raise ConnectionResetError("the connection was closed")
         answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
     size = 0
@@ -108,7 +129,8 @@ def _status_of(client: socket.socket) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def _run(command: dict[str, Any], load: Load) -> dict[str, Any]:
+def run(command: dict[str, Any], load: Load) -> dict[str, Any]:
+    """Send the bodies that a command names; returns its answer."""
     first, last, n = command["first"], command["last"], command["connections"]
     bodies = list(read(load, first, last))
     per_round = int((load.rounds == load.rounds[0]).sum())
@@ -143,7 +165,7 @@ def main() -> None:
         n_series=0,
     )
     for line in sys.stdin:
-        print(json.dumps(_run(json.loads(line), load)), flush=True)
+        print(json.dumps(run(json.loads(line), load)), flush=True)
 
 
 class Replayer:
