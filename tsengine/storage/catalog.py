@@ -46,7 +46,7 @@ from tsengine.storage.scratch import Scratch
 
 __all__ = ["Catalog", "CatalogView", "Reject", "ScanResult"]
 
-MEMO_SIZE_BYTES_MAX = 64 * 1024 * 1024
+MEMO_SIZE_BYTES_MAX = 256 * 1024 * 1024
 LOST_SERIES = "tsengine_lost_series"
 """Metric name of series whose labels were lost with a damaged piece of the log."""
 METADATA_SEEN_MAX = 200_000
