@@ -31,6 +31,7 @@ T = TypeVar("T")
 METADATA_THREADS = 4
 PAUSE_THREADS = 4
 BACKGROUND_THREADS = 3
+_STOPPING = "the server is shutting down"
 
 
 class Executor:
@@ -82,7 +83,7 @@ class Executor:
         waiting for the turn counts.
         """
         if self._is_stopping:
-            raise NotReady("the server is shutting down")
+            raise NotReady(_STOPPING)
         if self.queries_waiting >= self._limits.queries_waiting_max:
             raise TooManyQueries(
                 f"{self.queries_waiting} queries are waiting already; try again later"
@@ -92,6 +93,9 @@ class Executor:
             turn = await self._turns.take()
         else:
             turn = await self._wait_for_turn(timeout_s)
+            if self._is_stopping:
+                turn.end()
+                raise NotReady(_STOPPING)
         cancel = threading.Event()
         self._cancels.add(cancel)
         self.queries_running += 1
@@ -103,7 +107,12 @@ class Executor:
         # holds its thread until it notices.
         on_end = functools.partial(self._query_done, turn, cancel)
         try:
-            return await self._queries.submit(run, on_end)
+            answer = self._queries.submit(run, on_end)
+        except BaseException:
+            on_end()
+            raise
+        try:
+            return await answer
         except asyncio.CancelledError:
             cancel.set()
             raise

@@ -32,6 +32,7 @@ from .exits import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE
 from .hints import hints_text
 from .logs import log
 from .progress import progress_bar
+from .rehearsal import rehearse
 from .reload import reload
 from .state import Server
 from .write_site import WriteSite
@@ -175,7 +176,7 @@ async def _open(server: Server) -> tsengine.Database | int:
         server.set_not_ready("opening the database")
         opening = server.executor.background(open_database, config)
         # At the same time: the first requests would compete with it for the interpreter.
-        database, _ = await asyncio.gather(opening, _load_kernels(server))
+        database, _ = await asyncio.gather(opening, _prepare(server))
         return database
     except (
         errors.Locked, errors.OptionsError, errors.UnsupportedFormat, PermissionError,
@@ -221,15 +222,20 @@ def _warm_up(server: Server) -> None:
                 last_log = now
                 log(logging.INFO, "compiling kernels", done=n_done, of=n_total)
 
-        tsengine.warmup(report)
+        try:
+            tsengine.warmup(report)
+        except RuntimeError as error:
+            # A full disk, say. What is not stored is made where it is needed.
+            log(logging.ERROR, "can't compile all kernels ahead", error=error)
 
 
-async def _load_kernels(server: Server) -> None:
-    """Load all kernels, so that no request waits for one."""
+async def _prepare(server: Server) -> None:
+    """Load all kernels, so that no request waits for one, and rehearse."""
     try:
         await server.executor.background(tsengine.load_kernels)
+        await rehearse(server.config)
     except Exception as error:  # A task border: who needs a kernel will tell.
-        log(logging.ERROR, "can't load all kernels", exc_info=True, error=error)
+        log(logging.ERROR, "can't prepare for requests", exc_info=True, error=error)
 
 
 def announce(config: Config, address: str) -> None:

@@ -55,6 +55,7 @@ class ThreadPool:
         """Run `call` in a thread; the future has its result or what it raised.
 
         A future that is cancelled leaves the call running; `on_end` is called when it has ended.
+        Raises RuntimeError if there can be no thread; `on_end` is not called then.
         """
         if self._is_closed:
             raise RuntimeError("the threads have ended")
@@ -64,10 +65,10 @@ class ThreadPool:
         if self._idle:
             self._start(self._idle.pop(), job)
         elif self._n_started < self._n_max:
-            self._n_started += 1
-            worker = _Worker(f"{self._name}_{self._n_started}", self._ended)
-            self._start(worker, job)
+            worker = _Worker(f"{self._name}_{self._n_started + 1}", self._ended)
             worker.start()
+            self._n_started += 1
+            self._start(worker, job)
         else:
             self._waiting.append(job)
         return future

@@ -180,7 +180,7 @@ class WriteConnection(asyncio.BufferedProtocol):
         self._keep(data, end, size)
         if n_there == body_size:
             if refusal is None:
-                self._store(bytes(data[start:end]))
+                self._store(bytes(memoryview(data)[start:end]))
             else:
                 self._refuse(refusal, is_last=False)
             return

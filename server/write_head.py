@@ -16,7 +16,9 @@ from .protocols import remote_write
 _PATHS = {b"POST /api/v1/write HTTP/1.1": "/api/v1/write", b"POST /write HTTP/1.1": "/write"}
 _HEADERS = re.compile(rb"(?:[A-Za-z0-9-]+:[\x20-\x7e]*\r\n)+")
 _UNPLAIN = frozenset((*(name.encode() for name in UNPLAIN), b"origin"))
+_SIZE_HEADER = b"\r\ncontent-length:"
 _VERSIONS_MAX = 100
+_HEADS_MAX = 100
 
 
 class WriteHead(NamedTuple):
@@ -28,13 +30,31 @@ class WriteHead(NamedTuple):
 
 
 class WriteHeads:
-    """Reads heads, and remembers what versions their headers ask for."""
+    """Reads heads, and remembers what versions their headers ask for.
+
+    A sender's heads differ by the size of their bodies alone: around that, they are known.
+    """
 
     def __init__(self) -> None:
         self._versions: dict[tuple[bytes, bytes], Literal[1, 2]] = {}
+        self._known: dict[tuple[bytes, bytes], tuple[str, Literal[1, 2]]] = {}
 
     def parse(self, head: bytes, body_size_max: int) -> WriteHead | None:
         """The write of a head, its last line end included; None if it is no plain one."""
+        size_at = head.lower().find(_SIZE_HEADER) + len(_SIZE_HEADER)
+        size_end = head.find(b"\r\n", size_at)
+        around = head[:size_at], head[size_end:]
+        known = self._known.get(around)
+        if known is not None:
+            size = head[size_at:size_end].strip(b" ")
+            return WriteHead(*known, int(size)) if _is_size(size, body_size_max) else None
+        write = self._parse(head, body_size_max)
+        if write is not None and len(self._known) < _HEADS_MAX:
+            self._known[around] = write.route, write.version
+        return write
+
+    def _parse(self, head: bytes, body_size_max: int) -> WriteHead | None:
+        """As `parse`, whatever is known."""
         line_end = head.find(b"\r\n")
         route = _PATHS.get(head[:line_end])
         if route is None or not _HEADERS.fullmatch(head, line_end + 2):
@@ -54,7 +74,7 @@ class WriteHeads:
         version = self._version(
             found.get(b"content-type", b""), found.get(b"content-encoding", b"")
         )
-        if version is None or not size.isdigit() or len(size) > 12 or int(size) > body_size_max:
+        if version is None or not _is_size(size, body_size_max):
             return None
         return WriteHead(route, version, int(size))
 
@@ -69,3 +89,8 @@ class WriteHeads:
             if len(self._versions) < _VERSIONS_MAX:
                 self._versions[content_type, content_encoding] = known
         return known
+
+
+def _is_size(text: bytes, size_max: int) -> bool:
+    """Whether this is a number of bytes, and not too large."""
+    return text.isdigit() and len(text) <= 12 and int(text) <= size_max

@@ -1,13 +1,10 @@
-"""One thread for all remote writes: it decompresses bodies and queues them for the log.
+"""One thread for all remote writes: it decompresses bodies and stores them.
 
-A write needs an fsync, and many wait for the same one. So no thread waits for any: bodies go to the
-lane's thread in the order in which they came, the log's thread tells when they are durable, and the
-event loop is woken once for all that became durable together.
-
-Of the writes that are under way one half is prepared while the other becomes durable: those that
-are waiting in the queue are handed to the log together, up to half of all, if these are three or
-more. A sync takes as long as some writes of usual size, and so do the wake-ups of log, event loop
-and clients.
+Bodies go to it in the order in which they came. Those that are waiting in the queue, and those that
+come while these are prepared, become durable together, and the event loop is woken once for all of
+them: a sync takes as long as some writes of usual size, and so do the wake-ups of threads and
+clients. Usually the lane's thread writes the log itself; while the log's own thread is at it, that
+one goes on, and tells when they are durable.
 
 `submit` and what it leads to run on the event loop; `_run` is the thread.
 """
@@ -36,8 +33,8 @@ Decompress = Callable[[Any], memoryview]
 _LOOK_S = 1.0
 _ALONE_BYTES = 4 << 20
 """A body that holds more takes so long that none waits for it."""
-_TOGETHER_MIN = 3
-"""Of fewer writes the first waits longer for the second than their common sync saves."""
+_TOGETHER_MAX = 16
+"""Of more writes the first waits too long for the last."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,24 +141,21 @@ class WriteLane:
 
     def _take_up(self, write: Write) -> Write | None:
         """Store a write and some that wait behind it; returns the next one, or None at the end."""
-        n_left = min(self._server.executor.writes_running // 2, self._queue.qsize() + 1)
-        if n_left < _TOGETHER_MIN:
-            n_left = 1
-        with self._gathering(n_left):
+        with self._gathering():
             self._try_to_store(write)
-            while n_left > 1 and not self._queue.empty():
+            for _ in range(_TOGETHER_MAX - 1):
+                if self._queue.empty():
+                    break
                 following = self._queue.get()
                 if following is None or following.held > _ALONE_BYTES:
                     return following
                 self._try_to_store(following)
-                n_left -= 1
         return self._queue.get()
 
-    def _gathering(self, n_writes: int) -> contextlib.AbstractContextManager[None]:
-        if n_writes > 1:
-            # Whoever stores a write is told why there is no database.
-            with contextlib.suppress(NotReady):
-                return self._server.database.writes_together()
+    def _gathering(self) -> contextlib.AbstractContextManager[None]:
+        # Whoever stores a write is told why there is no database.
+        with contextlib.suppress(NotReady):
+            return self._server.database.writes_together()
         return contextlib.nullcontext()
 
     def _try_to_store(self, write: Write) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tsengine.model.histogram_values import NativeHistogram
     from tsengine.model.histograms import Histograms
     from tsengine.promql.parser import parse_selector
+    from tsengine.rehearsal import RehearsalDatabase
     from tsengine.storage.retention_report import PlannedRemoval, RetentionPlan
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "Problem",
     "PruneReport",
     "QueryWatch",
+    "RehearsalDatabase",
     "Result",
     "RetentionPlan",
     "RetentionRule",
@@ -101,6 +103,7 @@ _LAZY = {
     "NativeHistogram": "tsengine.model.histogram_values",
     "Histograms": "tsengine.model.histograms",
     "parse_selector": "tsengine.promql.parser",
+    "RehearsalDatabase": "tsengine.rehearsal",
     "PlannedRemoval": "tsengine.storage.retention_report",
     "RetentionPlan": "tsengine.storage.retention_report",
 }

@@ -15,7 +15,7 @@ from tsengine.model.histogram_values import NativeHistogram, from_list
 from tsengine.model.histograms import Histograms, handles
 from tsengine.model.metadata import MetadataEntry
 from tsengine.model.times import times_to_ms
-from tsengine.storage.append_lane import AppendOutcome
+from tsengine.storage.append_outcome import AppendOutcome
 from tsengine.storage.catalog import Reject
 from tsengine.storage.database import StorageDatabase
 
@@ -218,8 +218,9 @@ class Appender:
             Not kept: its memory may be used again when this returns.
         on_done
             Called once, if nothing is raised: when all is durable and visible, or with the error
-            because of which nothing is. In a thread of the database that has more to do, so it must
-            be short and must not raise, or in this thread before this returns.
+            because of which nothing is. In a thread that has more to do, one of the database's or
+            that of a caller of `writes_together`, so it must be short and must not raise; or in
+            this thread before this returns.
         waited
             Seconds that the body has waited already: it waits so much less while the database takes
             no more.
@@ -245,7 +246,8 @@ class Appender:
     def writes_together(self) -> AbstractContextManager[None]:
         """Let what is submitted inside share an fsync: none of it begins before the end.
 
-        For writes that are there already. Submitting tells what is wrong, this does not.
+        For writes that are there already. Submitting, or ``on_done``, tells what is wrong, this
+        does not. At its end this thread may do the log's work, the fsync included.
         """
         return self._storage.writes_together()
 

@@ -73,7 +73,11 @@ def bring_back(
     try:
         database.maintenance.pause()
         found = []
+        returned = database.recovery.returned
         for name in _newest_first(fs, directory, names or there):
+            if name in returned:
+                found.append(Return(name, returned[name]))
+                continue
             returning = Returning(database, name, force=force)
             database.maintenance.run(returning)
             found.append(returning.found)

@@ -79,7 +79,8 @@ class Explorer:
         view = self._storage.view()
         refs, cut = _cut(self._find(view, selectors, start, end, check), limit)
         texts_of = partial(texts_of_pairs, view.dictionary)
-        pieces = prometheus_json.label_sets_json(view.labels(refs), texts_of)
+        texts = view.dictionary.arrays
+        pieces = prometheus_json.label_sets_json(view.labels(refs), texts_of, texts)
         return _checked(pieces, check), cut
 
     def label_names(

@@ -250,7 +250,10 @@ class Result:
         elif answer.type == "vector":
             yield from prometheus_json.vector_json(self._json_series(), new_buffer)
         else:
-            yield from prometheus_json.matrix_json(self._json_series(), new_buffer)
+            shares = None
+            if answer.share_out is not None and answer.n_threads > 1:
+                shares = prometheus_json.Shares(answer.share_out, answer.n_threads)
+            yield from prometheus_json.matrix_json(self._json_series(), new_buffer, shares)
 
     def _json_series(self) -> prometheus_json.JsonSeries:
         answer = self._answer
@@ -267,12 +270,14 @@ class Result:
                 None,
                 shown,
                 None if answer.valid is None else answer.valid.reshape(-1),
+                answer.space.texts,
             )
         offsets, t_ms, values = self._columns()
         stamps, which = np.unique(t_ms, return_inverse=True)
         return prometheus_json.JsonSeries(
-            answer.rows, answer.space.texts_of, values, offsets, stamps, which, shown
-        )
+            answer.rows, answer.space.texts_of, values, offsets, stamps, which, shown,
+            texts=answer.space.texts,
+        )  # fmt: skip
 
     def truncate(self, limit: int) -> Result:
         """The first `limit` series (0: all); itself if there are no more."""

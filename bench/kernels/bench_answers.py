@@ -1,6 +1,7 @@
 """What the cells of an answer still go through, and what remote read makes of samples.
 
-elementwise.py, numbers.py, xorchunk.py, histogramwire.py: what they are called by, and each alone.
+elementwise.py, labeltexts.py, numbers.py, xorchunk.py, histogramwire.py: what calls them, and each
+alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 from tsengine.interop.chunks import make_chunks
 from tsengine.interop.histogram_messages import histogram_fields
 from tsengine.interop.prometheus_json import JsonHistograms, JsonSeries, matrix_json
-from tsengine.kernels import histogramwire, numbers, xorchunk
+from tsengine.kernels import histogramwire, labeltexts, numbers, xorchunk
 from tsengine.kernels.elementwise import clamp_cells
 from tsengine.model.histograms import HINT_GAUGE, KEY_BIAS, Histograms, handles
 from tsengine.model.labels import LabelRows
@@ -51,6 +52,41 @@ def bench_json(measure, kind):
         values = np.round(values, 0 if kind == "integers" else 2)
     call = partial(json_size, values)
     measure(call, len(values), unit="values", n_bytes=values.nbytes)
+
+
+def label_texts(n_hosts):
+    """A dictionary's arrays of two names and as many instances as there are hosts."""
+    texts = [
+        b"__name__",
+        b"up",
+        b"instance",
+        *(b"host-%06d.example:9100" % k for k in range(n_hosts)),
+    ]
+    offsets = np.cumsum([0, *map(len, texts)])
+    names = np.array([0, *[2] * n_hosts], np.uint32)
+    values = np.array([1, *range(3, n_hosts + 3)], np.uint32)
+    return np.frombuffer(b"".join(texts), np.uint8), offsets, names, values
+
+
+N_HOSTS = 10_000
+
+
+def bench_order_rows(measure):
+    """Series of hosts in no order."""
+    hosts = np.random.default_rng(1).permutation(N_HOSTS)
+    pairs = np.stack((np.zeros(N_HOSTS, np.int64), 1 + hosts), axis=1).astype(np.uint32).ravel()
+    outs = np.empty((2, N_HOSTS), np.int64)
+    offsets = 2 * np.arange(N_HOSTS + 1)
+    call = partial(labeltexts.order_rows, *label_texts(N_HOSTS), offsets, pairs, *outs)
+    measure(call, N_HOSTS, unit="series", n_bytes=pairs.nbytes)
+
+
+def bench_write_pairs(measure):
+    texts = label_texts(N_HOSTS)
+    out, offsets = np.empty(64 * N_HOSTS, np.uint8), np.empty(N_HOSTS + 2, np.int64)
+    pairs = np.arange(N_HOSTS + 1, dtype=np.uint32)
+    call = partial(labeltexts.write_pairs, *texts, pairs, out, offsets)
+    measure(call, len(pairs), unit="pairs", n_bytes=len(texts[0]))
 
 
 N_HISTOGRAMS = 2_000

@@ -71,6 +71,16 @@ class ArraySource:
     def has_histograms(self, refs: np.ndarray, mint: int, maxt: int) -> bool:
         return False
 
+    def missing_spans(
+        self, width_ms: int, refs: np.ndarray, mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        return []
+
+    def doubtful_spans(
+        self, width_ms: int, refs: np.ndarray, mint: int, maxt: int
+    ) -> list[tuple[int, int]]:
+        return []
+
     def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
         return ("raw",)
 

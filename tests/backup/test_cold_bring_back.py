@@ -13,6 +13,7 @@ from tests.faults import rich_database as rich
 from tsengine.backup.store import open_store
 from tsengine.errors import CorruptionError
 from tsengine.storage import manifest
+from tsengine.storage.cold import HEAD_BYTES
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.quarantine import Damaged, put_aside
 
@@ -137,3 +138,34 @@ def test_good_files_take_the_place_of_stubs(broken, s3):
     assert [one.refused for one in tsengine.bring_back(path)] == [None]
     assert rich.content(path) == truth
     assert tsengine.check(path).problems == []
+
+
+@pytest.mark.parametrize("kind", ["axes", "values", "components"])
+def test_a_bad_answer_of_the_store_does_not_stay_in_the_cache(
+    cold_database, cold_options, s3, kind
+):
+    """What was cached is asked for once more before it counts as damage."""
+    path, _ = cold_database
+    with opened(path, cold_options) as db:
+        steps = np.random.default_rng(1).integers(1, 1000, 500)
+        db.append({"__name__": "uneven"}, (rich.T0 + np.cumsum(steps)).tolist(), [1.0] * 500)
+        db.flush()
+        move(db)
+    truth = rich.content(path)
+    shutil.rmtree(path / "cold-cache", ignore_errors=True)
+    names = [name for name in local(path, ".cold") if kind in name]
+    if kind != "components":
+        names = [name for name in names if "components" not in name]
+    stub = max((stub_of(path, name) for name in names), key=lambda stub: stub.size)
+    assert stub.size > HEAD_BYTES
+    whole = changed(s3, stub)
+    with opened(path, cold_options) as db:
+        for _ in range(2):
+            with pytest.raises(CorruptionError):
+                rich.content(db)
+        assert any(file.name.startswith(stub.sha256) for file in (path / "cold-cache").iterdir())
+        mend(s3, stub, whole)
+        assert rich.content(db) == truth
+    s3.fail("GET", times=10_000, status=503, code="SlowDown")
+    with opened(path, cold_options) as db:
+        assert rich.content(db) == truth, "from the cache"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from server import turns
+from server.errors import NotReady
+from server.executor import Executor
+from server.limits import ServerLimits
 from server.turns import Turns
 
 
@@ -85,3 +89,42 @@ async def test_two_begin_side_by_side_at_least():
     for turn in begun:
         turn.end()
     assert pool.is_free
+
+
+async def test_who_waits_while_the_server_stops_is_refused():
+    executor = Executor(ServerLimits(queries_running_max=2))
+    begun = []
+
+    def call(_remaining_s, cancel):
+        begun.append(cancel)
+        cancel.wait(10)
+        return "given up"
+
+    tasks = [asyncio.create_task(executor.query(call, 10.0)) for _ in range(6)]
+    async with asyncio.timeout(5):
+        while len(begun) < 2:
+            await asyncio.sleep(0.001)
+    executor.cancel_queries()
+    assert await executor.drain(5.0)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert results[:2] == ["given up"] * 2
+    assert [type(result) for result in results[2:]] == [NotReady] * 4
+    assert len(begun) == 2
+    executor.close()
+
+
+async def test_a_turn_is_given_back_when_there_is_no_thread(monkeypatch):
+    executor = Executor(ServerLimits(queries_running_max=2))
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            with pytest.raises(RuntimeError, match="new thread"):
+                await executor.query(lambda *_: 1, 10.0)
+    assert executor.queries_running == 0
+    async with asyncio.timeout(5):
+        assert [await executor.query(lambda *_: 7, 10.0) for _ in range(3)] == [7] * 3
+    executor.close()

@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from tsengine.kernels import compiler, jit
+from tsengine.kernels import compiler, jit, loading
 
 FOLDER = Path(jit.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -101,18 +101,36 @@ def test_completeness_is_noted_and_checked(cache):
     assert not jit.is_complete()
     assert compiler.missing_kernel_count() == 1
     assert not jit.is_complete()
-    module, function = made.name.split(".")
-    code = jit.module_cache_dir(module) / f"{module}.{function}-1.code"
-    code.parent.mkdir()
-    code.touch()
+    touch(made.code_path)
     assert compiler.missing_kernel_count() == 0
     assert jit.is_complete()
-    code.unlink()
+    made.code_path.unlink()
     assert not jit.is_complete()
     assert compiler.missing_kernel_count() == 1
 
 
+def touch(path):
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def test_code_for_another_cpu_is_not_ours(cache, monkeypatch):
+    """Machines may share a folder, and a disk may find itself in another machine."""
+    _, made = cache
+    touch(made.code_path)
+    assert compiler.missing_kernel_count() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "cpu_key", lambda: "another")
+        assert not jit.is_complete()
+        assert compiler.missing_kernel_count() == 1
+        touch(made.code_path)
+        assert compiler.missing_kernel_count() == 0
+        assert jit.is_complete()
+    assert jit.is_complete(), "each has a mark of its own"
+
+
 def test_a_changed_source_is_not_complete(cache, tmp_path_factory, monkeypatch):
+    touch(cache[1].code_path)
     jit.mark_complete()
     assert jit.is_complete()
     other = tmp_path_factory.mktemp("package")

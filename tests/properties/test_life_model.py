@@ -408,24 +408,33 @@ class LifeOfData(RuleBasedStateMachine):
         Where samples are past their retention, what came since the windows were built is in them
         when they are built again; and windows that a delete cuts may be gone. Where samples were
         erased before the retention was raised, what comes then is added to what is known of them.
+        Whatever the reason, a window that is not that of all samples is said to be in doubt.
         """
         clean = self.db._storage.state.tier_map.clean(width_ms)
         for name in found.keys() | expected.keys():
             own, wanted = found.get(name, {}), expected.get(name, {})
+            missing: list[tuple[int, int]] | None = None
             for end in own.keys() | wanted.keys():
                 is_in_tier = any(owned.mint <= end <= owned.maxt for owned in clean)
                 known = self.known.setdefault((name, width_ms, end), [None])
-                if width_ms < WIDE and end <= self.gone_ms[name]:
+                if (name, width_ms, end) in self.told:
+                    known[:] = [window for window in known if window is not None]
+                elif width_ms < WIDE and end <= self.gone_ms[name]:
                     # The wide tier may be all that is left of then, and what comes late is in it.
                     known.append(None)
-                elif (name, width_ms, end) in self.told:
-                    known[:] = [window for window in known if window is not None]
                 if wanted.get(end) not in known:
                     known.append(wanted.get(end))
                 if own.get(end) == wanted.get(end):
                     if self.is_built and is_in_tier and end in own:
                         self.told.add((name, width_ms, end))
                     continue
+                if missing is None:
+                    missing, doubtful = inexact_spans(db, name, width_ms)
+                is_missing = meets(missing, end, width_ms)
+                assert is_missing or meets(doubtful, end, width_ms), (
+                    f"not said: {name}, {width_ms} ms, {end - self.now_ms}: {own.get(end)}, "
+                    f"expected {wanted.get(end)}"
+                )
                 if (name, width_ms, end) in self.lost:
                     continue
                 is_old = end < max(self._floor(name), self.gone_ms[name])
@@ -436,9 +445,12 @@ class LifeOfData(RuleBasedStateMachine):
                     or any(is_merged(own.get(end), k, wanted.get(end)) for k in known)
                 )
                 is_cut = is_old and end not in own and self._is_touched(name, end, width_ms)
-                # Where only the wide tier was left, what came late is in its windows alone.
-                is_wide = is_old and end not in own and width_ms < WIDE
-                is_wide = is_wide and end <= self.gone_ms[name] and is_missing(db, width_ms, end)
+                # Where only the wide tier was left, what came late and is hidden is in its windows
+                # alone.
+                is_wide = is_old and end not in own and width_ms < WIDE and is_missing
+                is_wide = is_wide and (name, width_ms, end) not in self.told
+                is_wide = is_wide and end <= self.gone_ms[name]
+                is_wide = is_wide and not self._is_visible(name, end, width_ms)
                 assert is_there or is_cut or is_wide, (
                     f"{name}, {width_ms} ms, {end - self.now_ms}: {own.get(end)}, "
                     f"expected {wanted.get(end)}"
@@ -449,16 +461,35 @@ class LifeOfData(RuleBasedStateMachine):
         own = [t for t in self.life.samples.get(name, {}) if end - width_ms < t <= end]
         return end <= self.gone_ms[name] and any((name, t) not in self.unsure for t in own)
 
+    def _is_visible(self, name: str, end: int, width_ms: int) -> bool:
+        """Whether samples of a window are neither hidden nor perhaps gone."""
+        return any(
+            end - width_ms < t <= end and t >= self._floor(name) and (name, t) not in self.unsure
+            for t in self.life.samples.get(name, {})
+        )
+
     def _is_touched(self, name: str, end: int, width_ms: int) -> bool:
         return any(
             name == n and end - width_ms < maxt and end >= mint for n, mint, maxt in self.touched
         )
 
 
-def is_missing(db: Database, width_ms: int, end: int) -> bool:
-    """Whether the database says that it can't tell all of a window."""
+def inexact_spans(db: Database, name: str, width_ms: int):
+    """Where the database says that windows of a series are missing, and where they are in doubt."""
     view = db._storage.view()
-    return bool(view.missing_spans(width_ms, view.all_refs(), end - width_ms + 1, end))
+    refs = view.all_refs()
+    names = [labels["s"] for labels in label_dicts(view.catalog, view.labels(refs))]
+    own = refs[np.flatnonzero(np.array(names) == name)]
+    span = BEGIN - DAY_MS + 1, BEGIN + 1000 * DAY_MS
+    if len(own) == 0:
+        # It has left the catalog.
+        return [span], []
+    return view.missing_spans(width_ms, own, *span), view.doubtful_spans(width_ms, own, *span)
+
+
+def meets(spans, end: int, width_ms: int) -> bool:
+    """Whether closed ranges have anything of a window."""
+    return any(low <= end and end - width_ms < high for low, high in spans)
 
 
 def is_merged(own, known, late) -> bool:

@@ -313,6 +313,30 @@ def test_nothing_is_said_where_nothing_is_found():
         assert (result.labels, result.infos) == ([], []), expr
 
 
+def test_what_is_not_found_because_ranges_are_cut_otherwise_is_said():
+    _, tiered = sources([([7210, 7700], [1.0, 2.0])], floors=GONE, widths=(10 * MINUTE,))
+    result = engine(tiered).query("m", 7_220_000)
+    assert (result.labels, len(result.infos)) == ([], 1), "the first of the window was there"
+    rows = [([7190, 7210, 7490], [TABLES[0], TABLES[0], 1.0])]
+    _, tiered = sources(rows, floors=GONE, widths=(5 * MINUTE,))
+    result = engine(tiered).query("avg_over_time(m[30s])", 7_220_000)
+    assert result.labels == []
+    assert len([info for info in result.infos if "5m windows" in info]) == 1
+
+
+def test_windows_look_no_further_back_because_another_is_in_doubt():
+    """Lookbacks are shorter than the windows."""
+    rows = [([3660, 7140, 10_000], [1.0, 2.0, 4.0])]
+    plain, tiered = sources(rows, floors={0: 6 * HOUR}, widths=(HOUR,))
+    tiered.doubtful_spans = lambda width, *_: [(HOUR + 1, 2 * HOUR)] if width else []
+    grid = (2 * HOUR, 5 * HOUR, HOUR)
+    got, result = answer(tiered, "m", grid)
+    assert got == answer(plain, "m", grid)[0]
+    assert [list(cells) for cells in got.values()] == [[0]]
+    assert result.stats.tiers == ("3600000ms",)
+    assert len(result.infos) == 1
+
+
 def test_without_a_tier_that_reaches_further_samples_answer():
     _, tiered = sources(STEADY, floors={0: 4 * HOUR, MINUTE: 5 * HOUR}, widths=(MINUTE,))
     result = engine(tiered).query("sum_over_time(m[30s])", 3 * HOUR + 1)

@@ -151,6 +151,16 @@ def test_windows_in_doubt_are_read_as_others_and_told():
     assert choose(View(doubts=view.doubts), [4 * H], H) == [Reading(0, 1, H)]
 
 
+def test_samples_that_are_looked_at_ahead_count():
+    view = View(doubts={0: ((3 * H, 3 * H),)}, covers=())
+    ends = np.arange(5) * H + 1
+    for after_ms, told in ((0, [0, 0, 0, 1, 0]), (2 * H, [0, 1, 1, 1, 0])):
+        wanted = Wanted(ends, M, after_ms=after_ms)
+        readings = choose_readings(view, REFS, wanted)
+        found = np.concatenate([inexact_steps(reading, wanted)[1] for reading in readings])
+        assert found.tolist() == told
+
+
 def test_samples_that_nothing_stands_for_are_not_exact():
     view = View(floors={0: 6 * D, 5 * M: 6 * D, H: 6 * D}, covers=())
     (reading,) = choose(view, [5 * D, 6 * D, 7 * D], H, Aim.SAMPLES)

@@ -16,7 +16,7 @@ from tsengine.errors import QueryError
 from tsengine.model.batch import SeriesColumns
 from tsengine.model.frame import FrameBatch
 from tsengine.model.histograms import Histograms, concatenate, handles
-from tsengine.model.labels import NO_ID, LabelRows
+from tsengine.model.labels import NO_ID, LabelRows, LabelTexts
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.model.windows import Column, WindowBatch
 
@@ -45,6 +45,13 @@ class MemoryDictionary:
     @property
     def pair_values(self) -> np.ndarray:
         return np.array(self._values, np.uint32)
+
+    @property
+    def arrays(self) -> LabelTexts:
+        texts = [text.encode("utf-8", "surrogatepass") for text in self._texts]
+        offsets = np.cumsum([0, *map(len, texts)]).astype(np.int64)
+        text = np.frombuffer(b"".join(texts), np.uint8)
+        return LabelTexts(text, offsets, self.pair_names, self.pair_values)
 
     def text(self, symbol: int) -> str:
         return self._texts[symbol]

@@ -529,3 +529,24 @@ def test_of_two_that_overlap_the_newer_wins(place, at_once):
     database = start(place)
     assert values(database) == {-30: 3.0, -29: 2.0, -28: 1.0}
     database.close()
+
+
+def test_of_two_that_were_merged_over_neither_waits_for_the_other(place):
+    """The merge begins before the older one, which is no newer for that."""
+    database = start(place)
+    put(database, [-30, -29, -28, -27], 1.0)
+    put(database, [-30, -29], 2.0)
+    put(database, [-30], 3.0)
+    put(database, [-27], 4.0)
+    older, newer = (part.entry for part in database.state.parts[1:3])
+    for entry in (newer, older):
+        take(database, entry)
+        database = start(place)
+    database.compact()
+    assert [p.entry.seq_max - p.entry.seq_min for p in database.state.parts] == [3]
+    database.build_tiers()
+    database.close()
+    brought_back(place)
+    database = start(place)
+    assert values(database) == {-30: 1.0, -29: 1.0, -28: 1.0, -27: 4.0}, "those of the merge"
+    database.close()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.storage.test_catalog_shrink import DAY_MS, Time
 from tests.storage.test_retention import append, opened
 from tests.storage.test_retention_marks import DAY0, HOUR_MS, TIERS, TIMES, both, both_of
+from tsengine.engine import Database
 from tsengine.errors import CorruptionError, UnsupportedFormat
+from tsengine.options import Options
 from tsengine.storage import filenames, manifest
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.holes import inside, joined, outside, widened
@@ -108,3 +110,27 @@ def test_only_the_times_of_the_part_are_in_doubt(tmp_path, day):
     database.build_tiers()
     assert both(database) == both_of([*TIMES, *late])
     database.close()
+
+
+@pytest.mark.parametrize("tiers", [(), TIERS])
+def test_answers_over_a_hole_say_so_with_and_without_tiers(tmp_path, tiers):
+    """Also where nothing is left to answer from, and of series that only the part had."""
+    path, clock = tmp_path / "db", Time(DAY0 + DAY_MS)
+    database = opened(path, clock, (), tiers=tiers, retention=None)
+    for day in (3, 2, 1):
+        times = [t for t in TIMES if DAY0 - day * DAY_MS < t <= DAY0 - (day - 1) * DAY_MS]
+        append(database, "api", times)
+        append(database, f"only{day}", times)
+        database.flush()
+    part = put_aside_day(database, tmp_path, 1)
+    with Database(str(path), Options(tiers=tiers), read_only=True, clock=clock) as db:
+        middle = (part.mint + part.maxt) // 2
+        for expr in ("m", 'm{job="only2"}', "count_over_time(m[30m])", "m[30m]", "absent(m)"):
+            found = db.query(expr, middle)
+            assert found.infos, expr
+            assert all("not exact" in text for text in found.infos)
+            for outside in (part.mint - HOUR_MS, part.maxt + 2 * HOUR_MS):
+                assert db.query(expr, outside).infos == [], expr
+        step = HOUR_MS
+        assert db.query_range("sum(m)", part.mint - step, part.maxt + step, step).infos
+        assert db.query_range("sum(m)", part.maxt + step, DAY0, step).infos == []

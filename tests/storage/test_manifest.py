@@ -14,6 +14,7 @@ from tsengine.errors import CorruptionError, Full, StorageError, UnsupportedForm
 from tsengine.storage import filenames, manifest
 from tsengine.storage.filesystem import LocalFileSystem
 from tsengine.storage.manifest import Manifest, PartEntry
+from tsengine.storage.retention_taken import EVERY, Taken
 
 FS = LocalFileSystem()
 
@@ -124,6 +125,26 @@ def test_newer_versions_and_unknown_fields_are_refused():
         assert old in text
         with pytest.raises(CorruptionError):
             manifest.decode(resealed(text.replace(old, new)))
+
+
+def test_what_rules_took_is_there_only_when_something_was():
+    plain = Manifest(database_id="00" * 16, secret="00" * 32)
+    assert b"taken" not in plain.encode()
+    taken = Taken(("a", "b"), (5, -(2**63)), (7, 8)), Taken(EVERY, (1,), (2,))
+    text = plain.with_changes(taken=taken).encode()
+    assert manifest.decode(text).taken == taken
+    for old, new in (
+        (b'"a"', b"3"),
+        (b'"windows_ms": [', b'"windows_ms": [1,'),
+        (b'"rules": [', b'"rules": ["c",'),
+        (b'"rules"', b'"others"'),
+        (b"7", b'"7"'),
+        (b'"samples_ms": [', b'"samples_ms": 7, "more": ['),
+    ):
+        body = text.rpartition(b"crc32c ")[0].replace(old, new, 1)
+        assert body not in text
+        with pytest.raises((CorruptionError, UnsupportedFormat)):
+            manifest.decode(body + f"crc32c {crc32c(body):08x}\n".encode())
 
 
 def test_what_is_erased_is_there_only_when_something_was():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.reference import remote_write as wire
 from tsengine.model.labels import label_dicts
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.options import Options
-from tsengine.storage import columns, index, memory_saving, scratch
+from tsengine.storage import columns, flusher, index, memory_saving, scratch
 from tsengine.storage.array_bytes import array_bytes
 from tsengine.storage.database import StorageDatabase
 
@@ -228,12 +229,64 @@ def test_a_disk_that_fails_costs_only_memory(tmp_path, monkeypatch, caplog):
     saving._due_s = 0.0
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail)
-        saving.run_if_due()
+        saving.run_if_due(never)
     assert "memory of idle series is kept: [Errno 28]" in caplog.text
     assert database.stats()["spilled_bytes"] == 0
     assert all_samples(database) == expected
     database.maintenance.save_memory()
     assert database.stats()["spilled_bytes"] > 0
+    assert all_samples(database) == expected
+    database.close()
+
+
+def never():
+    return False
+
+
+def test_no_memory_to_save_memory_is_no_end_of_flushes(tmp_path, monkeypatch, caplog):
+    """The thread that lets memory go is the one that flushes."""
+
+    def fail(*_):
+        raise MemoryError("mapping")
+
+    monkeypatch.setattr(memory_saving.MemorySaving, "_save", fail)
+    monkeypatch.setattr(flusher, "_TICK_S", 0.01)
+    clock = Time()
+    database = StorageDatabase(str(tmp_path), Options(tiers=()), clock=clock)
+    until(lambda: "memory of idle series is kept" in caplog.text)
+    database.append_remote_write(body_of(range(10), clock.now_ms), version=1)
+    database.maintenance.request_flush()
+    until(lambda: database.state.parts)
+    database.close()
+
+
+def until(is_true):
+    end = time.monotonic() + 20
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_flush_need_not_wait_until_all_is_spilled(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_SPILL_BYTES_MAX", scratch.PAGE_BYTES)
+    monkeypatch.setattr(memory_saving, "_SHIFT_S", 0.0)
+    clock = Time()
+    database = opened(tmp_path, clock)
+    database.append_remote_write(body_of(range(3000), clock.now_ms), version=1)
+    database.flush()
+    expected = all_samples(database)
+    saving = database.maintenance._saving
+    sizes = []
+    while not sizes or database.stats()["spilled_bytes"] > sizes[-1]:
+        sizes.append(database.stats()["spilled_bytes"])
+        saving._due_s = 0.0
+        saving.run_if_due(lambda: True)
+        assert saving._due_s <= time.monotonic(), "it goes on at the next call"
+    assert len(sizes) > 10, "a piece of each column at a time"
+    saving._due_s = 0.0
+    saving.run_if_due(never)
+    assert saving._due_s > time.monotonic()
+    assert array_bytes(database.state.parts[0].index.refs) == 0
     assert all_samples(database) == expected
     database.close()
 

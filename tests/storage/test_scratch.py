@@ -100,6 +100,11 @@ def test_memory_is_known_by_its_arrays():
     assert array_bytes(whole) == 10 * PAGE
 
 
+def test_too_much_is_an_error_as_numpys():
+    with pytest.raises(MemoryError, match="mapping"):
+        Memory(1 << 60)
+
+
 def test_readers_see_nothing_of_it(tmp_path):
     """Threads that sum an array all the time while it is put under a file, and forgotten."""
     place = Scratch(str(tmp_path))
@@ -145,6 +150,26 @@ def test_folders_without_nameless_files_do_as_well(tmp_path, monkeypatch):
     (found,) = spilled(Scratch(str(tmp_path)), [np.arange(3000)])
     assert os.listdir(tmp_path) == []
     np.testing.assert_array_equal(found, np.arange(3000))
+
+
+def test_a_file_system_that_does_not_map_is_asked_elsewhere_first(tmp_path, monkeypatch):
+    place = Scratch(str(tmp_path))
+    memory = Memory(4 * PAGE)
+    file = place.new_file()
+    file.write(bytes_of(memory), 0)
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENODEV, "no such mapping")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch.mmap, "mmap", refuse)
+        patch.setattr(scratch, "_map_fixed", lambda *_: pytest.fail("in place of the memory"))
+        with pytest.raises(OSError, match="no such mapping"):
+            file.put_under(memory, 0, 4 * PAGE)
+    assert (memory.n_given_back, place.n_bytes) == (0, 0)
+    file.put_under(memory, 0, 4 * PAGE)
+    assert place.n_bytes == 4 * PAGE
+    file.close()
 
 
 def grown(column, values, n_used):

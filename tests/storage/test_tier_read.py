@@ -21,8 +21,8 @@ from tsengine.storage.head import Head
 from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.part_writer import write_part
-from tsengine.storage.tier_read import STRETCHES_MAX
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_stretches import STRETCHES_MAX
 from tsengine.storage.tier_writer import write_tier_part
 from tsengine.storage.tombstones import Tombstone
 from tsengine.storage.view import DatabaseView
@@ -229,7 +229,7 @@ def test_many_dirty_windows_are_read_together(store):
     for t in (*range(5, 400, 20), *range(1005, 1400, 20), 1999):
         store.add_part({0: {t: bits_of(0.5)}})
     view = store.view()
-    plan = view._windows.plan(FINE, 1, 2000)
+    plan = view._answers.plan(FINE, 1, 2000)
     assert len(plan) <= STRETCHES_MAX
     assert (plan[0].mint, plan[-1].maxt) == (1, 2000)
     assert all(b.mint == a.maxt + 1 for a, b in zip(plan, plan[1:], strict=False))
@@ -237,7 +237,7 @@ def test_many_dirty_windows_are_read_together(store):
     assert {(s.mint, s.maxt) for s in plan if s.width_ms} >= {(391, 1000), (1391, 1990)}
     found = tiers.windows_in(view.read_windows(REFS, FINE, 1, 2000, FLOATS), REFS.tolist())
     assert_same(found, tiers.windows_of(store.model, FINE))
-    old = store.view(floor_ms=1001)._windows.plan(FINE, 1, 2000)
+    old = store.view(floor_ms=1001)._answers.plan(FINE, 1, 2000)
     assert all(stretch.width_ms for stretch in old if stretch.maxt <= 1000)
 
 

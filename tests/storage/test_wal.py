@@ -153,6 +153,113 @@ def test_an_error_ends_gathering(tmp_path):
         ticket.wait(10)
 
 
+def gathered(log: Log, *payloads_: bytes, cut: bool = False) -> threading.Thread:
+    """A thread that appends all in a gathering, with a cut behind the first if wanted."""
+
+    def run() -> None:
+        with log.wal.gathering():
+            for number, payload in enumerate(payloads_):
+                log.append(payload)
+                if cut and number == 0:
+                    log.wal.cut(lambda segment: None)
+
+    thread = threading.Thread(target=run, name="gathers")
+    thread.start()
+    return thread
+
+
+def test_who_ends_gathering_writes(tmp_path):
+    threads = []
+    with Log(
+        tmp_path, on_durable=lambda entries: threads.append(threading.current_thread().name)
+    ) as log:
+        gathered(log, b"a", b"b").join(10)
+        assert log.wal.stats.n_entries == 2, "when it has ended"
+        log.append(b"c").wait(10)
+        with log.wal.gathering():  # Of the main thread, which signals may interrupt.
+            last = log.append(b"d")
+        last.wait(10)
+        assert threads == ["gathers", "tsengine-wal", "tsengine-wal"]
+    assert payloads(read(tmp_path)[0]) == [b"a", b"b", b"c", b"d"]
+
+
+def test_who_ends_gathering_leaves_the_rest_to_others(tmp_path):
+    """While the log's thread writes, at a cut, and where a sync is not awaited."""
+    threads = []
+
+    def on_durable(entries):
+        threads.append((threading.current_thread().name, len(entries)))
+
+    with Log(tmp_path, on_durable=on_durable) as log:
+        held = log.hold()
+        gathered(log, b"a", b"b").join(10)
+        assert not held.is_done
+        log.gate.set()
+        log.append(b"c").wait(10)
+        assert threads[0] == ("tsengine-wal", 1)
+        assert {name for name, _ in threads} == {"tsengine-wal"}
+        gathered(log, b"d", b"e", b"f", cut=True).join(10)
+        log.append(b"g").wait(10)
+    records, report = read(tmp_path)
+    assert payloads(records) == [b"held", b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
+    assert report.last_segment == 2
+    threads.clear()
+    with reopen(tmp_path, fsync="interval", on_durable=on_durable) as log:
+        gathered(log, b"h").join(10)
+        log.append(b"i").wait(10)
+    assert {name for name, _ in threads} == {"tsengine-wal"}
+    assert payloads(read(tmp_path)[0])[-2:] == [b"h", b"i"]
+
+
+def test_a_failure_in_a_thread_that_gathered_is_told_to_all(tmp_path):
+    fs = FaultyFileSystem()
+    with Log(tmp_path, fs=fs) as log:
+        log.append(b"a").wait(10)
+        tickets = []
+
+        def run() -> None:
+            with log.wal.gathering():
+                tickets.extend(log.append(payload) for payload in (b"b", b"c"))
+                fs.fail("datasync", times=2)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(10)
+        for ticket in tickets:
+            with pytest.raises(StorageError):
+                ticket.wait(10)
+        assert [entry.records[0][1] for entry in log.failed] == [b"b", b"c"]
+        gathered(log, b"d").join(10)
+    assert payloads(read(tmp_path)[0]) == [b"a", b"d"]
+
+
+def test_many_gatherers_appenders_and_cuts(tmp_path):
+    n_threads, n_each = 6, 40
+
+    def run(number: int) -> None:
+        rng = random.Random(number)
+        for i in range(n_each):
+            with contextlib.ExitStack() as stack:
+                if number % 2:
+                    stack.enter_context(log.wal.gathering())
+                ticket = log.append(b"%d/%d" % (number, i))
+                if rng.random() < 0.1:
+                    log.wal.cut(lambda segment: None)
+            ticket.wait(30)
+
+    with Log(tmp_path) as log:
+        threads = [threading.Thread(target=run, args=(n,)) for n in range(n_threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    records, report = read(tmp_path)
+    assert report.damage == []
+    assert [record.seq for record in records] == list(range(n_threads * n_each))
+    assert [entry.seq for entry in log.durable] == list(range(n_threads * n_each))
+
+
 def test_many_appenders(tmp_path):
     n_threads, n_each = 8, 60
     acknowledged: list[list[int]] = [[] for _ in range(n_threads)]

@@ -32,6 +32,7 @@ ALLOWED = {
     "engine": PLAIN
     | {"storage", "query", "promql", "interop", "result", "explorer", "appender", "deletion"}
     | {"backup", "keeper", "remote_reader"},
+    "rehearsal": PLAIN | {"storage", "query", "engine"},
 }
 SERVER_MAY_USE = {"", "errors", "interop"}
 

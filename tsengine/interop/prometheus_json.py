@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from tsengine.kernels.labeltexts import write_pairs
 from tsengine.kernels.numbers import (
     BUCKET_SIZE_MAX,
     CURSOR_SIZE,
@@ -29,7 +30,7 @@ from tsengine.kernels.numbers import (
     write_stamps,
 )
 from tsengine.model.histograms import handles
-from tsengine.model.labels import LabelRows
+from tsengine.model.labels import LabelRows, LabelTexts
 from tsengine.model.ragged import offsets_of
 
 PairTexts: TypeAlias = Callable[[npt.NDArray[np.uint32]], tuple[Sequence[str], Sequence[str]]]
@@ -40,6 +41,12 @@ PIECE_SIZE = 256 * 1024
 """Answers are made in pieces of about so many bytes."""
 _SLICE_PAIRS = 4096
 _MARK_AT = 4096
+_VALUE_OFFSETS, _ROW_OFFSETS = 2, 10
+"""Places of these among the arguments of the kernel."""
+_SHARED_VALUES_MIN = 32 * 1024
+"""An answer of fewer values is written before another thread is awake."""
+_PAIR_SIZE = 64
+"""Bytes that a pair mostly has room in."""
 _FEW_PAIRS = 64
 """So many pairs are written sooner than equal ones among them are found."""
 _END = b"]}"
@@ -90,6 +97,8 @@ class JsonSeries:
         None if `values` holds no handles.
     present
         Which values count: bool[N], None if all do.
+    texts
+        What `pair_texts` tells, as arrays, for pairs that are in them; or None.
 
     """
 
@@ -101,16 +110,30 @@ class JsonSeries:
     stamp_of_value: npt.NDArray[np.int64] | None
     histograms: JsonHistograms | None = None
     present: npt.NDArray[np.bool_] | None = None
+    texts: LabelTexts | None = None
 
 
-def matrix_json(series: JsonSeries, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Threads that write shares of a large answer.
+
+    ``run(work, n)`` calls ``work(0)`` to ``work(n - 1)`` side by side, on up to `n_threads`.
+    """
+
+    run: Callable[[Callable[[int], None], int], None]
+    n_threads: int
+
+
+def matrix_json(
+    series: JsonSeries, new_buffer: NewBuffer | None = None, shares: Shares | None = None
+) -> Iterator[Piece]:
     """``{"resultType":"matrix","result":[...]}`` in pieces.
 
     With `new_buffer`, which makes a buffer of at least so many bytes, the pieces of a large answer
-    are buffers of their own and not copied out of one.
+    are buffers of their own and not copied out of one; only then it may be written in `shares`.
     """
     yield b'{"resultType":"matrix","result":['
-    yield from _series(series, MATRIX, new_buffer)
+    yield from _series(series, MATRIX, new_buffer, shares)
     yield _END
 
 
@@ -121,13 +144,15 @@ def vector_json(series: JsonSeries, new_buffer: NewBuffer | None = None) -> Iter
     yield _END
 
 
-def label_sets_json(rows: LabelRows, pair_texts: PairTexts) -> Iterator[Piece]:
-    """``[{"name":"value",...},...]`` in pieces."""
+def label_sets_json(
+    rows: LabelRows, pair_texts: PairTexts, texts: LabelTexts | None = None
+) -> Iterator[Piece]:
+    """``[{"name":"value",...},...]`` in pieces; `pair_texts`, `texts`: see `JsonSeries`."""
     nothing = np.zeros(0, np.int64)
+    offsets = np.zeros(len(rows) + 1, np.int64)
     yield b"["
     yield from _series(
-        JsonSeries(rows, pair_texts, np.empty(0), np.zeros(len(rows) + 1, np.int64), nothing, None),
-        LABEL_SETS,
+        JsonSeries(rows, pair_texts, np.empty(0), offsets, nothing, None, texts=texts), LABEL_SETS
     )
     yield b"]"
 
@@ -187,11 +212,16 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _series(series: JsonSeries, form: int, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
+def _series(
+    series: JsonSeries,
+    form: int,
+    new_buffer: NewBuffer | None = None,
+    shares: Shares | None = None,
+) -> Iterator[Piece]:
     rows = series.rows
     if len(rows) == 0:
         return
-    pairs = _pairs_of(rows, series.pair_texts)
+    pairs = _pairs_of(rows, series)
     stamp_text, stamp_offsets = _stamp_arena(series.stamps_ms)
     histograms = series.histograms or _NO_HISTOGRAMS
     head_size, heads_size = _head_sizes(pairs, rows.offsets)
@@ -230,18 +260,49 @@ def _series(series: JsonSeries, form: int, new_buffer: NewBuffer | None = None) 
     size = max(size, head_size, point_size)
     if new_buffer is None or size < PIECE_SIZE:
         return (yield from _copied_pieces(arguments, np.empty(size, np.uint8)))
-    while arguments[-1][0] < len(rows):
+    if shares is not None and len(series.values) >= _SHARED_VALUES_MIN:
+        return (yield from _shared_pieces(arguments, new_buffer, size, shares))
+    yield from _own_pieces(arguments, new_buffer, size, 0, len(rows))
+
+
+def _shared_pieces(
+    arguments: tuple[Any, ...], new_buffer: NewBuffer, size: int, shares: Shares
+) -> Iterator[memoryview]:
+    """All pieces of an answer, runs of its rows written side by side."""
+    n_rows, n_shares = len(arguments[_ROW_OFFSETS]) - 1, shares.n_threads
+    bounds = [n_rows * k // n_shares for k in range(n_shares + 1)]
+    made: list[list[memoryview]] = [[] for _ in range(n_shares)]
+
+    def write(number: int) -> None:
+        rows = bounds[number : number + 2]
+        made[number] += _own_pieces(arguments, new_buffer, size, *rows)
+
+    shares.run(write, n_shares)
+    for pieces in made:
+        yield from pieces
+
+
+def _own_pieces(
+    arguments: tuple[Any, ...], new_buffer: NewBuffer, size: int, first: int, last: int
+) -> Iterator[memoryview]:
+    """Pieces of some of the rows, each in a buffer of its own."""
+    cursor = np.zeros(CURSOR_SIZE, np.int64)
+    cursor[0] = first
+    of_rows = list(arguments)
+    of_rows[_VALUE_OFFSETS] = arguments[_VALUE_OFFSETS][: last + 1]
+    of_rows[-1] = cursor
+    while cursor[0] < last:
         out = new_buffer(size)
-        yield out[: _write_piece(arguments, out)].data
+        yield out[: _write_piece(of_rows, out)].data
 
 
 def _copied_pieces(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> Iterator[bytes]:
-    cursor, offsets = arguments[-1], arguments[10]
+    cursor, offsets = arguments[-1], arguments[_ROW_OFFSETS]
     while cursor[0] < len(offsets) - 1:
         yield out[: _write_piece(arguments, out)].tobytes()
 
 
-def _write_piece(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> int:
+def _write_piece(arguments: Sequence[Any], out: npt.NDArray[np.uint8]) -> int:
     size: int = write_series(*arguments, out)
     assert size >= 0, "the buffer holds the longest item, and every handle has a histogram"
     return size
@@ -260,29 +321,55 @@ class _Pairs:
     of_rows: npt.NDArray[np.uint32]
 
 
-def _pairs_of(rows: LabelRows, pair_texts: PairTexts) -> _Pairs:
+def _pairs_of(rows: LabelRows, series: JsonSeries) -> _Pairs:
     ids = np.ascontiguousarray(rows.pairs, np.uint32)
     if len(ids) >= _MARK_AT and (top := int(ids.max()) + 1) <= 8 * len(ids):
         # Marking beats sorting, and the ids can stay what they are.
         seen = np.zeros(top, np.bool_)
         seen[ids] = True
         places = np.flatnonzero(seen)
-        text, offsets = _pair_arena(places.astype(np.uint32), pair_texts)
+        text, offsets = _pair_arena(places.astype(np.uint32), series)
         starts, ends = np.zeros(top, np.int64), np.zeros(top, np.int64)
         starts[places], ends[places] = offsets[:-1], offsets[1:]
         return _Pairs(text, starts, ends, ids)
     if len(ids) <= _FEW_PAIRS:
-        text, offsets = _pair_arena(ids, pair_texts)
+        text, offsets = _pair_arena(ids, series)
         return _Pairs(text, offsets[:-1], offsets[1:], np.arange(len(ids), dtype=np.uint32))
     distinct, of_rows = np.unique(ids, return_inverse=True)
-    text, offsets = _pair_arena(distinct, pair_texts)
+    text, offsets = _pair_arena(distinct, series)
     return _Pairs(text, offsets[:-1], offsets[1:], of_rows.astype(np.uint32))
 
 
-def _pair_arena(
-    pairs: npt.NDArray[np.uint32], pair_texts: PairTexts
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """``"name":"value"`` of each pair one after the other, and where each begins.
+_Arena: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+
+
+def _pair_arena(pairs: npt.NDArray[np.uint32], series: JsonSeries) -> _Arena:
+    """``"name":"value"`` of each pair one after the other, and where each begins."""
+    plain = None if series.texts is None else _plain_arena(pairs, series.texts)
+    return _any_arena(pairs, series.pair_texts) if plain is None else plain
+
+
+def _plain_arena(pairs: npt.NDArray[np.uint32], texts: LabelTexts) -> _Arena | None:
+    """`_pair_arena` of pairs that are all in a dictionary; None if some need more than a copy."""
+    if len(pairs) and int(pairs.max()) >= len(texts.pair_names):
+        return None
+    offsets = np.empty(len(pairs) + 1, np.int64)
+    size = _PAIR_SIZE * len(pairs)
+    while True:
+        text = np.empty(size + WORD_SLACK, np.uint8)
+        used = write_pairs(
+            texts.text, texts.text_offsets, texts.pair_names, texts.pair_values, pairs,
+            text[:size], offsets,
+        )  # fmt: skip
+        if used < 0:
+            return None
+        if used <= size:
+            return text[: used + WORD_SLACK], offsets
+        size = used
+
+
+def _any_arena(pairs: npt.NDArray[np.uint32], pair_texts: PairTexts) -> _Arena:
+    """`_pair_arena` of any pairs.
 
     In slices: making, joining and freeing many objects in one go holds the interpreter for long.
     Of a slice, nearly all is done by few calls: two threads that run much Python code let a third

@@ -247,6 +247,12 @@ def is_generic() -> bool:
     return (cache_dir() / GENERIC_MARK).exists()
 
 
+def _cpu_key() -> str:
+    """For which CPU this process takes code: others may share the folder."""
+    key: str = "generic" if is_generic() else _machinery("loading").cpu_key()
+    return key
+
+
 class MachineCode(NamedTuple):
     """A compiled kernel: an object file, and the symbols in it that matter.
 
@@ -313,6 +319,11 @@ class Kernel:
         return f"{self._module}.{self.py_func.__name__}"
 
     @property
+    def code_path(self) -> Path:
+        """Where its machine code for this CPU is cached; it may not be there."""
+        return module_cache_dir(self._module) / f"{self.name}-{_cpu_key()}{_SUFFIX}"
+
+    @property
     def _module(self) -> str:
         return self.py_func.__module__.rsplit(".", 1)[-1]
 
@@ -325,15 +336,14 @@ class Kernel:
             if self._call is not None:
                 return True
             loading = _machinery("loading")
-            cpu = "generic" if is_generic() else loading.cpu_key()
-            path = module_cache_dir(self._module) / f"{self.name}-{cpu}{_SUFFIX}"
+            path = self.code_path
             code = _read_code(path)
             hit = code is not None
             if code is None:
                 code = _machinery("making").machine_code(self.py_func, self.signature)
             self._call = loading.entry_point(self.py_func, code)
             # Code for this process's own CPU must not pass for code that runs on any.
-            if not hit and (cpu != "generic" or _machinery("making").is_for_any_cpu()):
+            if not hit and (not is_generic() or _machinery("making").is_for_any_cpu()):
                 _write_code(path, code)
             return hit
 
@@ -463,31 +473,26 @@ def import_all_kernels() -> list[Kernel]:
 def missing_kernels() -> Iterator[Kernel]:
     """Kernels whose machine code is not in the cache (a guess by file name, no compilation)."""
     for made in import_all_kernels():
-        if not any(_code_files(made)):
+        if not made.code_path.exists():
             yield made
-
-
-def _code_files(made: Kernel) -> Iterator[Path]:
-    module, function = made.name.split(".")
-    return module_cache_dir(module).glob(f"{module}.{function}-*{_SUFFIX}")
 
 
 _COMPLETE = "complete-"
 
 
 def _completeness_mark() -> Path:
-    """A file that lists the machine code of all kernels as their sources are now."""
+    """A file that lists all kernels' code for this CPU, as their sources are now."""
     digest = hashlib.blake2b(digest_size=12)
     for path in sorted(_PACKAGE.glob("*.py")):
         digest.update(path.name.encode())
         digest.update(_source(path))
-    return cache_dir() / f"{_COMPLETE}{digest.hexdigest()}"
+    return cache_dir() / f"{_COMPLETE}{_cpu_key()}-{digest.hexdigest()}"
 
 
 def is_complete() -> bool:
     """Whether `mark_complete` was called for these sources and no file has gone since.
 
-    Answers in a few milliseconds, without importing a kernel.
+    Answers without importing a kernel.
     """
     try:
         files = _completeness_mark().read_text().splitlines()
@@ -499,9 +504,9 @@ def is_complete() -> bool:
 def mark_complete() -> None:
     """Note that no kernel is missing, for `is_complete` at the next start."""
     mark = _completeness_mark()
-    files = [file for made in import_all_kernels() for file in _code_files(made)]
+    files = [made.code_path for made in import_all_kernels()]
     # A folder that can't be written is an image's: its code was marked when it was made.
     with contextlib.suppress(OSError):
-        for old in cache_dir().glob(f"{_COMPLETE}*"):
+        for old in cache_dir().glob(f"{_COMPLETE}{_cpu_key()}-*"):
             old.unlink()
         mark.write_text("".join(f"{file.relative_to(cache_dir())}\n" for file in files))

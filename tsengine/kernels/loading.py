@@ -65,11 +65,18 @@ def entry_point(py_func: Callable[..., Any], code: MachineCode) -> Callable[...,
 def load_kernels() -> None:
     """Make all kernels ready now, so that no caller waits for one: a tenth of a second.
 
-    What the cache lacks is compiled here, one by one: `compiler.warmup` is better at that.
+    What the cache lacks is compiled here, one by one: `compiler.warmup` is better at that. Raises
+    OSError if some could not be stored; all are ready then all the same.
     """
+    failure: OSError | None = None
     for made in import_all_kernels():
-        made.compile()
+        try:
+            made.compile()
+        except OSError as error:
+            failure = failure or error
     _forget_linker()
+    if failure is not None:
+        raise failure
 
 
 def _forget_linker() -> None:

@@ -13,8 +13,26 @@ _FEW = 64
 """So many texts are made sooner than their symbols are sorted."""
 
 
+@dataclass(frozen=True, slots=True)
+class LabelTexts:
+    """The arrays behind a dictionary, for kernels; not to be written.
+
+    Symbol s is ``text[text_offsets[s]:text_offsets[s + 1]]``, UTF-8; ``pair_names, pair_values:
+    u32[P]`` are the symbols of pairs. Different symbols have different texts.
+    """
+
+    text: npt.NDArray[np.uint8]
+    text_offsets: npt.NDArray[np.int64]
+    pair_names: npt.NDArray[np.uint32]
+    pair_values: npt.NDArray[np.uint32]
+
+
 class LabelDictionary(Protocol):
     """Texts of symbols and pairs. Ids are dense from 0, never reused, never change meaning."""
+
+    @property
+    def arrays(self) -> LabelTexts:
+        """What it knows, as arrays."""
 
     @property
     def n_symbols(self) -> int:

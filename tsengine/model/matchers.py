@@ -16,6 +16,9 @@ class MatchOp(Enum):
     REGEX = "=~"
     NOT_REGEX = "!~"
 
+    # There is one object of each; that of `Enum` is Python code, and matchers are looked up often.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Matcher:

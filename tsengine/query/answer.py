@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,6 +79,10 @@ class QueryResult:
         All that were collected.
     plan, choices
         How it was made; `choices` are `QueryContext.choices`.
+    share_out
+        Calls its first argument with the numbers below the second one, on threads of queries.
+    n_threads
+        How many of these there are.
 
     """
 
@@ -95,6 +100,8 @@ class QueryResult:
     stats: QueryStats = _NO_STATS
     plan: p.Plan | None = None
     choices: dict[int, str] = field(default_factory=dict)
+    share_out: Callable[[Callable[[int], None], int], None] | None = None
+    n_threads: int = 1
     _labels: list[dict[str, str]] | None = None
 
     @property

@@ -19,8 +19,15 @@ import numpy.typing as npt
 
 from tsengine.errors import QueryLimitExceeded
 from tsengine.kernels.labelrows import FIRST_OWN_PAIR, filter_rows, group_rows
+from tsengine.kernels.labeltexts import order_rows
 from tsengine.kernels.postings import gather_rows
-from tsengine.model.labels import NO_ID, LabelDictionary, LabelRows, texts_of_pairs
+from tsengine.model.labels import (
+    NO_ID,
+    LabelDictionary,
+    LabelRows,
+    LabelTexts,
+    texts_of_pairs,
+)
 
 OVERLAY = FIRST_OWN_PAIR
 """First id of a query's own pairs and symbols."""
@@ -93,6 +100,11 @@ class LabelSpace:
             ids = pairs.tolist()
             return [self.name_of(pair) for pair in ids], [self.value_of(pair) for pair in ids]
         return texts_of_pairs(self._dictionary, pairs)
+
+    @property
+    def texts(self) -> LabelTexts:
+        """The arrays of the dictionary, in which the query's own pairs are not."""
+        return self._dictionary.arrays
 
     def _symbols_of(self, pair: int) -> tuple[int, int]:
         pair = int(pair)
@@ -256,6 +268,13 @@ class LabelSpace:
         """
         order = np.arange(len(rows))
         if len(rows) < 2:
+            return order
+        if not self._overlay_names:
+            texts, spare = self.texts, np.empty(len(rows), np.int64)
+            order_rows(
+                texts.text, texts.text_offsets, texts.pair_names, texts.pair_values,
+                rows.offsets, rows.pairs, order, spare,
+            )  # fmt: skip
             return order
         distinct, inverse = self._distinct_pairs(rows.pairs)
         # Texts order as their UTF-8 does: both go by code points.

@@ -63,6 +63,9 @@ class Aim(Enum):
     NEWEST = 2
     SAMPLES = 3
 
+    # There is one object of each; that of `Enum` is Python code.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -111,12 +114,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Ranges (end - range - before, end] of a selector: ``ends_ms: i64[T]`` ascending."""
+    """Ranges (end - range - before, end + after] of a selector: ``ends_ms: i64[T]`` ascending."""
 
     ends_ms: _I64
     range_ms: int
     before_ms: int = 0
     aim: Aim = Aim.SAMPLES
+    after_ms: int = 0
 
     @property
     def lefts_ms(self) -> _I64:
@@ -129,9 +133,10 @@ class Wanted:
 
     def bounds_ms(self, width_ms: int) -> tuple[_I64, _I64]:
         """Where what the ranges touch begins and ends, in windows of a width or (0) samples."""
+        rights_ms = self.ends_ms + self.after_ms
         if not width_ms:
-            return self.lefts_ms, self.ends_ms
-        return self.first_needed_ms(width_ms), -(-self.ends_ms // width_ms) * width_ms
+            return self.lefts_ms, rights_ms
+        return self.first_needed_ms(width_ms), -(-rights_ms // width_ms) * width_ms
 
     def is_aligned(self, width_ms: int) -> bool:
         """Whether windows of a width answer all steps exactly."""
@@ -144,7 +149,15 @@ def choose_readings(view: SampleView, refs: _Refs, wanted: Wanted) -> tuple[Read
     """Divide the steps of a selector of the series `refs`: all of them, in order."""
     n_steps = len(wanted.ends_ms)
     samples = Reading(0, n_steps, wanted.range_ms)
-    if not view.tier_widths_ms or len(refs) == 0:
+    if len(refs) == 0:
+        return (samples,)
+    if not view.tier_widths_ms:
+        lefts_ms, rights_ms = wanted.bounds_ms(0)
+        span = int(lefts_ms[0]) + 1, int(rights_ms[-1])
+        missing = tuple(view.missing_spans(0, refs, *span))
+        told = tuple(view.doubtful_spans(0, refs, *span))
+        if missing or told:
+            samples = replace(samples, doubts=Doubts(missing, told))
         return (samples,)
     return _Choice(view, refs, wanted).readings()
 
@@ -261,20 +274,30 @@ def inexact_steps(reading: Reading, wanted: Wanted) -> tuple[_BOOL, _BOOL]:
 
     First those whose results are, if there are any; then those that also may lack a result.
     """
-    ends_ms = wanted.ends_ms[reading.steps]
     width_ms = reading.coarse_ms
     lefts_ms, rights_ms = (bound[reading.steps] for bound in wanted.bounds_ms(width_ms))
     is_told = ~is_clear(reading.doubts.told, lefts_ms, rights_ms)
     is_inexact = is_told | ~is_clear(reading.doubts.missing, lefts_ms, rights_ms)
-    if width_ms and wanted.aim is Aim.SAMPLES:
-        is_inexact[:] = True
-    elif width_ms:
-        short = wanted.range_ms < width_ms
-        is_cut = short if wanted.aim is Aim.NEWEST else wanted.range_ms % width_ms
-        # Windows give the newest of a range that ends with one, however short it is.
-        is_cut = bool(is_cut) and not (reading.width_ms and wanted.is_aligned(width_ms))
-        is_inexact |= (ends_ms % width_ms != 0) | is_cut
-    return is_inexact, is_told
+    return is_inexact | cut_steps(reading, wanted), is_told
+
+
+def cut_steps(reading: Reading, wanted: Wanted) -> _BOOL:
+    """Steps of a reading whose ranges begin or end inside windows: bool[last - first].
+
+    A result may be that of more than was asked for, or be missing because of it.
+    """
+    ends_ms = wanted.ends_ms[reading.steps]
+    width_ms = reading.coarse_ms
+    if not width_ms:
+        return np.zeros(len(ends_ms), np.bool_)
+    if wanted.aim is Aim.SAMPLES:
+        return np.ones(len(ends_ms), np.bool_)
+    short = wanted.range_ms < width_ms
+    is_cut = short if wanted.aim is Aim.NEWEST else wanted.range_ms % width_ms
+    # Windows give the newest of a range that ends with one, however short it is.
+    is_cut = bool(is_cut) and not (reading.width_ms and wanted.is_aligned(width_ms))
+    steps: _BOOL = (ends_ms % width_ms != 0) | is_cut
+    return steps
 
 
 def describe_readings(readings: Sequence[Reading], steps_ms: _I64) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from tsengine.query.context import QueryContext
 
@@ -40,30 +41,46 @@ def run_slices(ctx: QueryContext, slices: list[range], work: Callable[[int, rang
 
     Slices are handed out in order; after an error no further slice begins.
     """
-    if len(slices) == 1 or ctx.pool is None or ctx.n_threads < 2:
-        for number, rows in enumerate(slices):
-            ctx.check()
-            work(number, rows)
+
+    def run(number: int) -> None:
+        ctx.check()
+        work(number, slices[number])
+
+    share_out(run, len(slices), ctx.pool, ctx.n_threads)
+
+
+def share_out(
+    work: Callable[[int], None], n_tasks: int, pool: ThreadPoolExecutor | None, n_threads: int
+) -> None:
+    """Call ``work(number)`` for so many tasks, on several threads; see `run_slices`.
+
+    The calling thread does it alone where there is no pool, or one that was shut down.
+    """
+    if n_tasks == 1 or pool is None or n_threads < 2:
+        for number in range(n_tasks):
+            work(number)
         return
-    handout = iter(enumerate(slices))
+    handout = iter(range(n_tasks))
     lock = threading.Lock()
     failed = threading.Event()
 
     def run() -> None:
         while not failed.is_set():
             with lock:
-                task = next(handout, None)
-            if task is None:
+                number = next(handout, None)
+            if number is None:
                 return
             try:
-                ctx.check()
-                work(*task)
+                work(number)
             except BaseException:
                 failed.set()
                 raise
 
-    n_helpers = min(ctx.n_threads, len(slices)) - 1
-    helpers: list[Future[None]] = [ctx.pool.submit(run) for _ in range(n_helpers)]
+    helpers: list[Future[None]] = []
+    # Answers may outlive the database and its threads.
+    with suppress(RuntimeError):
+        for _ in range(min(n_threads, n_tasks) - 1):
+            helpers.append(pool.submit(run))
     try:
         run()
     finally:

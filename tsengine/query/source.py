@@ -77,7 +77,8 @@ class SampleView(Protocol):
     ) -> list[tuple[int, int]]:
         """Where of a closed range windows are there, but perhaps not those of all samples.
 
-        And where they, or samples for 0, are missing, but there are samples that are hidden.
+        And where they, or samples for 0, are missing, but there are samples that are hidden, or
+        retention rules took them.
         """
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:

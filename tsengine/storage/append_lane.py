@@ -6,24 +6,26 @@ Any thread may append; each call returns after the fsync. What is durable then b
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from tsengine.errors import Overloaded, TooFarInFuture, TooOldSample
+from tsengine.errors import Overloaded
 from tsengine.model.batch import SampleBatch
 from tsengine.model.exemplars import ExemplarBatch
 from tsengine.model.histograms import Histograms, is_handle
 from tsengine.model.metadata import MetadataEntry
 from tsengine.storage import wal_records
+from tsengine.storage.append_group import AppendGroup, Member, Told, joined, tell, teller
 from tsengine.storage.append_limits import TimeLimits, split_by_time, split_exemplars
+from tsengine.storage.append_outcome import AppendOutcome, OnAppended
 from tsengine.storage.append_records import checked_batch, sample_records
-from tsengine.storage.catalog import Reject
+from tsengine.storage.catalog import Reject, ScanResult, scan_of_known
 from tsengine.storage.exemplar_records import encode_exemplars
 from tsengine.storage.ingest_log import LogEntry, OnDone, Ticket
 from tsengine.storage.series_lane import SeriesLane
@@ -40,35 +42,11 @@ _UNLOGGED_SIZE_MAX = 4 << 20
 _NO_SAMPLES = SampleBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0, np.uint64))
 
 
-@dataclass(frozen=True, slots=True)
-class AppendOutcome:
-    """What became of one append: floats, histograms and exemplars stored, things refused."""
-
-    n_samples: int
-    n_histograms: int
-    n_exemplars: int
-    rejected: tuple[Reject, ...]
-    too_old: tuple[Reject, ...] = ()
-    too_new: tuple[Reject, ...] = ()
-    n_shed: int = 0
-    """Refused series that are new and over a limit of series or memory."""
-
-    def raise_rejects(self) -> None:
-        """Raise TooOldSample or TooFarInFuture if samples were refused by their time."""
-        for refused, error in ((self.too_old, TooOldSample), (self.too_new, TooFarInFuture)):
-            if refused:
-                first = refused[0]
-                n_samples = sum(reject.n_samples for reject in refused)
-                more = f" (and {n_samples - 1} more samples)" if n_samples > 1 else ""
-                raise error(f"{first.series}: {first.reason}{more}; the others are stored")
-
-
-OnAppended = Callable[[AppendOutcome, BaseException | None], None]
-
-
 class AppendLane(SeriesLane):
     """Appends of a database."""
 
+    _groups: dict[int, AppendGroup]
+    """Of threads that are inside `writes_together`."""
     _log_order: threading.Lock
     _logged_ref: int
     _unlogged: dict[str, MetadataEntry]
@@ -104,22 +82,41 @@ class AppendLane(SeriesLane):
         waited_s
             How long the body has waited already; it waits so much less for room.
         on_done
-            Called when it is durable, or with the error: in the log's thread, or in this one before
-            this returns if there was nothing to store. Must be short and must not raise.
+            Called when it is durable, or with the error: in the thread that wrote the log, or in
+            this one before this returns if there was nothing to store. Must be short and must not
+            raise.
 
         """
+        group = self._groups.get(threading.get_ident())
+        if group is not None:
+            if version == 1 and self._scan_into(group, body, waited_s, on_done):
+                return
+            self._end_group(group)
         outcome, ticket = self._begin_remote_write(body, version, sender, waited_s, on_done)
         if ticket is None:
             on_done(outcome, None)
 
     @contextmanager
     def writes_together(self) -> Iterator[None]:
-        """Let what is submitted inside become durable together; see `IngestLog.gathering`."""
-        if self._log is None:
+        """Let what is submitted inside become durable together; see `IngestLog.gathering`.
+
+        Bodies of known series become one entry of the log, and one batch of the head. Not those of
+        the main thread, which a signal may interrupt while it has the lane.
+        """
+        thread = threading.get_ident()
+        if self._log is None or thread in self._groups:
             yield  # Whoever submits is told.
             return
         with self._log.gathering():
-            yield
+            if threading.current_thread() is threading.main_thread():
+                yield
+                return
+            group = self._groups[thread] = AppendGroup()
+            try:
+                yield
+            finally:
+                del self._groups[thread]
+                self._end_group(group)
 
     def _begin_remote_write(
         self,
@@ -136,31 +133,93 @@ class AppendLane(SeriesLane):
                 body, version=version, sender=sender, on_unknown=self._note_memory
             )
             self._n_shed += scan.n_shed
-            limits = self._time_limits()
-            split = split_by_time(scan.batch, limits, self._describe_in_lane)
-            exemplars, late = split_exemplars(scan.exemplars, limits, self._describe_in_lane)
-            n_floats = scan.n_floats
-            if split.kept is not None:
-                n_floats = int(np.searchsorted(split.kept, n_floats))
-            outcome = AppendOutcome(
-                n_floats,
-                len(split.accepted) - n_floats,
-                0 if exemplars is None else len(exemplars),
-                (*scan.rejected, *split.too_old, *split.too_new, *late),
-                n_shed=scan.n_shed,
-            )
-            # A sample may take two bytes of a body.
-            n_bytes = max(len(body), _ROW_SIZE_BYTES * len(split.accepted))
-            if split.accepted.histograms is not None:
-                n_bytes += split.accepted.histograms.n_bytes
-            ticket = self._log_batch(
-                split.accepted,
-                scan.metadata,
-                exemplars=exemplars,
-                n_bytes=n_bytes,
-                on_done=None if on_done is None else partial(on_done, outcome),
-            )
+            return self._log_scanned(scan, len(body), on_done)
+
+    def _log_scanned(
+        self, scan: ScanResult, body_size: int, on_done: OnAppended | None
+    ) -> tuple[AppendOutcome, Ticket | None]:
+        """Queue what a body brought for the log, but for what its time refuses. Lane only."""
+        limits = self._time_limits()
+        split = split_by_time(scan.batch, limits, self._describe_in_lane)
+        exemplars, late = split_exemplars(scan.exemplars, limits, self._describe_in_lane)
+        n_floats = scan.n_floats
+        if split.kept is not None:
+            n_floats = int(np.searchsorted(split.kept, n_floats))
+        outcome = AppendOutcome(
+            n_floats,
+            len(split.accepted) - n_floats,
+            0 if exemplars is None else len(exemplars),
+            (*scan.rejected, *split.too_old, *split.too_new, *late),
+            n_shed=scan.n_shed,
+        )
+        n_bytes = _queue_size(body_size, len(split.accepted))
+        if split.accepted.histograms is not None:
+            n_bytes += split.accepted.histograms.n_bytes
+        ticket = self._log_batch(
+            split.accepted,
+            scan.metadata,
+            exemplars=exemplars,
+            n_bytes=n_bytes,
+            on_done=None if on_done is None else partial(on_done, outcome),
+        )
         return outcome, ticket
+
+    # --- groups ---------------------------------------------------------------------------------
+
+    def _scan_into(
+        self, group: AppendGroup, body: bytes | memoryview, waited_s: float, on_done: OnAppended
+    ) -> bool:
+        """Add a body to a group, which has the lane from the first on; False if it is not plain."""
+        if not group.has_lane:
+            self._admit(waited_s)
+            self._lane.acquire()
+            group.has_lane = True
+        try:
+            self._check_writable()
+            batch = self.catalog.scan_known(body)
+        except BaseException:
+            self._end_group(group)
+            raise
+        if batch is None:
+            return False
+        group.add(Member(batch, _queue_size(len(body), len(batch)), on_done))
+        if group.n_rows >= _BATCH_ROWS_MAX:
+            self._end_group(group)
+        return True
+
+    def _end_group(self, group: AppendGroup) -> None:
+        """Queue a group for the log and let the lane go; tell whoever is refused."""
+        if not group.has_lane:
+            return
+        try:
+            refused = self._log_group(group)
+        finally:
+            group.has_lane = False
+            self._lane.release()
+        for told in refused:
+            tell(told)
+
+    def _log_group(self, group: AppendGroup) -> list[Told]:
+        """Queue a group as one entry, or body by body; whom nobody else tells. Lane only."""
+        members = group.take()
+        if len(members) > 1:
+            # Whatever fails, each of them hears of its own.
+            with contextlib.suppress(Exception):
+                batch = joined(members)
+                if split_by_time(batch, self._time_limits(), self._describe_in_lane).kept is None:
+                    n_bytes = sum(member.n_bytes for member in members)
+                    self._log_batch(batch, (), n_bytes=n_bytes, on_done=teller(members))
+                    return []
+        told: list[Told] = []
+        for member in members:
+            try:
+                scan = scan_of_known(member.batch, self.catalog.next_ref)
+                outcome, ticket = self._log_scanned(scan, member.n_bytes, member.on_done)
+                if ticket is None:
+                    told.append((member.on_done, outcome, None))
+            except Exception as error:
+                told.append((member.on_done, AppendOutcome(0, 0, 0, ()), error))
+        return told
 
     def append_columns(
         self,
@@ -337,6 +396,11 @@ class AppendLane(SeriesLane):
                 raise
         tickets[-1].wait()
         return self._log_batch(batch, (), n_bytes=n_bytes)
+
+
+def _queue_size(body_size: int, n_samples: int) -> int:
+    """What a body weighs in the queue: a sample may take two bytes of it."""
+    return max(body_size, _ROW_SIZE_BYTES * n_samples)
 
 
 def _text_size(entry: MetadataEntry) -> int:

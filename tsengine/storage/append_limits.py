@@ -29,6 +29,12 @@ class TimeLimits:
     maxt: int | None
     floors_of: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.int64]] | None = None
 
+    def take_all(self, t_ms: npt.NDArray[np.int64]) -> bool:
+        """Whether samples at these times, at least one, are accepted whatever their series is."""
+        if self.mint is not None and int(t_ms.min()) < self.mint:
+            return False
+        return self.maxt is None or int(t_ms.max()) <= self.maxt
+
     def floors(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """First accepted time of each series: i64[N]."""
         assert self.mint is not None, "asked where it is"
@@ -73,7 +79,7 @@ def split_by_time(
         Texts of series refs, for the rejects.
 
     """
-    if len(batch) == 0:
+    if len(batch) == 0 or limits.take_all(batch.t_ms):
         return TimeSplit(batch, None, (), ())
     none = np.zeros(0, bool)
     old = limits.too_old(batch.refs, batch.t_ms)

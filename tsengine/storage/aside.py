@@ -1,18 +1,22 @@
-"""Parts in the quarantine, as their notes describe them; see `quarantine` and `bring_back`."""
+"""Parts in the quarantine, as their notes describe them; see `quarantine` and `bring_back`.
+
+A folder has the part's files, `note.json`, which says what it was, and while the part comes back
+`return.json`, which says what it becomes. A start of a writer settles what a crash left of either.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from tsengine.errors import CorruptionError
 from tsengine.storage import filenames, part_format
 from tsengine.storage.cold import logical_sizes
-from tsengine.storage.filesystem import FileSystem
+from tsengine.storage.filesystem import FileSystem, remove_tree
 from tsengine.storage.holes import joined
 from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.part_format import Section
@@ -21,6 +25,10 @@ from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_stretches import Unseen
 
 NOTE = "note.json"
+RETURN = "return.json"
+"""Beside the note while a part comes back: what it becomes."""
+OURS = frozenset({NOTE, RETURN})
+"""Files of a folder in the quarantine that are none of the part."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -146,7 +154,9 @@ def entry_of_files(fs: FileSystem, folder: str, aside: Aside) -> PartEntry | Tie
     data = fs.read_file(path)
     header, sections = part_format.decode_index_table(data, path)
     parent, name = os.path.split(folder)
-    paths = [path for path in files_below(fs, parent, name) if os.path.basename(path) != NOTE]
+    paths = [
+        path for path in files_below(fs, parent, name) if os.path.relpath(path, name) not in OURS
+    ]
     part = PartEntry(
         name=aside.part_name,
         level=header.level,
@@ -169,3 +179,127 @@ def entry_of_files(fs: FileSystem, folder: str, aside: Aside) -> PartEntry | Tie
         width_ms=tier[1], cover_min=tier[2], cover_max=tier[3],
         **{field: getattr(part, field) for field in PartEntry.__dataclass_fields__},
     )  # fmt: skip
+
+
+# --- what a start settles -------------------------------------------------------------------------
+
+
+def announce_return(
+    fs: FileSystem,
+    folder: str,
+    became: Sequence[PartEntry | TierEntry],
+    *,
+    n_samples: int,
+    is_known: bool,
+) -> None:
+    """Say durably what a part becomes with the commit that comes next; raises OSError.
+
+    ``is_known``: the manifest knows until then that it waits.
+    """
+    told = {
+        "n_samples": n_samples,
+        "is_known": is_known,
+        "became": [asdict(entry) for entry in became],
+    }
+    fs.write_file(os.path.join(folder, RETURN), json.dumps(told).encode() + b"\n")
+    fs.sync_dir(folder)
+
+
+def remove_returned(fs: FileSystem, folder: str) -> None:
+    """Remove the folder of a part that is back, what says so last; raises OSError."""
+    for name in fs.listdir(folder):
+        if name != RETURN:
+            remove_tree(fs, os.path.join(folder, name))
+    remove_tree(fs, folder)
+
+
+def finish_returns(fs: FileSystem, directory: str, current: Manifest) -> dict[str, int]:
+    """Remove what a crash left of parts that had come back: their samples, by folder.
+
+    For the start of a writer: nothing was merged since, so the manifest has what such a part became
+    if that was committed. If it was not, the part waits as before.
+    """
+    entries: list[PartEntry | TierEntry] = [*current.parts, *current.tiers]
+    live = [asdict(entry) for entry in entries]
+    finished = {}
+    for name in _names_or_none(fs, directory):
+        folder = os.path.join(filenames.quarantine_dir(directory), name)
+        path = os.path.join(folder, RETURN)
+        try:
+            if not fs.exists(path):
+                if not fs.listdir(folder):
+                    fs.rmdir(folder)
+                continue
+            told = _decode_return(fs.read_file(path))
+            if told is None or name in current.aside or not told.is_in(live):
+                fs.unlink(path)
+                continue
+            _LOG.info("%s was back before a crash; what is left of it is removed", name)
+            finished[name] = told.n_samples
+            remove_returned(fs, folder)
+        except OSError as error:
+            _LOG.warning("%s may be of a part that is back: %s", folder, error)
+    return finished
+
+
+def settle_marks(
+    fs: FileSystem, directory: str, erased: Mapping[str, int], guessed: Mapping[str, int]
+) -> None:
+    """Let notes tell what was erased before their parts went from what is erased after it.
+
+    For the start of a writer that has looked at what a version without marks may have erased
+    (``guessed``, by selectors): that was before, whenever it is found. ``erased`` are the
+    manifest's marks.
+    """
+    for name in _names_or_none(fs, directory):
+        path = os.path.join(filenames.quarantine_dir(directory), name, NOTE)
+        try:
+            note = json.loads(fs.read_file(path))
+            if guessed or note.get("erased") is None:
+                text = json.dumps({**note, "erased": {**erased, **guessed}}, indent=2)
+                _replace_note(fs, path, text.encode() + b"\n")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _LOG.warning("the note of %s stays as it is: %s", name, error)
+
+
+def _names_or_none(fs: FileSystem, directory: str) -> list[str]:
+    """Folders in the quarantine, none if that can't be read."""
+    try:
+        return aside_names(fs, directory)
+    except OSError as error:
+        _LOG.warning("the quarantine can't be read: %s", error)
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What `announce_return` said."""
+
+    n_samples: int
+    is_known: bool
+    became: tuple[Any, ...]
+
+    def is_in(self, live: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the parts of a manifest show that it came so far."""
+        if not self.became:
+            return self.is_known  # Nothing was left of it, and it no longer waits.
+        return all(entry in live for entry in self.became)
+
+
+def _decode_return(data: bytes) -> _Told | None:
+    """None for what was not finished: the commit did not come either."""
+    try:
+        told = json.loads(data)
+        return _Told(int(told["n_samples"]), bool(told["is_known"]), tuple(told["became"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _replace_note(fs: FileSystem, path: str, data: bytes) -> None:
+    """Whole or not at all, durable."""
+    folder = os.path.dirname(path)
+    # Beside the folders: what is in them counts.
+    temporary = os.path.join(os.path.dirname(folder), NOTE + filenames.TMP_SUFFIX)
+    fs.write_file(temporary, data)
+    fs.rename(temporary, path)
+    fs.sync_dir(folder)

@@ -11,7 +11,8 @@ their old place. It is written anew where it can't be as it was:
 - What retention has erased meanwhile up to some time (`retention_marks`) it does not bring back.
 
 Then the part's folder in the quarantine goes. If anything breaks off, either the folder is there
-and the manifest lacks the part, or the manifest has it.
+and the manifest lacks the part, or the manifest has it; what is left of the folder then goes at the
+next start (`aside.finish_returns`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from typing import TYPE_CHECKING
 from tsengine.errors import CorruptionError, StoreUnavailable
 from tsengine.model.times import text_of_ms
 from tsengine.storage import filenames
-from tsengine.storage.aside import NOTE, Aside, entry_of_files, read_note
+from tsengine.storage.aside import (
+    OURS,
+    Aside,
+    announce_return,
+    entry_of_files,
+    read_note,
+    remove_returned,
+)
 from tsengine.storage.bring_back_plan import in_order, jumped_over, level_of
 from tsengine.storage.checkpoint import targets_of
 from tsengine.storage.chores import Job, JobContext
@@ -91,8 +99,8 @@ class Returning:
             else:
                 self.found = _enter_samples(context, aside, entry, folder)
             with contextlib.suppress(OSError):
-                # The note's part is in the manifest; it would be refused.
-                remove_tree(context.fs, folder)
+                # What is left goes at the next start: it says that its part is back.
+                remove_returned(context.fs, folder)
         except (CorruptionError, FileNotFoundError) as error:
             text = f"it is damaged: {error}; put good files in its place, from a backup say"
             self.found = Return(self._folder_name, refused=text)
@@ -176,7 +184,7 @@ def _enter_samples(context: JobContext, aside: Aside, entry: PartEntry, folder: 
             reader.close()
         context.discard([filenames.part_dir(context.directory, one.entry.name) for one in cut])
     n_samples = sum(one.entry.n_samples for one in (own if merged else added))
-    _commit(context, aside, entry, names, added)
+    _commit(context, aside, entry, names, added, n_samples)
     return Return(aside.name, n_samples, len(names))
 
 
@@ -203,7 +211,9 @@ def _merged_with(
     whole = replace(entry, seq_max=last)
     merged = jumped_over(whole, parts)
     found = {one.name for one in jumped_over(whole, [*merged, *(e for _, e in waiting)])}
-    newer = [name for name, other in waiting if other.name in found]
+    newer = [
+        name for name, other in waiting if other.name in found and other.seq_max > entry.seq_max
+    ]
     if newer:
         raise _Refused(f"{newer[-1]} is newer and must come back before it")
     return merged
@@ -276,9 +286,12 @@ def _commit(
     entry: PartEntry,
     names: frozenset[str],
     added: Sequence[PartReader],
+    n_samples: int,
 ) -> None:
     """Let parts take the place of one that is aside and of live ones (named)."""
     entries = [one.entry for one in added]
+    paths = [filenames.part_dir(context.directory, one.name) for one in entries]
+    _announce(context, aside, entries, paths, n_samples)
     context.commit(
         lambda current: _changed(
             aside, entry, current,
@@ -286,22 +299,41 @@ def _commit(
             next_seq=max([current.next_seq, *(one.seq_max + 1 for one in entries)]),
         ),
         lambda state: _without_hole(context, state.with_merged(names, tuple(added))),
-        new_paths=[filenames.part_dir(context.directory, one.name) for one in entries],
+        new_paths=paths,
         replaced_paths=[filenames.part_dir(context.directory, name) for name in names],
     )  # fmt: skip
+
+
+def _announce(
+    context: JobContext,
+    aside: Aside,
+    became: Sequence[PartEntry | TierEntry],
+    paths: Sequence[str],
+    n_samples: int,
+) -> None:
+    """Say what comes with the commit that follows, so that a start may know it was there."""
+    folder = os.path.join(filenames.quarantine_dir(context.directory), aside.name)
+    is_known = aside.name in context.manifest.aside
+    try:
+        announce_return(context.fs, folder, became, n_samples=n_samples, is_known=is_known)
+    except OSError:
+        context.discard(paths)
+        raise
 
 
 def _enter_as_it_was(context: JobContext, aside: Aside, entry: PartEntry, folder: str) -> None:
     path = filenames.part_dir(context.directory, entry.name)
     _forget_blocks(context, folder)
     _give_second_names(context.fs, folder, path)
-    _commit(context, aside, entry, frozenset(), [PartReader.open(context.fs, path, entry)])
+    part = PartReader.open(context.fs, path, entry)
+    _commit(context, aside, entry, frozenset(), [part], entry.n_samples)
 
 
 def _enter_tier(context: JobContext, aside: Aside, entry: TierEntry, folder: str) -> Return:
     path = filenames.tier_dir(context.directory, entry.name)
     _give_second_names(context.fs, folder, path)
     tier = TierReader.open(context.fs, path, entry)
+    _announce(context, aside, [entry], [path], entry.n_samples)
     context.commit(
         lambda current: _changed(
             aside, entry, current, tiers=tuple(sorted((*current.tiers, entry), key=tier_order))
@@ -353,7 +385,7 @@ def _give_second_names(fs: FileSystem, source: str, target: str) -> None:
     fs.mkdir(target)
     for path in sorted(files_below(fs, parent, name)):
         own = os.path.relpath(path, name)
-        if own == NOTE:
+        if own in OURS:
             continue
         folder = os.path.dirname(os.path.join(target, own))
         if folder not in folders:

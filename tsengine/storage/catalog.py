@@ -77,6 +77,11 @@ class ScanResult:
     n_shed: int
 
 
+def scan_of_known(batch: SampleBatch, next_ref: int) -> ScanResult:
+    """What a body of known series brought."""
+    return ScanResult(batch, len(batch), None, next_ref, 0, (), (), 0)
+
+
 class Catalog:
     """All series of one database.
 
@@ -176,12 +181,9 @@ class Catalog:
 
         """
         first_new_ref = self.next_ref
-        known = None
-        if version == 1:
-            known = self._scanner.scan_known(body, self._memo, first_new_ref)
+        known = self.scan_known(body) if version == 1 else None
         if known is not None:
-            self.note_used(known.refs)
-            return ScanResult(known, len(known), None, first_new_ref, 0, (), (), 0)
+            return scan_of_known(known, first_new_ref)
         if on_unknown is not None:
             on_unknown()
         try:
@@ -203,6 +205,16 @@ class Catalog:
             (*self._news(listed), *metadata),
             n_shed,
         )
+
+    def scan_known(self, body: bytes | memoryview) -> SampleBatch | None:
+        """Samples of a 1.0 body of nothing but known series and floats; None for any other.
+
+        The batch is the caller's. Raises Overloaded if some are refused for the moment.
+        """
+        known = self._scanner.scan_known(body, self._memo, self.next_ref)
+        if known is not None:
+            self.note_used(known.refs)
+        return known
 
     def series_refs(
         self, label_sets: Sequence[Mapping[str, str]]
@@ -275,9 +287,12 @@ class Catalog:
         """See `Interner.parts_to_spill`."""
         return self._interner.parts_to_spill()
 
-    def spill_postings(self, scratch: Scratch) -> None:
-        """Let large postings lie in scratch files. Any thread; raises OSError."""
-        self._postings.spill(scratch)
+    def spill_postings(self, scratch: Scratch, is_over: Callable[[], bool]) -> bool:
+        """Let large postings lie in scratch files; False if it was over before.
+
+        Any thread; raises OSError.
+        """
+        return self._postings.spill(scratch, is_over)
 
     def watch_use(self) -> None:
         """From now on remember which of the refs there are now were found or used."""

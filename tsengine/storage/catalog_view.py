@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsengine.kernels import postings as kernels
-from tsengine.model.labels import NO_ID, LabelRows
+from tsengine.model.labels import NO_ID, LabelRows, LabelTexts
 from tsengine.model.matchers import METRIC_NAME, Matcher
 from tsengine.storage import matching
 from tsengine.storage.index import Postings, PostingsBuilder
@@ -99,6 +99,12 @@ class CatalogView:
     def pair_values(self) -> npt.NDArray[np.uint32]:
         """Symbol id of each pair's value: u32[P], read-only."""
         return _read_only(self.state.pair_values[: self.state.n_pairs])
+
+    @property
+    def arrays(self) -> LabelTexts:
+        """Texts and pairs as arrays."""
+        state = self.state
+        return LabelTexts(state.text, state.text_offsets, self.pair_names, self.pair_values)
 
     def text(self, symbol: int) -> str:
         """Text of a symbol."""

@@ -24,8 +24,9 @@ from tsengine.storage.manifest import Manifest, PartEntry, TierEntry
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.replaced_files import ReplacedFiles
 from tsengine.storage.retention import none_for_ever
-from tsengine.storage.retention_marks import Raise
+from tsengine.storage.retention_marks import NEVER_MS, NOTHING_MS, Raise
 from tsengine.storage.retention_overlaps import Overlaps, rules_in
+from tsengine.storage.retention_taken import Taken, still_needed, with_more
 from tsengine.storage.state import State, tier_order
 from tsengine.storage.tier_reader import TierReader
 
@@ -184,14 +185,16 @@ class JobContext:
             if raised is None:
                 return changed
             erased = raised.applied(current.erased)
-            return replace(changed, erased=erased, holes=not_passed(current.holes, erased))
+            changed = replace(changed, erased=erased, holes=not_passed(current.holes, erased))
+            return _remembering(changed, raised.taken)
 
         def publish(state: State) -> State:
             state = state.with_merged(removed, tuple(opened))
             if raised is None:
                 return state
             current = self.manifest
-            return state.with_erased(current.erased, joined(current.holes.values()))
+            state = state.with_erased(current.erased, joined(current.holes.values()))
+            return state.with_taken(current.taken)
 
         self.commit(
             change,
@@ -200,8 +203,13 @@ class JobContext:
             replaced_paths=[filenames.part_dir(self.directory, name) for name in removed],
         )
 
-    def replace_tiers(self, removed: frozenset[str], added: Sequence[TierEntry]) -> None:
-        """Let parts of tiers that were written take the place of live ones, in one commit."""
+    def replace_tiers(
+        self, removed: frozenset[str], added: Sequence[TierEntry], taken: Taken | None = None
+    ) -> None:
+        """Let parts of tiers that were written take the place of live ones, in one commit.
+
+        ``taken``: rules hid windows that are left out.
+        """
         paths = [filenames.tier_dir(self.directory, entry.name) for entry in added]
         opened: list[TierReader] = []
         try:
@@ -212,16 +220,15 @@ class JobContext:
                 tier.close()
             self.discard(paths)
             raise
+
+        def change(current: Manifest) -> Manifest:
+            kept = [entry for entry in current.tiers if entry.name not in removed]
+            tiers = tuple(sorted((*kept, *added), key=tier_order))
+            return _remembering(current.with_changes(tiers=tiers), taken)
+
         self.commit(
-            lambda current: current.with_changes(
-                tiers=tuple(
-                    sorted(
-                        (*(e for e in current.tiers if e.name not in removed), *added),
-                        key=tier_order,
-                    )
-                )
-            ),
-            lambda state: state.with_tiers(removed, opened),
+            change,
+            lambda state: state.with_tiers(removed, opened).with_taken(self.manifest.taken),
             new_paths=paths,
             replaced_paths=[filenames.tier_dir(self.directory, name) for name in removed],
         )
@@ -257,6 +264,16 @@ class JobContext:
             self.replace_parts(names, added, retention.raised(lowered, spans))
         except OSError as error:
             raise storage_error(error, "merging parts") from error
+
+
+def _remembering(current: Manifest, taken: Taken | None) -> Manifest:
+    """A manifest that remembers what rules take by it, and no more of that than is needed."""
+    first_ms = min((tier.cover_min for tier in current.tiers), default=NEVER_MS)
+    if current.aside:
+        first_ms = NOTHING_MS  # Windows of any time may come back.
+    return replace(
+        current, taken=still_needed(with_more(current.taken, taken), current.erased, first_ms)
+    )
 
 
 class CancelOf:

@@ -160,6 +160,11 @@ class ColdFile:
         """Nobody reads it any more."""
         self.is_closed = True
 
+    def forget(self, offset: int, size: int) -> None:
+        """Drop what the cache has of some bytes: they are asked for once more."""
+        for number in range(offset // BLOCK_BYTES, -(-(offset + size) // BLOCK_BYTES)):
+            self._cache.drop(self._stub.sha256, number)
+
     def _fetch(self, start: int, stop: int) -> dict[int, bytes | None]:
         """Blocks start..stop, without the last, by one request."""
         begin = start * BLOCK_BYTES

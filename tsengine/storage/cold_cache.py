@@ -104,6 +104,14 @@ class BlockCache:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self._directory, file))
 
+    def drop(self, name: str, block: int) -> None:
+        """Drop one block."""
+        file = f"{name}-{block}"
+        with self._lock:
+            self._n_bytes -= self._known().pop(file, 0)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._directory, file))
+
     def _known(self) -> OrderedDict[str, int]:
         """Sizes by file, least recently used first; what a former process left comes first."""
         if self._sizes is None:

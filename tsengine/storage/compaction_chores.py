@@ -73,6 +73,7 @@ class FullMerge:
 def barriers_of(state: State) -> Barriers:
     """What merges must keep apart: see `Barriers`."""
     ends = [*state.erased.values(), *(last + 1 for _, last in state.holes)]
+    ends += [t_ms for taken in state.taken for t_ms in taken.samples_ms]
     before_ms = max(ends, default=None)
     if before_ms is None or not state.tiers:
         return NO_BARRIERS

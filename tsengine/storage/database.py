@@ -3,8 +3,9 @@
 Appends are in `append_lane`, series in `series_lane`, reads in `database_reads`.
 
 Threads. *Lane*: appends, one at a time under `_lane` (scan, look-ups, inserts, log entry in
-order). *Log writer*: the log's own thread; after each fsync it appends to the head and publishes.
-*Maintenance*: flush and compaction. *Readers*: any thread; they take one immutable `State`.
+order). *Log writer*: one at a time, the log's own thread or one that submitted writes together;
+after each fsync it appends to the head and publishes. *Maintenance*: flush and compaction.
+*Readers*: any thread; they take one immutable `State`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tsengine.clock import Clock, system_clock
 from tsengine.options import Options
 from tsengine.storage import filenames, manifest, wal_records
 from tsengine.storage.append_lane import AppendLane
+from tsengine.storage.aside import settle_marks
 from tsengine.storage.axis_cache import AxisCache
 from tsengine.storage.catalog_shrink import CatalogShrink
 from tsengine.storage.checkpoint import Checkpointer
@@ -94,6 +96,7 @@ class StorageDatabase(AppendLane, DatabaseReads):
         self._closed = False
         self._lane = threading.Lock()
         self._log_order = threading.Lock()
+        self._groups = {}
         self._state_lock = threading.Lock()
         self._room = threading.Condition()
         self._options_lock = threading.Lock()
@@ -122,10 +125,13 @@ class StorageDatabase(AppendLane, DatabaseReads):
         if recovered.report.has_lost_parts:
             return recovered
         erased = marks_of_left(state, self.retention.moment())
+        current = recovered.manifest
+        is_committed = not self.read_only and self.options.background == "all"
+        if is_committed:
+            settle_marks(self._fs, self.directory, current.erased, erased)
         if not erased:
             return recovered
-        current = recovered.manifest
-        if not self.read_only and self.options.background == "all":
+        if is_committed:
             current = current.with_changes(erased=erased)
             manifest.swap(self._fs, self.directory, current)
         return replace(recovered, manifest=current, state=state.with_erased(erased, state.holes))

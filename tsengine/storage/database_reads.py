@@ -38,7 +38,7 @@ class DatabaseReads(DatabaseCore):
         ``floors`` take the place of those of samples.
         """
         if floors is None:
-            floors = self.retention.sample_floors(state.catalog).with_marks(state.erased)
+            floors = self.retention.floors_of(state)
         heads = [frozen.head.view() for frozen in state.frozen]
         heads.append(state.head.view())
         for part in state.parts:
@@ -51,11 +51,12 @@ class DatabaseReads(DatabaseCore):
             floors.mask(state.tombstones),
             state.tiers,
             state.tier_map,
-            self.tier_floors(),
+            self.retention.kept_from(),
             none_for_ever(floors.complete_ms),
             [(refs, none_for_ever(from_ms)) for refs, from_ms in floors.longer],
             state.holes,
             state.unseen,
+            tuple(floors.losses),
         )
 
     def find_exemplars(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> ExemplarBatch:

@@ -15,6 +15,7 @@
     snapshots/NAME/     databases made of hard links; NAME.0123abcd.tmp while they are built
     quarantine/         damaged files that `check` has put aside
     cold-cache/         blocks of files in an object store, whose stubs end in `.cold`
+    scratch-*           memory of this process, where files must have a name; only for a moment
 
 Numbers have ten digits, are never reused, and come from the manifest's next_file_number; those of
 log segments are counted by the log. A name may end in `.damaged`: kept for a human, never read.
@@ -40,6 +41,7 @@ TOMBSTONES_DIR = "tombstones"
 SNAPSHOTS_DIR = "snapshots"
 QUARANTINE_DIR = "quarantine"
 COLD_CACHE_DIR = "cold-cache"
+SCRATCH_PREFIX = "scratch-"
 RESTORING = "restoring"
 """Stands in a directory that a restore has not finished; it can't be opened."""
 DIRS = (WAL_DIR, PARTS_DIR, CATALOG_DIR, METADATA_DIR)

@@ -124,7 +124,7 @@ class Flusher:
             self._wanted.wait(_TICK_S)
             if self._stopping.is_set():
                 return
-            self._saving.run_if_due()
+            self._saving.run_if_due(self._wanted.is_set)
             due = self._wanted.is_set() or self._is_due()
             self._wanted.clear()
             if not due:

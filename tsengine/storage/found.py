@@ -68,6 +68,15 @@ class Found:
         self.span = span
         self.owners = owners
         self.sources = sources
+        self._order: I64Array | None = None
+        if len(sources) == 1:
+            (only,) = sources
+            self.rows, self.sizes = only.rows, only.sizes
+            self.first_t, self.last_t = only.first_t, only.last_t
+            self.may_be_stale, self.has_histogram = only.may_be_stale, has_histogram[0]
+            self.source = np.zeros(len(only.rows), np.uint16)
+            self.local = np.arange(len(only.rows))
+            return
         self.rows = _concatenate([s.rows for s in sources])
         self.sizes = _concatenate([s.sizes for s in sources])
         self.first_t = _concatenate([s.first_t for s in sources])
@@ -78,7 +87,6 @@ class Found:
         self.local = expand_ranges(np.zeros(len(sources), np.int64), counts)
         self.may_be_stale = _concatenate([s.may_be_stale for s in sources]).astype(np.bool_)
         self.has_histogram = _concatenate(list(has_histogram)).astype(np.bool_)
-        self._order: I64Array | None = None
 
     @property
     def by_time(self) -> I64Array:

@@ -5,7 +5,7 @@ touched again. Memory follows the samples, not the series: nothing is kept per s
 are in tables of their own; the rows carry handles that are numbered through all tables of the head.
 Runs have a column of start timestamps only if a sample of theirs came with one.
 
-Threads: `append` and `freeze` belong to one writer (the log's thread); `view` and the counters may
+Threads: `append` and `freeze` belong to one writer (the log's); `view` and the counters may
 be used by any thread. Publication is one attribute swap after the rows were written; a view sees
 only rows that were there when it was taken, and its arrays are never written again.
 """

@@ -9,7 +9,7 @@ at least 64 Ki entries, eight of a kind merged; what is newer, it sorts for itse
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,13 @@ class _SharedSegments:
             segments = self._segments
         return tuple(segment for segment in segments if segment.last <= n_rows)
 
-    def spill(self, scratch: Scratch) -> None:
-        """Let large segments lie in scratch files; raises OSError."""
+    def spill(self, scratch: Scratch, is_over: Callable[[], bool]) -> bool:
+        """Let large segments lie in scratch files; False if it was over before. Raises OSError."""
         for segment in self._segments:
+            if is_over():
+                return False
             segment.spill(scratch)
+        return True
 
 
 class Postings:
@@ -158,10 +161,12 @@ class PostingsBuilder:
         """Label name (symbol) -> pairs."""
         return Postings(self._of_names, None, state.pair_names, state.n_pairs)
 
-    def spill(self, scratch: Scratch) -> None:
-        """Let what is built and large lie in scratch files; raises OSError."""
-        self._of_pairs.spill(scratch)
-        self._of_names.spill(scratch)
+    def spill(self, scratch: Scratch, is_over: Callable[[], bool]) -> bool:
+        """Let what is built and large lie in scratch files; False if it was over before.
+
+        Raises OSError.
+        """
+        return self._of_pairs.spill(scratch, is_over) and self._of_names.spill(scratch, is_over)
 
 
 def _advanced(

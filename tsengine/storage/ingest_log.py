@@ -48,8 +48,8 @@ class Ticket:
     Parameters
     ----------
     on_done
-        Called in the log's thread with the error, or None, before those who wait go on. It must be
-        short and must not raise.
+        Called in the thread that wrote it with the error, or None, before those who wait go on. It
+        must be short and must not raise.
 
     """
 
@@ -112,7 +112,8 @@ class IngestLog(Protocol):
         """Let what is appended inside be made durable together.
 
         For short stretches: all entries wait for their end. Only a cut, much that is queued, and
-        `hurry` don't.
+        `hurry` don't. Who ends it may write all that is queued itself, so the caller has no lock
+        then that the callbacks or ``on_failed`` take.
         """
         ...
 

@@ -21,10 +21,11 @@ from tsengine.errors import CorruptionError, StorageError, UnsupportedFormat
 from tsengine.storage import filenames
 from tsengine.storage.filesystem import FileSystem, storage_error
 from tsengine.storage.folder_lock import is_held
+from tsengine.storage.retention_taken import Taken
 
 FORMAT_VERSION = 1
 _FIRST_LINE = "tsengine manifest"
-_OPTIONAL = ("exemplar_files", "erased", "aside", "holes")
+_OPTIONAL = ("exemplar_files", "erased", "aside", "holes", "taken")
 """Fields that are not there when they are empty."""
 
 
@@ -132,6 +133,9 @@ class Manifest:
     holes
         By folder in the quarantine: the closed range of time, ms, in which samples of any series
         may be missing since its part went there. Not written when there is none, as `erased`.
+    taken
+        What retention rules took of their series, by lists of rules (`retention_taken`); the list
+        that did so last comes last. Not written when there is none, as `erased`.
 
     """
 
@@ -152,6 +156,7 @@ class Manifest:
     erased: Mapping[str, int] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
     holes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    taken: tuple[Taken, ...] = ()
 
     def with_changes(self, **changes: Any) -> Manifest:
         """The next generation, with fields replaced."""
@@ -173,6 +178,8 @@ class Manifest:
             fields["aside"] = list(self.aside)
         if self.holes:
             fields["holes"] = {name: list(span) for name, span in self.holes.items()}
+        if self.taken:
+            fields["taken"] = [dataclasses.asdict(one) for one in self.taken]
         fields["tombstones"] = [dataclasses.asdict(entry) for entry in self.tombstones]
         fields["tiers"] = [dataclasses.asdict(entry) for entry in self.tiers]
         parts = ",\n".join(f"    {json.dumps(dataclasses.asdict(part))}" for part in self.parts)
@@ -361,6 +368,7 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
     erased = dict(fields.pop("erased", {}))
     aside = tuple(fields.pop("aside", ()))
     holes = {name: tuple(span) for name, span in fields.pop("holes", {}).items()}
+    taken = _taken(fields.pop("taken", []), path)
     names = set(Manifest.__slots__) - {"format_version", "parts", *_OPTIONAL}
     _refuse_unknown(fields.keys() - names, path)
     if names - fields.keys():
@@ -375,6 +383,7 @@ def _from_fields(fields: dict[str, Any], version: int, path: str) -> Manifest:
         erased=erased,
         aside=aside,
         holes=holes,
+        taken=taken,
         **fields,
     )
     _check_types(manifest)
@@ -388,6 +397,14 @@ def _entries(kind: type[_Entry], listed: list[dict[str, Any]], path: str) -> tup
     for entry in listed:
         _refuse_unknown(entry.keys() - kind.__dataclass_fields__.keys(), path)
     return tuple(kind(**entry) for entry in listed)
+
+
+def _taken(listed: list[dict[str, list[Any]]], path: str) -> tuple[Taken, ...]:
+    for one in listed:
+        _refuse_unknown(one.keys() - Taken.__dataclass_fields__.keys(), path)
+        if any(type(values) is not list for values in one.values()):
+            raise ValueError("what rules took is not listed")
+    return tuple(Taken(**{name: tuple(values) for name, values in one.items()}) for one in listed)
 
 
 def _refuse_unknown(names: Collection[str], path: str) -> None:
@@ -406,6 +423,12 @@ def _check_types(manifest: Manifest) -> None:
     for selector, t_ms in manifest.erased.items():
         if type(t_ms) is not int:
             raise ValueError(f"what is erased of {selector!r} is not a time")
+    for one in manifest.taken:
+        numbers = (*one.samples_ms, *one.windows_ms)
+        if any(type(text) is not str for text in one.rules) or not one.rules:
+            raise ValueError("what took something is no list of rules")
+        if any(type(t_ms) is not int for t_ms in numbers) or len(numbers) != 2 * len(one.rules):
+            raise ValueError(f"what the rules {one.rules} took is not a time for each")
     for name, span in manifest.holes.items():
         if [type(t_ms) for t_ms in span] != [int, int] or span[0] > span[1]:
             raise ValueError(f"what is missing since {name!r} went is not a range of time")

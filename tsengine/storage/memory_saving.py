@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tsengine.storage.head import HeadView
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 20.0
 _RETRY_S = 300.0
+_SHIFT_S = 1.0
+"""A flush, or the end, waits so long at most, and for the piece that is being written."""
 _FORGET_EVERY_S = 300.0
 """Dashboards that look at the same all the time need not fetch it each time."""
 _PART_AGE_S = 15.0
@@ -57,29 +60,41 @@ class MemorySaving:
             self._recent.note(flushed.refs(), next_ref, self._database.now_ms())
             self._has_news = True
 
-    def run_if_due(self) -> None:
-        """Do what there is to do, every now and then. What fails is tried again later."""
+    def run_if_due(self, is_hurried: Callable[[], bool]) -> None:
+        """Do what there is to do, every now and then. What fails is tried again later.
+
+        Ends after a second, to go on at the next call, when the thread is wanted elsewhere.
+        """
         now_s = time.monotonic()
         if now_s < self._due_s:
             return
         self._due_s = now_s + _EVERY_S
+
+        def is_over() -> bool:
+            return is_hurried() and time.monotonic() - now_s >= _SHIFT_S
+
         try:
-            self._save()
+            if not self._save(is_over):
+                self._due_s = now_s
+                return
             if now_s >= self._forgotten_s + _FORGET_EVERY_S:
                 self._forget_touched()
         except OSError as error:
             _LOG.warning("memory of idle series is kept: %s", error)
             self._due_s = now_s + _RETRY_S
+        except Exception:  # A task border: flushes must go on. No memory, say.
+            _LOG.exception("memory of idle series is kept")
+            self._due_s = now_s + _RETRY_S
 
     def run(self) -> None:
         """Do it now; raises OSError."""
-        self._save()
+        self._save(lambda: False)
         self._forget_touched()
 
-    def _save(self) -> None:
+    def _save(self, is_over: Callable[[], bool]) -> bool:
+        """Whether all is done."""
         self._forget_senders()
-        self._spill_catalog()
-        self._spill_parts()
+        return self._spill_catalog(is_over) and self._spill_parts(is_over)
 
     def _forget_touched(self) -> None:
         self._scratch.forget_touched()
@@ -94,7 +109,7 @@ class MemorySaving:
         with self._database.lane:
             self._database.catalog.note_recent(recent)
 
-    def _spill_catalog(self) -> None:
+    def _spill_catalog(self, is_over: Callable[[], bool]) -> bool:
         database, scratch = self._database, self._scratch
         while True:
             with database.lane:
@@ -106,13 +121,18 @@ class MemorySaving:
             with database.lane:
                 for part in parts:
                     part.column.place(part)
-        database.catalog.spill_postings(scratch)
+            if is_over():
+                return False
+        return database.catalog.spill_postings(scratch, is_over)
 
-    def _spill_parts(self) -> None:
+    def _spill_parts(self, is_over: Callable[[], bool]) -> bool:
         """Spill indexes of parts that have been there for a while."""
         state, now_s = self._database.state, time.monotonic()
         parts: list[PartReader | TierReader] = [*state.parts, *state.tiers]
         for part in parts:
+            if is_over():
+                return False
             if now_s - self._opened_s.setdefault(part, now_s) >= _PART_AGE_S:
                 part.spill(self._scratch)
                 self._database.memory.forget(part)
+        return True

@@ -21,6 +21,7 @@ from tsengine.kernels.axes import clip_blocks, copy_rows
 from tsengine.kernels.jit import OK
 from tsengine.model.histograms import Histograms
 from tsengine.storage.axis_cache import number_used
+from tsengine.storage.cold import ColdFile
 from tsengine.storage.filesystem import ReadFile, storage_error
 from tsengine.storage.part_format import FLAG_HISTOGRAM, FLAG_STALE
 from tsengine.storage.part_index import PartIndex
@@ -167,14 +168,9 @@ class PartPieces:
         index = self._index
         blocks = self._blocks[which]
         payloads, where = number_used(index.block_payload[blocks], len(index.payload_offsets) - 1)
-        data = _read_ranges(
-            self._values,
-            index.payload_offsets[payloads],
-            index.payload_offsets[payloads + 1],
-            self._values_path,
-        )
         lo = self._lo[which]
-        try:
+
+        def decode(data: _Ranges) -> None:
             decode_blocks(
                 data.bytes,
                 data.positions[where],
@@ -187,8 +183,9 @@ class PartPieces:
                 positions,
                 path=self._values_path,
             )
-        except CorruptionError as error:
-            raise data.located(error) from None
+
+        starts, ends = index.payload_offsets[payloads], index.payload_offsets[payloads + 1]
+        _decode_ranges(self._values, starts, ends, self._values_path, decode)
 
     def histograms_of(self, refs: U32Array, t_ms: I64Array, bits: U64Array) -> Histograms:
         """See `pieces.Pieces.histograms_of`; ``bits`` are all the same."""
@@ -353,26 +350,49 @@ def _read_ranges(file: ReadFile, starts: I64Array, ends: I64Array, path: str) ->
     return _Ranges(np.frombuffer(data, np.uint8), positions, ends - starts, starts)
 
 
+def _decode_ranges(
+    file: ReadFile, starts: I64Array, ends: I64Array, path: str, decode: Callable[[_Ranges], None]
+) -> None:
+    """Read ranges and decode them; what an object store may have given wrongly once more.
+
+    ``decode`` may be called twice. Raises what it and `_read_ranges` raise, with positions in the
+    file.
+    """
+    data = _read_ranges(file, starts, ends, path)
+    try:
+        decode(data)
+        return
+    except CorruptionError as error:
+        if not isinstance(file, ColdFile):
+            raise data.located(error) from None
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        file.forget(start, end - start)
+    data = _read_ranges(file, starts, ends, path)
+    try:
+        decode(data)
+    except CorruptionError as error:
+        raise data.located(error) from None
+
+
 def decode_times(
     index: PartIndex, file: ReadFile, path: str, axes: I64Array, t_ms: I64Array, positions: I64Array
 ) -> None:
     """Write the times of some axes (ascending) to ``t_ms[positions]``; raises CorruptionError."""
     if len(axes) == 0:
         return
-    data = _read_ranges(file, index.axis_offsets[axes], index.axis_offsets[axes + 1], path)
     rows = index.axis_rows[axes].astype(np.int64)
-    try:
+
+    def decode(data: _Ranges) -> None:
         decode_axes(data.bytes, data.positions, data.sizes, rows, t_ms, positions, path=path)
-    except CorruptionError as error:
-        raise data.located(error) from None
-    # Times outside the index's claim would put samples where no read looks for them.
-    is_wrong = (t_ms[positions] != index.axis_mint[axes]) | (
-        t_ms[positions + rows - 1] != index.axis_maxt[axes]
-    )
-    if is_wrong.any():
-        k = int(np.argmax(is_wrong))
-        raise CorruptionError(
-            "an axis has other times than the index says",
-            path=path,
-            offset=int(data.file_offsets[k]),
+        # Times outside the index's claim would put samples where no read looks for them.
+        is_wrong = (t_ms[positions] != index.axis_mint[axes]) | (
+            t_ms[positions + rows - 1] != index.axis_maxt[axes]
         )
+        if is_wrong.any():
+            raise CorruptionError(
+                "an axis has other times than the index says",
+                path=path,
+                offset=int(data.positions[np.argmax(is_wrong)]),
+            )
+
+    _decode_ranges(file, index.axis_offsets[axes], index.axis_offsets[axes + 1], path, decode)

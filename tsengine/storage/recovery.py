@@ -14,7 +14,7 @@ from tsengine.model.batch import SampleBatch
 from tsengine.model.histograms import is_handle, without_handles
 from tsengine.options import TYPE_AND_UNIT_LABELS, Options
 from tsengine.storage import filenames, holes, manifest, wal_records
-from tsengine.storage.aside import Aside, awaited_spans, unseen_of, waiting
+from tsengine.storage.aside import Aside, awaited_spans, finish_returns, unseen_of, waiting
 from tsengine.storage.catalog import LOST_SERIES, Catalog
 from tsengine.storage.catalog_file import read_catalog_segment
 from tsengine.storage.exemplar_records import decode_exemplars
@@ -61,6 +61,8 @@ class RecoveryReport:
         These parts, as the manifest has them.
     aside
         Parts in the quarantine that may come back: what hides them stays, and their series.
+    returned
+        Samples of parts that had come back before a crash, by the folders that it left.
 
     """
 
@@ -73,6 +75,7 @@ class RecoveryReport:
     has_lost_parts: bool = False
     lost: list[PartEntry | TierEntry] = field(default_factory=list)
     aside: list[Aside] = field(default_factory=list)
+    returned: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_damaged_files(self) -> int:
@@ -133,8 +136,11 @@ def recover(fs: FileSystem, directory: str, options: Options, *, read_only: bool
             return _recover_beside_a_writer(fs, directory, options)
         current = _load_or_create(fs, directory)
         _remove_orphans(fs, directory, current)
+        returned = finish_returns(fs, directory, current)
         current = _forget_what_is_gone(fs, directory, current)
-        return _recover(fs, directory, options, current, read_only=False, missing_is_damage=True)
+        found = _recover(fs, directory, options, current, read_only=False, missing_is_damage=True)
+        found.report.returned = returned
+        return found
     except OSError as error:
         raise storage_error(error, f"opening {error.filename or directory}") from error
 
@@ -220,7 +226,7 @@ def _recover(
     state = State(
         catalog.view(), parts, tuple(heads.frozen), heads.head, tuple(heads.tombstones), tiers,
         current.erased, holes.joined(current.holes.values()), awaited_spans(log.report.aside),
-        unseen_of(log.report.aside),
+        unseen_of(log.report.aside), current.taken,
     )  # fmt: skip
     next_seq = max(current.next_seq, log.replay.seq_max + 1)
     return Recovered(current, catalog, metadata, exemplars, state, log.replay, log.report, next_seq)

@@ -5,7 +5,8 @@ floor by their series: that of the first rule that matches it, else that of all 
 have floors of their own; of series with a rule they keep nothing longer than the rule does.
 
 Two floors are kept apart: a floor says what is *hidden*, and follows clock and options; samples
-are *complete* from the later of it and the mark of what was erased (`retention_marks`).
+are *complete* from the later of it and the mark of what was erased (`retention_marks`), or of what
+rules took that the series had before (`retention_taken`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from tsengine.storage.mask import ALL_SEQUENCES, Mask
 from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention_marks import Marks, window_start, window_start_after
 from tsengine.storage.retention_overlaps import Below, FirstKept
+from tsengine.storage.retention_past import PastGroup, PastGroups
 from tsengine.storage.retention_rules import NO_RULE, Rule, RuleGroups
 from tsengine.storage.tier_map import Span, TierMap, touched_spans
 from tsengine.storage.tier_reader import TierReader
+from tsengine.storage.tier_stretches import Loss
 from tsengine.storage.tiering_plan import available_spans
 from tsengine.storage.tombstones import Tombstone
 
@@ -47,6 +50,10 @@ class SampleFloors:
         Of the series of each rule.
     marks
         Up to where samples of either may be gone, whatever the floors say.
+    past
+        Series by what rules took of them; None while that is hidden by the floors.
+    is_tierless
+        No tier has anything or is to have it. What is hidden is not missed then.
 
     """
 
@@ -54,6 +61,8 @@ class SampleFloors:
     groups: RuleGroups | None
     by_rule: tuple[int, ...]
     marks: Marks = field(default_factory=Marks)
+    past: PastGroups | None = None
+    is_tierless: bool = False
 
     @property
     def lowest_ms(self) -> int:
@@ -73,28 +82,66 @@ class SampleFloors:
     @property
     def complete_ms(self) -> int:
         """From when on the samples of series without a rule are complete."""
+        if self.is_tierless and self.marks.common_ms <= self.common_ms:
+            return MIN_MS
         return max(self.common_ms, self.marks.common_ms)
 
     @property
     def longer(self) -> list[tuple[npt.NDArray[np.uint32], int]]:
-        """Series of longer rules, u32[S] ascending, that are complete from another time on."""
-        if self.groups is None:
-            return []
+        """Series that are complete from another time on, u32[S] ascending: of longer rules, say."""
+        groups: RuleGroups | PastGroups | None = self.groups
+        times = [self._complete_from(number) for number in range(len(self.by_rule))]
+        if self.past is not None:
+            groups = self.past
+            times = [self._complete_after(group) for group in self.past.groups]
         by_time: dict[int, list[int]] = {}
-        for number, floor_ms in enumerate(self.by_rule):
-            marks = self.marks.by_rule
-            from_ms = max(floor_ms, marks[number]) if marks else floor_ms
-            # Of shorter rules nothing is there before their floor, in tiers neither.
-            is_longer = from_ms < self.complete_ms or floor_ms <= self.common_ms
-            if is_longer and from_ms != self.complete_ms:
+        for number, from_ms in enumerate(times):
+            if from_ms != self.complete_ms:
                 by_time.setdefault(from_ms, []).append(number)
-        found = [(self.groups.refs_of_any(tuple(of)), at) for at, of in sorted(by_time.items())]
+        if groups is None or not by_time:
+            return []
+        found = [(groups.refs_of_any(tuple(of)), at) for at, of in sorted(by_time.items())]
         return [(refs, from_ms) for refs, from_ms in found if len(refs)]
+
+    def _complete_from(self, number: int) -> int:
+        """From when on the samples of a rule, or of NO_RULE, are complete."""
+        if number == NO_RULE:
+            return self.complete_ms
+        floor_ms = self.by_rule[number]
+        from_ms = max(floor_ms, self.marks.by_rule[number]) if self.marks.by_rule else floor_ms
+        if self.is_tierless:
+            return from_ms if from_ms > floor_ms else MIN_MS
+        # Of shorter rules nothing is there before their floor, in tiers neither.
+        is_longer = from_ms < self.complete_ms or floor_ms <= self.common_ms
+        return from_ms if is_longer else self.complete_ms
+
+    def _complete_after(self, group: PastGroup) -> int:
+        """Likewise of series of which other rules took something."""
+        from_ms = self._complete_from(group.rule)
+        is_hidden = group.samples_ms <= self.of_rule(group.rule)
+        return from_ms if is_hidden else max(from_ms, group.samples_ms)
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What rules took that is not hidden now, of disjoint groups of series."""
+        if self.past is None:
+            return []
+        by_times: dict[tuple[int, int, int], list[int]] = {}
+        for number, group in enumerate(self.past.groups):
+            # Tiers keep for themselves what no rule is for.
+            floor_ms = MIN_MS if group.rule == NO_RULE else self.by_rule[group.rule]
+            if max(group.samples_ms, group.windows_ms) > floor_ms:
+                times = (floor_ms, group.samples_ms, group.windows_ms)
+                by_times.setdefault(times, []).append(number)
+        found = [Loss(self.past.refs_of_any(tuple(of)), *times) for times, of in by_times.items()]
+        return [loss for loss in found if len(loss.refs)]
 
     def with_marks(self, erased: Mapping[str, int]) -> SampleFloors:
         """The same floors beside what was erased, by selectors of rules."""
+        if not erased and not self.rules:
+            return self
         marks = Marks.of(erased, [rule.text for rule in self.rules])
-        return SampleFloors(self.common_ms, self.groups, self.by_rule, marks)
+        return replace(self, marks=marks)
 
     def rounded(self, width_ms: int) -> SampleFloors:
         """Floors at the starts of whole windows, never later: what is erased cuts none."""

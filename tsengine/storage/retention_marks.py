@@ -2,17 +2,20 @@
 
 Floors follow the clock and the options; a retention that is raised moves them back. What was erased
 does not come back, so each commit that drops samples by a floor raises **marks**: of the series
-without a longer rule (the selector ``""``), and of each rule that keeps at least as long. A rule
-that keeps less needs none: windows go by it too. Before a mark samples may be gone, and what tiers
-say holds; from it on samples are complete.
+without a longer rule (the selector ``""``), and of each rule that keeps at least as long. Before a
+mark samples may be gone, and what tiers say holds; from it on samples are complete. By rules
+windows go too; what they took is remembered beside (`retention_taken`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tsengine.storage.tier_map import Span
+if TYPE_CHECKING:
+    from tsengine.storage.retention_taken import Taken
+    from tsengine.storage.tier_map import Span
 
 COMMON = ""
 """The selector of the series without a longer rule."""
@@ -50,11 +53,14 @@ class Raise:
     longer
         Likewise by the selector of each rule that keeps no less. Marks of other selectors go: when
         such a rule comes again, its series have been erased with the others.
+    taken
+        What the rules in force take; None for nothing.
 
     """
 
     common_ms: int
     longer: Mapping[str, int]
+    taken: Taken | None = None
 
     def applied(self, erased: Mapping[str, int]) -> dict[str, int]:
         """The marks afterwards."""

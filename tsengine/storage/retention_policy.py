@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tsengine.clock import Clock
+from tsengine.errors import OptionsError
 from tsengine.options import Options, RetentionRule
 from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.holes import joined
@@ -14,7 +15,9 @@ from tsengine.storage.retention import MIN_MS, SampleFloors, erase_floor
 from tsengine.storage.retention_counters import RetentionCounters
 from tsengine.storage.retention_marks import COMMON, NEVER_MS, NOTHING_MS, Raise, mark_after
 from tsengine.storage.retention_overlaps import FirstKept
+from tsengine.storage.retention_past import PastGroups, group_series
 from tsengine.storage.retention_rules import NO_RULE, Rule, RuleSet, SelectorParser
+from tsengine.storage.retention_taken import EVERY, Taken
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 
@@ -90,6 +93,7 @@ class RetentionPolicy:
         # Of the options in force and of those that were checked last: two that may come and go.
         self._known: tuple[RuleSet, ...] = (RuleSet(options().retention_rules, parse),)
         self._given_up: tuple[int | None, dict[int, tuple[Span, ...]]] = (None, {})
+        self._past = _PastMemo(parse)
 
     def check(self, options: Options) -> None:
         """Raise OptionsError if a rule of options that are to come into force has no selector.
@@ -144,6 +148,24 @@ class RetentionPolicy:
         """Floors of the series of a catalog; ``common_ms`` takes the place of the common one."""
         return self.moment().sample_floors(catalog, common_ms)
 
+    def kept_from(self) -> dict[int, int]:
+        """As `tier_floors`, of all tiers; MIN_MS of those that are kept for ever."""
+        widths = [round(tier.width * 1000) for tier in self._options().tiers]
+        return dict.fromkeys(widths, MIN_MS) | self.tier_floors()
+
+    def floors_of(self, state: State) -> SampleFloors:
+        """As `sample_floors`, with what is remembered of what a state has lost."""
+        moment = self.moment()
+        is_tierless = not (state.tiers or moment.options.tiers)
+        return replace(self._floors_of(moment, state), is_tierless=is_tierless)
+
+    def _floors_of(
+        self, moment: PolicyMoment, state: State, common_ms: int | None = None
+    ) -> SampleFloors:
+        floors = moment.sample_floors(state.catalog, common_ms).with_marks(state.erased)
+        past = self._past.groups(state, moment.rules, floors)
+        return floors if past is None else replace(floors, past=past)
+
     def erase_floors(self, state: State) -> SampleFloors:
         """As `sample_floors`: what may go for good, up to whole windows of the widest tier.
 
@@ -152,8 +174,7 @@ class RetentionPolicy:
         moment = self.moment()
         common = moment.common_ms
         if common is not None:
-            floors = {round(tier.width * 1000): MIN_MS for tier in moment.options.tiers}
-            floors |= self.tier_floors()
+            floors = self.kept_from()
             views = [frozen.head.view() for frozen in state.frozen] + [state.head.view()]
             heads = [span for view in views if view.n_samples for span in view.touched_spans()]
             mark_ms = state.erased.get(COMMON, NOTHING_MS)
@@ -161,7 +182,7 @@ class RetentionPolicy:
                 common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms,
                 holes=state.holes, awaited=state.awaited, given_up=self.given_up,
             )  # fmt: skip
-        floors_now = moment.sample_floors(state.catalog, common).with_marks(state.erased)
+        floors_now = self._floors_of(moment, state, common)
         return floors_now.rounded(_widest_ms(moment.options))
 
     def lowered(self, floors: SampleFloors, first_kept: FirstKept) -> SampleFloors:
@@ -211,7 +232,13 @@ class RetentionPolicy:
             for rule, floor_ms in zip(floors.rules, floors.by_rule, strict=True)
             if moment.keeps_no_less(rule)
         }
-        return Raise(mark_after(dropped, floors.common_ms, width_ms), longer)
+        common_ms = mark_after(dropped, floors.common_ms, width_ms)
+        return Raise(common_ms, longer, _taken(floors, dropped, width_ms))
+
+    def taken_by_build(self, floors: SampleFloors, built: Span) -> Taken | None:
+        """What rules take when windows of a closed range are made that `build_floors` hide."""
+        taken = _taken(floors, [built], _widest_ms(self.moment().options))
+        return taken and Taken(taken.rules, taken.windows_ms, taken.samples_ms)
 
     def raised_since(
         self, catalog: CatalogView, erased: Mapping[str, int], before: Mapping[str, int] | None
@@ -237,6 +264,68 @@ class RetentionPolicy:
         mark_ms = mark_after(dropped, NEVER_MS, _widest_ms(moment.options))
         kept = [rule.text for rule in moment.rules.rules if moment.keeps_no_less(rule)]
         return Raise(mark_ms, dict.fromkeys(kept, mark_ms))
+
+
+def _taken(floors: SampleFloors, dropped: Sequence[Span], width_ms: int) -> Taken | None:
+    """What rules take of samples in closed ranges; None for nothing."""
+    rules = tuple(rule.text for rule in floors.rules)
+    samples_ms = tuple(mark_after(dropped, floor_ms, width_ms) for floor_ms in floors.by_rule)
+    taken = Taken(rules, samples_ms, (NOTHING_MS,) * len(rules))
+    return None if taken.is_empty else taken
+
+
+class _PastMemo:
+    """Series by what rules took of them, as made last. Thread-safe."""
+
+    def __init__(self, parse: SelectorParser | None) -> None:
+        self._parse = parse
+        self._made: tuple[object, object, object, PastGroups] | None = None
+        self._rules: dict[tuple[str, ...], RuleSet | None] = {}
+
+    def groups(self, state: State, now: RuleSet, floors: SampleFloors) -> PastGroups | None:
+        """For the rules in force; None if their floors hide all that was taken."""
+        if not any(_is_seen(taken, now, floors) for taken in state.taken):
+            return None
+        key = (state.catalog, state.taken, floors.groups)
+        made = self._made
+        if made is not None and all(old is new for old, new in zip(made[:3], key, strict=True)):
+            return made[3]
+        # Whichever thread comes last: all are right.
+        self._rules = rules = {one.rules: self._rules_of(one.rules, now) for one in state.taken}
+        of_rules = {
+            texts: None if own is None else own.groups(state.catalog)
+            for texts, own in rules.items()
+        }
+        past = [(one, of_rules[one.rules]) for one in state.taken]
+        groups = group_series(state.catalog, floors.groups, past)
+        self._made = (*key, groups)
+        return groups
+
+    def _rules_of(self, texts: tuple[str, ...], now: RuleSet) -> RuleSet | None:
+        """The rules of a list; None for those that are for all series, or are none any more."""
+        if texts == _texts(now):
+            return now
+        if texts == EVERY:
+            return None
+        known = self._rules.get(texts)
+        if known is not None:
+            return known
+        try:
+            return RuleSet([RetentionRule(text, None) for text in texts], self._parse)
+        except OptionsError:
+            return None
+
+
+def _is_seen(taken: Taken, now: RuleSet, floors: SampleFloors) -> bool:
+    """Whether the rules in force may show times of which rules took something."""
+    if taken.rules != _texts(now):
+        return True
+    times = zip(floors.by_rule, taken.samples_ms, taken.windows_ms, strict=True)
+    return any(floor_ms < max(samples, windows) for floor_ms, samples, windows in times)
+
+
+def _texts(rules: RuleSet) -> tuple[str, ...]:
+    return tuple(rule.text for rule in rules.rules)
 
 
 def _widest_ms(options: Options) -> int:

@@ -32,6 +32,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tsengine.storage import filenames
+
 IS_POSSIBLE = sys.platform == "linux" and sys.maxsize > 2**32
 _MAP_FIXED = 0x10
 SPILL_BYTES_MIN = 256 * 1024
@@ -56,9 +58,15 @@ class Memory(mmap.mmap):
     n_given_back = 0
 
     def __new__(cls, size: int) -> Memory:
-        """Memory of at least ``size`` bytes, which takes none before it is written."""
+        """Memory of at least ``size`` bytes, which takes none before it is written.
+
+        Raises MemoryError, as NumPy does.
+        """
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        return super().__new__(cls, -1, pages_of(size) * PAGE_BYTES, flags=flags)
+        try:
+            return super().__new__(cls, -1, pages_of(size) * PAGE_BYTES, flags=flags)
+        except OSError as error:
+            raise MemoryError(f"mapping {size} bytes: {error}") from error
 
     def forget(self, start: int, size: int) -> None:
         """Take no memory for whole pages: they become zero, or what their file has."""
@@ -119,7 +127,7 @@ class ScratchFile:
         try:
             self._fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:  # Not every file system has them.
-            self._fd, path = tempfile.mkstemp(prefix="scratch-", dir=directory)
+            self._fd, path = tempfile.mkstemp(prefix=filenames.SCRATCH_PREFIX, dir=directory)
             os.unlink(path)
 
     def write(self, data: npt.NDArray[np.uint8], offset: int) -> None:
@@ -139,6 +147,9 @@ class ScratchFile:
         """
         assert start % PAGE_BYTES == 0, "whole pages"
         if end > start:
+            # A file system that refuses must do so here: in the place of the memory the system may
+            # have removed that before.
+            mmap.mmap(self._fd, PAGE_BYTES, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=start).close()
             _map_fixed(_address(memory) + start, end - start, self._fd, start)
             memory.n_given_back = end
             self._scratch.note(memory)

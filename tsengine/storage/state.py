@@ -15,6 +15,7 @@ from tsengine.storage.catalog import CatalogView
 from tsengine.storage.head import Head
 from tsengine.storage.manifest import TierEntry
 from tsengine.storage.part_reader import PartReader
+from tsengine.storage.retention_taken import Taken
 from tsengine.storage.tier_map import Span, TierMap
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tier_stretches import Unseen
@@ -70,9 +71,10 @@ class State:
     """What is stored and visible; replaced as a whole, never changed.
 
     ``parts`` ascend in sequence; ``frozen`` oldest first; ``head`` takes appends; ``tombstones``
-    ascend in sequence; ``tiers`` by width, then time covered, then sequence; ``erased`` as in the
-    manifest. In ``holes``, ascending and disjoint, samples are missing whose part was put aside;
-    of ``awaited``, likewise, parts of tiers that may come back. ``unseen`` is all that may.
+    ascend in sequence; ``tiers`` by width, then time covered, then sequence; ``erased`` and
+    ``taken`` as in the manifest. In ``holes``, ascending and disjoint, samples are missing whose
+    part was put aside; of ``awaited``, likewise, parts of tiers that may come back. ``unseen`` is
+    all that may.
     """
 
     catalog: CatalogView
@@ -85,6 +87,7 @@ class State:
     holes: tuple[Span, ...] = ()
     awaited: tuple[Span, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    taken: tuple[Taken, ...] = ()
     _map_memo: _MapMemo = field(default_factory=_MapMemo, repr=False, compare=False)
 
     @property
@@ -125,6 +128,10 @@ class State:
         if (erased, holes) == (self.erased, self.holes):
             return self
         return replace(self, erased=erased, holes=holes)
+
+    def with_taken(self, taken: tuple[Taken, ...]) -> State:
+        """Retention rules took something, or what they took needs no memory any more."""
+        return self if taken == self.taken else replace(self, taken=taken)
 
     def with_tiers(self, removed: frozenset[str], added: Sequence[TierReader]) -> State:
         """Parts of tiers named in `removed` were replaced by `added`."""

@@ -101,14 +101,20 @@ def rows_of_frames(frames: FrameBatch) -> SampleRows:
 
 
 def last_samples(windows: WindowBatch, mint: int, maxt: int) -> SampleRows:
-    """Last float and last histogram of each window, and markers, with mint <= t <= maxt."""
+    """Last float and last histogram of each window, and markers, with mint <= t <= maxt.
+
+    A marker stands at the end of its window, or of the range if that ends inside the window.
+    """
     row = np.repeat(np.arange(windows.n_rows), np.diff(windows.row_offsets))
     end_ms = ends_of(windows)
     columns = windows.columns
+    # A sample behind the range is read as such, and what ends its window then too.
+    is_behind = (columns[Column.LAST_T] > maxt) | (columns[Column.H_LAST_T] > maxt)
+    marker_ms = np.where(is_behind, end_ms, np.minimum(end_ms, maxt))
     parts = [
         (columns[Column.COUNT] > 0, columns[Column.LAST_T], columns[Column.LAST]),
         (columns[Column.H_COUNT] > 0, columns[Column.H_LAST_T], columns[Column.H_LAST]),
-        (columns[Column.STALE] > 0, end_ms, np.full(len(end_ms), STALE_BITS)),
+        (columns[Column.STALE] > 0, marker_ms, np.full(len(end_ms), STALE_BITS)),
     ]
     rows, times, bits = [], [], []
     for is_there, t_ms, values in parts:

@@ -9,7 +9,8 @@ another is no further sample: nothing changes by it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -103,27 +104,18 @@ def are_whole(known: WindowBatch, samples: SampleRows) -> BoolArray:
     Those are the first, the last and as many as were counted; a marker, where one was the last.
     """
     cell = cells_of(known, samples)
-    is_marker = samples.bits == STALE_BITS
+    kinds = _kinds(known, samples, cell)
     is_whole = np.ones(known.n_windows, np.bool_)
-    last_of_all = np.full(known.n_windows, -(2**63))
-    for (n_column, first_column, last_column), is_kind in _kinds(samples, is_marker):
-        if n_column not in known.columns:
-            continue
-        n = known.columns[n_column]
-        first, last = known.columns[first_column], known.columns[last_column]
-        at = np.flatnonzero((cell >= 0) & is_kind)
-        own, t_ms = cell[at], samples.t_ms[at]
-        is_inside = (t_ms >= first[own]) & (t_ms <= last[own])
-        is_whole &= (n == 0) | (
-            (_counts(own[is_inside], len(n)) >= n)
-            & (_counts(own[t_ms == first[own]], len(n)) > 0)
-            & (_counts(own[t_ms == last[own]], len(n)) > 0)
-        )
-        last_of_all = np.where(n > 0, np.maximum(last_of_all, last), last_of_all)
+    for kind in kinds:
+        counts = [
+            _counts(kind.cell[some], known.n_windows)
+            for some in (kind.is_inside, kind.is_first, kind.is_last)
+        ]
+        is_whole &= (kind.n == 0) | ((counts[0] >= kind.n) & (counts[1] > 0) & (counts[2] > 0))
     if Column.STALE in known.columns:
         # The marker may be gone where the samples before it are there.
-        at = np.flatnonzero((cell >= 0) & is_marker)
-        own = cell[at][samples.t_ms[at] > last_of_all[cell[at]]]
+        at = np.flatnonzero((cell >= 0) & (samples.bits == STALE_BITS))
+        own = cell[at][samples.t_ms[at] > _last_of_all(known, kinds)[cell[at]]]
         is_whole &= (known.columns[Column.STALE] == 0) | (_counts(own, known.n_windows) > 0)
     return is_whole
 
@@ -133,39 +125,73 @@ def _places(
 ) -> npt.NDArray[np.int64]:
     """Where each sample goes; ``is_whole`` tells the known windows that are made anew."""
     cell = cells_of(known, samples)
+    kinds = _kinds(known, samples, cell)
     place = np.where(cell < 0, _ALONE, _BEFORE)
     n_samples = np.zeros(known.n_windows)
-    last_of_all = np.full(known.n_windows, -(2**63))
-    is_marker = samples.bits == STALE_BITS
-    for (n_column, first_column, last_column), is_kind in _kinds(samples, is_marker):
-        if n_column not in known.columns:
-            continue
-        n = known.columns[n_column]
-        first, last = known.columns[first_column], known.columns[last_column]
-        at = np.flatnonzero((cell >= 0) & is_kind)
-        at = at[n[cell[at]] > 0]
-        own, t_ms = cell[at], samples.t_ms[at]
-        is_inside = (t_ms >= first[own]) & (t_ms <= last[own])
-        is_end = (t_ms == first[own]) | (t_ms == last[own])
-        among = np.where(is_new[at] & ~is_end, _AMONG, _NOWHERE)
-        outside = np.where(t_ms < first[own], _BEFORE, _AFTER)
-        place[at] = np.where(is_inside, among, outside)
-        n_samples += n
-        last_of_all = np.where(n > 0, np.maximum(last_of_all, last), last_of_all)
-    at = np.flatnonzero((cell >= 0) & is_marker)
-    is_behind = (n_samples[cell[at]] > 0) & (samples.t_ms[at] > last_of_all[cell[at]])
-    place[at] = np.where(is_behind, _AFTER, _NOWHERE)
+    for kind in kinds:
+        is_among = is_new[kind.at] & ~(kind.is_first | kind.is_last)
+        outside = np.where(kind.is_before, _BEFORE, _AFTER)
+        own = np.where(kind.is_inside, np.where(is_among, _AMONG, _NOWHERE), outside)
+        has_others = kind.n[kind.cell] > 0
+        place[kind.at[has_others]] = own[has_others]
+        n_samples += kind.n
+    at = np.flatnonzero((cell >= 0) & (samples.bits == STALE_BITS))
+    is_behind = samples.t_ms[at] > _last_of_all(known, kinds)[cell[at]]
+    place[at] = np.where((n_samples[cell[at]] > 0) & is_behind, _AFTER, _NOWHERE)
     at = np.flatnonzero(cell >= 0)
     place[at[is_whole[cell[at]]]] = _ALONE
     return place
 
 
-def _kinds(
-    samples: SampleRows, is_marker: BoolArray
-) -> Iterator[tuple[tuple[Column, Column, Column], BoolArray]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """Floats or histograms: what windows of a tier know of them, and samples in these windows.
+
+    ``n: f64[windows]`` how many, ``last_ms: i64[windows]``; of K samples ``at: i64[K]`` their
+    positions, ``cell: i64[K]`` their windows, and whether they are before the first of these or
+    from that to the last, the first itself, the last: bool[K].
+    """
+
+    n: npt.NDArray[np.float64]
+    last_ms: I64Array
+    at: I64Array
+    cell: I64Array
+    is_before: BoolArray
+    is_inside: BoolArray
+    is_first: BoolArray
+    is_last: BoolArray
+
+
+def _kinds(known: WindowBatch, samples: SampleRows, cell: I64Array) -> list[_Kind]:
+    """Those of which there are columns; ``cell`` is that of `cells_of`."""
     is_histogram = is_handle(samples.bits)
-    yield _FLOATS, ~is_histogram & ~is_marker
-    yield _HISTOGRAMS, is_histogram
+    is_float = ~is_histogram & (samples.bits != STALE_BITS)
+    kinds = []
+    for columns, is_kind in ((_FLOATS, is_float), (_HISTOGRAMS, is_histogram)):
+        if columns[0] not in known.columns:
+            continue
+        n, first_ms, last_ms = (known.columns[column] for column in columns)
+        at = np.flatnonzero((cell >= 0) & is_kind)
+        own, t_ms = cell[at], samples.t_ms[at]
+        first, last = first_ms[own], last_ms[own]
+        kinds.append(
+            _Kind(
+                n.view(np.float64), last_ms.view(np.int64), at, own,
+                is_before=t_ms < first,
+                is_inside=(t_ms >= first) & (t_ms <= last),
+                is_first=t_ms == first,
+                is_last=t_ms == last,
+            )
+        )  # fmt: skip
+    return kinds
+
+
+def _last_of_all(known: WindowBatch, kinds: Sequence[_Kind]) -> I64Array:
+    """The time of the last sample of any kind that windows know of: i64[windows]."""
+    last_ms = np.full(known.n_windows, -(2**63))
+    for kind in kinds:
+        last_ms = np.where(kind.n > 0, np.maximum(last_ms, kind.last_ms), last_ms)
+    return last_ms
 
 
 def _counts(at: I64Array, n: int) -> I64Array:

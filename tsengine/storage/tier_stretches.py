@@ -40,6 +40,19 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Loss:
+    """What rules took of the series ``refs``, u32[S] ascending, that no rule hides now.
+
+    From ``mint`` on: samples before ``samples_ms``, and windows of tiers before ``windows_ms``.
+    """
+
+    refs: U32Array
+    mint: int
+    samples_ms: int
+    windows_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Completeness:
     """From when on samples are complete; None if all are there.
 
@@ -58,6 +71,8 @@ class Completeness:
         Closed ranges, ascending and disjoint, where samples of any series are missing.
     unseen
         What is missing, as far as known.
+    losses
+        What rules took; whose samples they took is among ``longer`` too.
 
     """
 
@@ -66,6 +81,7 @@ class Completeness:
     hidden_ms: int | None = None
     holes: tuple[Span, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
     @property
     def times(self) -> list[int | None]:

@@ -183,7 +183,8 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
         return
     wanted = kept
     state = context.state
-    view = context.database.view_of(state, context.database.retention.build_floors(state))
+    floors = context.database.retention.build_floors(state)
+    view = context.database.view_of(state, floors)
     check_buildable(context.database, state, wanted)
     seqs = [part.entry.seq_max for part in state.parts]
     seqs += [tier.entry.seq_max for tier in state.tiers]
@@ -218,7 +219,8 @@ def build_range(context: JobContext, wanted: TierRange) -> None:
         for tier in state.tiers
         if tier.entry.width_ms == wanted.width_ms and _takes_place(wanted, tier.entry, floors_ms)
     )
-    context.replace_tiers(replaced, [entry])
+    taken = context.database.retention.taken_by_build(floors, (wanted.mint, wanted.maxt))
+    context.replace_tiers(replaced, [entry], taken)
 
 
 def _takes_place(built: TierRange, entry: TierEntry, floors_ms: Mapping[int, int]) -> bool:

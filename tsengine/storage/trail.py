@@ -13,9 +13,9 @@ from tsengine.storage import scratch
 from tsengine.storage.recent_refs import RecentRefs
 from tsengine.storage.scratch import Memory
 
-_STRETCH_BITS = 10
-_STRETCH = 1 << _STRETCH_BITS
-"""Refs whose entries come and go together: two pages of keys, one of sizes."""
+_STRETCH = max(1024, scratch.PAGE_BYTES // 4)
+"""Refs whose entries come and go together: whole pages of keys and of sizes."""
+_STRETCH_BITS = _STRETCH.bit_length() - 1
 _OWN_PAGES_MIN = 64 * _STRETCH
 
 

@@ -20,13 +20,16 @@ from tsengine.storage.head_read import is_among
 from tsengine.storage.manifest import PartEntry
 from tsengine.storage.mask import Mask
 from tsengine.storage.part_reader import PartReader
-from tsengine.storage.retention_marks import window_start
+from tsengine.storage.retention_marks import window_start, window_start_after
+from tsengine.storage.tier_answers import TierAnswers
 from tsengine.storage.tier_doubts import Doubts
+from tsengine.storage.tier_exactness import TierExactness
 from tsengine.storage.tier_last import SampleRows, rows_of_frames
 from tsengine.storage.tier_map import TierMap
-from tsengine.storage.tier_read import EVERY_SEQUENCE, LateSource, TierReads
+from tsengine.storage.tier_read import TierReads
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tier_stretches import Completeness, Unseen
+from tsengine.storage.tier_sources import EVERY_SEQUENCE, LateSource, WindowSources
+from tsengine.storage.tier_stretches import Completeness, Loss, Unseen
 
 
 class DatabaseView:
@@ -47,19 +50,21 @@ class DatabaseView:
         Series for which another time holds, u32[S] ascending, with that time; None for all times.
     holes
         Closed ranges, ascending and disjoint, where samples of any series are missing.
-    unseen
+    unseen, losses
         See `Completeness`.
     mask
         What else is not returned; None for nothing.
     tiers, tier_map
         Open parts of tiers, and the map made of them, parts and tombstones; None makes one.
     tier_floors_ms
-        By width: windows that begin before it are past the retention of their tier.
+        By width of the tiers that are configured: windows that begin before it are past the
+        retention of their tier.
 
     """
 
     __slots__ = (
-        "_floor_ms", "_heads", "_mask", "_parts", "_tiers", "_windows", "catalog",
+        "_answers", "_exactness", "_floor_ms", "_heads", "_mask", "_parts", "_tiers", "_whole_ms",
+        "_window_sources", "_windows", "catalog",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +81,7 @@ class DatabaseView:
         longer: Sequence[tuple[npt.NDArray[np.uint32], int | None]] = (),
         holes: tuple[tuple[int, int], ...] = (),
         unseen: tuple[Unseen, ...] = (),
+        losses: tuple[Loss, ...] = (),
     ) -> None:
         self.catalog = catalog
         self._parts = tuple(parts)
@@ -85,23 +91,30 @@ class DatabaseView:
         self._tiers = tuple(tiers)
         if tier_map is None:
             tier_map = TierMap(self._tiers, self._parts, [] if mask is None else mask.deletes)
-        self._windows = TierReads(
-            self._tiers,
+        complete = Completeness(
+            floor_ms if complete_ms is None else complete_ms,
+            tuple(longer),
+            floor_ms,
+            holes,
+            unseen,
+            losses,
+        )
+        self._answers = TierAnswers(
             tier_map,
             [span for head in self._heads if head.n_samples for span in head.touched_spans()],
+            complete,
+            tier_floors_ms or {},
+        )
+        self._window_sources = WindowSources(
+            self._tiers,
             self._read_samples,
             self._late_refs,
             lambda *near: self._late_sources(tier_map, *near),
-            complete=Completeness(
-                floor_ms if complete_ms is None else complete_ms,
-                tuple(longer),
-                floor_ms,
-                holes,
-                unseen,
-            ),
-            floors_ms=tier_floors_ms or {},
-            mask=None if mask is None else mask.of_tiers,
+            None if mask is None else mask.of_tiers,
         )
+        self._windows = TierReads(self._answers, self._window_sources)
+        self._exactness = TierExactness(self._answers, self._window_sources)
+        self._whole_ms = _whole_from(complete, self._answers.widths_ms)
 
     @property
     def dictionary(self) -> CatalogView:
@@ -144,9 +157,17 @@ class DatabaseView:
     ) -> npt.NDArray[np.uint32]:
         """Matching series with data near the closed range: u32[S] ascending.
 
+        All of them where a part is aside that may have had any, and no tier tells; or where samples
+        were erased and there is no tier.
         `check` is called between matchers and may raise to give up.
         """
-        return self.live(self.catalog.find(matchers, check), mint, maxt)
+        found = self.catalog.find(matchers, check)
+        if mint < self._whole_ms and (
+            self._exactness.spans_aside(found, 0, mint, maxt)
+            or self._exactness.untold_for_ever(found, 0, mint, maxt)
+        ):
+            return found
+        return self.live(found, mint, maxt)
 
     def all_refs(self) -> npt.NDArray[np.uint32]:
         """Every series: u32[S] ascending."""
@@ -159,6 +180,8 @@ class DatabaseView:
         """
         if len(refs) == 0:
             return refs
+        if mint >= self._whole_ms:
+            return refs[self._occurring(refs, mint, maxt, self._mask)]
         alive = self._old_rows(refs, mint, maxt)
         mint = self._clip(mint)
         if mint <= maxt:
@@ -168,12 +191,20 @@ class DatabaseView:
     def _old_rows(
         self, refs: npt.NDArray[np.uint32], mint: int, maxt: int
     ) -> npt.NDArray[np.bool_]:
-        """Which have windows where samples are gone, or samples that tiers are still to sum up."""
+        """Which have windows where samples are gone, or samples that tiers are still to sum up.
+
+        And those that a rule may have taken all of.
+        """
         alive = self._windows.old_rows(refs, mint, maxt)
-        for width_ms in self._windows.widths_ms[:1]:
-            low, high = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
-            for span in self._windows.untold_spans(refs, width_ms, low, high):
-                alive |= self._occurring(refs, *span, self._windows.mask)
+        alive |= self._exactness.lost_rows(refs, mint, maxt)
+        width_ms = min(self._answers.widths_ms, default=0)
+        if width_ms:
+            mint, maxt = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms
+        spans = self._answers.untold_spans(refs, width_ms, mint, maxt)
+        if width_ms:
+            spans += self._answers.unclean_spans(refs, width_ms, mint, maxt)
+        for span in spans:
+            alive |= self._occurring(refs, *span, self._window_sources.mask)
         return alive
 
     def _occurring(
@@ -213,6 +244,8 @@ class DatabaseView:
 
     def count_samples(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> int:
         """Upper bound of what `read` returns, from block headers."""
+        if mint >= self._whole_ms:
+            return self._count_samples(refs, mint, maxt)
         old = self._windows.old_tiers(mint, maxt)
         n_windows = sum(tier.count_windows(refs, low, high) for tier, low, high in old)
         return n_windows + self._count_samples(refs, mint, maxt)
@@ -237,7 +270,9 @@ class DatabaseView:
         staleness marker at the end of a window that ends with one; samples that are there besides
         are returned too. `with_values`: see `select.read_frames`.
         """
-        old = self._windows.last_samples(refs, mint, maxt)
+        old = None
+        if mint < self._whole_ms:
+            old = self._windows.last_samples(refs, mint, maxt)
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         frames = select.read_frames(
@@ -252,9 +287,10 @@ class DatabaseView:
 
     def has_histograms(self, refs: npt.NDArray[np.uint32], mint: int, maxt: int) -> bool:
         """Whether a sample that `read` returns may be a histogram; never falsely False, cheap."""
-        old = self._windows.old_tiers(mint, maxt)
-        if any(tier.has_histograms(refs) for tier, _, _ in old):
-            return True
+        if mint < self._whole_ms:
+            old = self._windows.old_tiers(mint, maxt)
+            if any(tier.has_histograms(refs) for tier, _, _ in old):
+                return True
         mint = self._clip(mint)
         parts, heads = self._sources(mint, maxt)
         return any(head.has_histograms_of(refs, mint, maxt) for head in heads) or any(
@@ -273,11 +309,11 @@ class DatabaseView:
     @property
     def tier_widths_ms(self) -> tuple[int, ...]:
         """Widths of the tiers that cover anything, ascending."""
-        return self._windows.widths_ms
+        return self._answers.widths_ms
 
     def exact_floor_ms(self, width_ms: int, refs: npt.NDArray[np.uint32]) -> int | None:
         """Windows of this width (0: samples) are exact for times after it; None: all are."""
-        return self._windows.exact_floor_ms(width_ms, refs)
+        return self._exactness.exact_floor_ms(width_ms, refs)
 
     def missing_spans(
         self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
@@ -286,7 +322,9 @@ class DatabaseView:
 
         In windows of this width; for 0 what of the samples themselves may be gone.
         """
-        return self._windows.missing_spans(width_ms, refs, mint, maxt)
+        if not width_ms and mint >= self._whole_ms:
+            return []
+        return self._answers.missing_spans(width_ms, refs, mint, maxt)
 
     def doubtful_spans(
         self, width_ms: int, refs: npt.NDArray[np.uint32], mint: int, maxt: int
@@ -295,18 +333,20 @@ class DatabaseView:
 
         And those, or for 0 what of the samples, that no tier tells though there are samples.
         """
-        return self._windows.doubtful_spans(width_ms, refs, mint, maxt)
+        if not width_ms and mint >= self._whole_ms:
+            return []
+        return self._exactness.doubtful_spans(width_ms, refs, mint, maxt)
 
     def doubts(self, refs: npt.NDArray[np.uint32], width_ms: int, mint: int, maxt: int) -> Doubts:
         """Windows of a closed range that `read_windows` can't tell exactly, by rows of `refs`.
 
         Reads samples that came late.
         """
-        return self._windows.doubts(refs, width_ms, mint, maxt)
+        return self._exactness.doubts(refs, width_ms, mint, maxt)
 
     def covered(self, width_ms: int, mint: int, maxt: int) -> bool:
         """Whether a clean part of this or a finer tier serves any window of a closed range."""
-        return self._windows.covered(width_ms, mint, maxt)
+        return self._answers.covered(width_ms, mint, maxt)
 
     def tiers_read(self, width_ms: int, mint: int, maxt: int) -> tuple[str, ...]:
         """Names of what `read_windows` uses in a closed range, or `read` (width 0), finest first.
@@ -384,3 +424,14 @@ class DatabaseView:
     def _refs_of_sources(self, mint: int, maxt: int) -> list[npt.NDArray[np.uint32]]:
         parts, heads = self._sources(mint, maxt)
         return [head.refs() for head in heads] + [part.refs for part in parts]
+
+
+def _whole_from(complete: Completeness, widths_ms: Sequence[int]) -> int:
+    """From when on nothing is gone of any series; whole windows of the narrowest tier."""
+    times = [max(loss.samples_ms, loss.windows_ms) for loss in complete.losses]
+    latest_ms = complete.latest_ms
+    if latest_ms is not None:
+        times.append(latest_ms)
+    if not times:
+        return MINT
+    return window_start_after(max(times), min(widths_ms, default=1))

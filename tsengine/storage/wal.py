@@ -5,6 +5,10 @@ delay but that of `gathering`, by whoever knows that more comes at once). An ent
 (sequence, queue) -> one write and one fdatasync -> ``on_durable`` -> its ticket. All of that in the
 order of the sequences.
 
+One thread at a time writes, whoever has the turn: the log's own, which is always ready to, or the
+one that ends a `gathering`. The latter finds its memory warm and wakes nobody up; it leaves cuts to
+the log's thread, and with ``fsync="interval"`` everything.
+
 After a failed write or sync the segment is left as it is and never synced again: the kernel may
 have dropped the very pages that failed and call the next sync a success. The group goes to a new
 segment, whose header says up to which byte the old one counts. If that fails too, everything that
@@ -14,7 +18,7 @@ try a new segment each time, so a disk that has room again heals the log.
 Files are not preallocated: measured, fallocate changes nothing, and writing zeros first saves 20 %
 of an fdatasync but doubles the bytes written (bench/wal.py).
 
-Threads: `append`, `cut`, `trim`, `close` from any thread; the callbacks run in the writer thread.
+Threads: `append`, `cut`, `trim`, `close` from any thread; the callbacks run in the one that writes.
 """
 
 from __future__ import annotations
@@ -135,7 +139,8 @@ class Wal:
         self._is_closing = False
         self._n_gathering = 0
         self._is_urgent = False
-        # The writer thread's own.
+        # Of whoever has the turn; taken before the lock above.
+        self._turn = threading.Lock()
         self._segments = SegmentWriter(fs, directory, database_id, next_segment, previous)
         self._sync_due_s: float | None = None
         self._counts = dict.fromkeys(("entries", "groups", "bytes", "failed", "failures", "cut"), 0)
@@ -242,7 +247,9 @@ class Wal:
         finally:
             with self._wakeup:
                 self._n_gathering -= 1
-                if self._queue:
+                is_due = self._is_group_due()
+            if is_due and not (self._may_write_here() and self._write_here()):
+                with self._wakeup:
                     self._wakeup.notify()
 
     def hurry(self) -> None:
@@ -293,49 +300,78 @@ class Wal:
         if self._is_closing:
             raise Closed("the database is closed")
 
-    # The writer thread.
+    # Whoever writes.
+
+    def _may_write_here(self) -> bool:
+        """Whether others than the log's thread may write; not the one that signals interrupt."""
+        is_main = threading.current_thread() is threading.main_thread()
+        return self._syncs_always and not is_main
+
+    def _write_here(self) -> bool:
+        """Write what is due in this thread, up to a cut; False if more is left to another one."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            while True:
+                with self._wakeup:
+                    if not self._is_group_due():
+                        return True
+                    if isinstance(self._queue[0], _Cut):
+                        return False
+                    group = self._take_group()
+                self._write_group(group)
+        finally:
+            self._turn.release()
+
+    # The log's thread.
 
     def _run(self) -> None:
-        while True:
-            work = self._next_work()
-            if work is None:
-                break
-            if isinstance(work, _Cut):
-                self._cut(work)
-            elif work:
-                self._write_group(work)
-            self._sync_if_due()
-        self._sync_if_due(at_once=True)
-        self._segments.close()
+        while self._wait_for_work():
+            with self._turn:
+                work = self._next_work()
+                if isinstance(work, _Cut):
+                    self._cut(work)
+                elif work:
+                    self._write_group(work)
+                self._sync_if_due()
+        with self._turn:
+            self._sync_if_due(at_once=True)
+            self._segments.close()
 
     def _is_group_due(self) -> bool:
         """Whether the writer is to take up what is queued. Under the lock."""
         is_awaited = self._is_urgent or self._is_closing or not self._n_gathering
         return bool(self._queue) and is_awaited
 
-    def _next_work(self) -> list[_Pending] | _Cut | None:
-        """A group, a cut, nothing (a sync is due), or None to stop."""
+    def _wait_for_work(self) -> bool:
+        """Return when something is queued or a sync is due; False to stop."""
         with self._wakeup:
             while not self._is_group_due():
                 if self._is_closing:
-                    return None
+                    return False
                 if self._sync_due_s is None:
                     self._wakeup.wait()
                     continue
                 left_s = self._sync_due_s - time.monotonic()
                 if left_s <= 0:
-                    return []
+                    break
                 self._wakeup.wait(left_s)
+            return True
+
+    def _next_work(self) -> list[_Pending] | _Cut | None:
+        """A group, a cut, or None: a sync is due, or another thread was quicker."""
+        with self._wakeup:
+            if not self._is_group_due():
+                return None
             first = self._queue[0]
-            if isinstance(first, _Cut):
-                self._queue.popleft()
-                work: list[_Pending] | _Cut = first
-            else:
-                work = self._take_group()
+            if not isinstance(first, _Cut):
+                return self._take_group()
+            self._queue.popleft()
             self._is_urgent &= bool(self._queue)
-            return work
+            return first
 
     def _take_group(self) -> list[_Pending]:
+        """What is written together, up to a cut. Under the lock."""
         group: list[_Pending] = []
         size = 0
         while self._queue:
@@ -345,6 +381,7 @@ class Wal:
             self._queue.popleft()
             group.append(pending)
             size += pending.size
+        self._is_urgent &= bool(self._queue)
         return group
 
     def _write_group(self, group: list[_Pending]) -> None:

@@ -71,8 +71,9 @@ def check_type(record_type: int, *, flags: int = 0, where: str = "") -> None:
 
 def encode_floats(batch: SampleBatch) -> bytes:
     """Payload of a FLOATS record; rows keep their order and bits. None may be a handle."""
-    dtypes = (batch.refs.dtype, batch.t_ms.dtype, batch.bits.dtype)
-    assert [dtype.str[1:] for dtype in dtypes] == ["u4", "i8", "u8"], dtypes
+    assert batch.refs.dtype == np.uint32, batch.refs.dtype
+    assert batch.t_ms.dtype == np.int64, batch.t_ms.dtype
+    assert batch.bits.dtype == np.uint64, batch.bits.dtype
     n = len(batch.refs)
     assert len(batch.t_ms) == len(batch.bits) == n, "columns have one length"
     begin = _FLOATS_HEADER.size + 8 * n

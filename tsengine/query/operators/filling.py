@@ -29,7 +29,7 @@ from tsengine.query.operators.window_function import (
     new_cells,
 )
 from tsengine.query.partials import SumPartial
-from tsengine.query.readings import Reading, Wanted, inexact_steps, inexact_text
+from tsengine.query.readings import Reading, Wanted, cut_steps, inexact_steps, inexact_text
 from tsengine.query.scheduler import plan_slices
 from tsengine.query.stepmatrix import BYTES_PER_SAMPLE
 
@@ -47,7 +47,7 @@ class SeriesSet:
     """Series that a selector found, and where their samples have to be looked for.
 
     ``refs: u32[S]``; `mint`, `maxt` closed; ``ends_ms: i64[T]`` right ends of the ranges, which
-    look `before_ms` further back and `after_ms` ahead. `drop_stale`: markers are as if they were
+    look further back, and ahead, as `wanted` says. `drop_stale`: markers are as if they were
     not there, instead of ending a series. `totals_only`: see `SelectPlan`. `readings` divide the
     steps between samples and tiers.
     """
@@ -57,7 +57,6 @@ class SeriesSet:
     mint: int
     maxt: int
     wanted: Wanted
-    after_ms: int
     drop_stale: bool
     totals_only: bool
     readings: tuple[Reading, ...]
@@ -73,13 +72,17 @@ class SeriesSet:
         return self.wanted.range_ms
 
     def bounds_of(self, reading: Reading) -> tuple[int, int]:
-        """Closed range of the samples, or of the ends and beginnings of windows, of a reading."""
+        """Closed range of the samples, or of the ends and beginnings of windows, of a reading.
+
+        Where windows stand for samples, to the end of the last one: what it had may be missed.
+        """
         first_ms, last_ms = (int(self.ends_ms[at]) for at in (reading.first, reading.last - 1))
         mint = first_ms - reading.range_ms - self.wanted.before_ms + 1
-        maxt = last_ms + self.after_ms
+        maxt = last_ms + self.wanted.after_ms
         width = reading.width_ms
         if not width:
-            return mint, maxt
+            coarse = reading.coarse_ms or 1
+            return mint, -(-maxt // coarse) * coarse
         return (mint - 1) // width * width + 1, -(-maxt // width) * width
 
     @property
@@ -211,12 +214,16 @@ def _fill_reading(
         ) as samples:  # fmt: skip
             function.fill(ctx, samples, spans, cells)
             _count(ctx, series, reading, samples.batch, cells.valid)
+            n_read = np.diff(samples.batch.row_offsets)
     else:
         assert function.of_windows is not None, "windows are only chosen for who can use them"
-        _fill_from_windows(ctx, series, rows, function.of_windows, reading, cells)
+        n_read = _fill_from_windows(ctx, series, rows, function.of_windows, reading, cells)
     if not reading.is_exact:
         inexact, told = inexact_steps(reading, series.wanted)
         is_inexact = cells.valid[:, inexact].any(axis=1) | told.any()
+        if cut_steps(reading, series.wanted).any():
+            # What there is may have given no result because it is cut otherwise.
+            is_inexact |= n_read > 0
         note_rows(cells.notes, INEXACT, np.flatnonzero(is_inexact))
 
 
@@ -235,11 +242,12 @@ def _fill_from_windows(
     function: TierFunction,
     reading: Reading,
     cells: Cells,
-) -> None:
+) -> _I64:
+    """Fill cells from windows; how many there are of each series: i64[R]."""
     with _held_windows(ctx, series, rows, function, reading) as batch:
         fill = function.special if Column.H_COUNT in batch.columns else function.fill
         ends_ms = series.ends_ms[reading.steps]
-        if not reading.coarse_ms:
+        if not reading.coarse_ms or series.wanted.is_aligned(reading.width_ms):
             fill(ctx, batch, Spans(ends_ms, reading.range_ms), cells)
         else:
             for steps, spans in _rounded_out(ends_ms, reading):
@@ -249,6 +257,7 @@ def _fill_from_windows(
                     _scale(ctx, part, reading.range_ms / spans.range_ms)
                 _put_columns(cells, steps, part)
         _count(ctx, series, reading, batch, cells.valid)
+        return np.diff(batch.row_offsets)
 
 
 def _rounded_out(ends_ms: _I64, reading: Reading) -> Iterator[tuple[_I64, Spans]]:
@@ -291,7 +300,7 @@ def _count(
         return
     ends_ms = series.ends_ms[reading.steps]
     lefts_ms = ends_ms - reading.range_ms - series.wanted.before_ms
-    counts.add_windows(batch, lefts_ms, ends_ms + series.after_ms)
+    counts.add_windows(batch, lefts_ms, ends_ms + series.wanted.after_ms)
 
 
 # --- reading ------------------------------------------------------------------------------------

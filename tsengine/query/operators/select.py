@@ -7,6 +7,7 @@ evaluated slice by slice; a kernel sees one ragged batch of frames at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -105,10 +106,10 @@ def find_series(
         ctx.memo[key] = known
         ctx.note_labels_of_series(known[1])
     refs, labels = known
-    wanted = Wanted(ends_ms, range_ms, reach.before_ms, reach.aim)
+    wanted = Wanted(ends_ms, range_ms, reach.before_ms, reach.aim, reach.after_ms)
     readings = _readings(ctx, refs, wanted)
     return SeriesSet(
-        refs, labels, mint, maxt, wanted, reach.after_ms, reach.drop_stale, reach.totals_only,
+        refs, labels, mint, maxt, wanted, reach.drop_stale, reach.totals_only,
         readings,
     )  # fmt: skip
 
@@ -118,6 +119,7 @@ def _readings(ctx: QueryContext, refs: _Refs, wanted: Wanted) -> tuple[Reading, 
     key = (
         "readings", id(refs), ctx.start_ms, ctx.end_ms, int(wanted.ends_ms[0]),
         int(wanted.ends_ms[-1]), ctx.n_steps, wanted.range_ms, wanted.before_ms, wanted.aim,
+        wanted.after_ms,
     )  # fmt: skip
     known = ctx.memo.get(key)
     if known is None:
@@ -221,6 +223,7 @@ def _is_smoothed(plan: SelectPlan) -> bool:
     return plan.node.smoothed and not plan.want_time and not plan.want_start
 
 
+@cache
 def latest(*, want_time: bool) -> WindowFunction:
     """The newest samples' values or times."""
     of_windows = newest_of_windows(want_time=want_time)
