@@ -250,10 +250,7 @@ class Result:
         elif answer.type == "vector":
             yield from prometheus_json.vector_json(self._json_series(), new_buffer)
         else:
-            shares = None
-            if answer.share_out is not None and answer.n_threads > 1:
-                shares = prometheus_json.Shares(answer.share_out, answer.n_threads)
-            yield from prometheus_json.matrix_json(self._json_series(), new_buffer, shares)
+            yield from prometheus_json.matrix_json(self._json_series(), new_buffer)
 
     def _json_series(self) -> prometheus_json.JsonSeries:
         answer = self._answer

@@ -238,28 +238,3 @@ def test_arrays_of_a_dictionary_give_the_same_label_sets(found):
     texts_of = partial(texts_of_pairs, dictionary)
     pieces = list(prometheus_json.label_sets_json(rows, texts_of, dictionary.arrays))
     assert pieces == list(prometheus_json.label_sets_json(rows, texts_of))
-
-
-@pytest.mark.parametrize("n_rows", [1, 2, 7, 100])
-def test_shares_of_a_large_answer_make_the_same_text(monkeypatch, n_rows):
-    monkeypatch.setattr(prometheus_json, "_SHARED_VALUES_MIN", 2)
-    monkeypatch.setattr(prometheus_json, "PIECE_SIZE", 200)
-    pairs = [("a", f"row {row}") for row in range(n_rows)]
-    rows = LabelRows(np.arange(n_rows + 1), np.arange(n_rows, dtype=np.uint32))
-    rng = np.random.default_rng(n_rows)
-    series = prometheus_json.JsonSeries(
-        rows, texts_of(pairs), rng.normal(size=10 * n_rows), np.arange(n_rows + 1) * 10,
-        np.arange(10) * 15_000, None, present=rng.random(10 * n_rows) < 0.8,
-    )  # fmt: skip
-    done = []
-
-    def run(work, n_shares):
-        for number in reversed(range(n_shares)):
-            work(number)
-            done.append(number)
-
-    new_buffer = partial(np.empty, dtype=np.uint8)
-    shares = prometheus_json.Shares(run, 3)
-    made = b"".join(prometheus_json.matrix_json(series, new_buffer, shares))
-    assert made == b"".join(prometheus_json.matrix_json(series))
-    assert done == [2, 1, 0]

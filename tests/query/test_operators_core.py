@@ -21,7 +21,7 @@ from tsengine.query.labelspace import LabelSpace
 from tsengine.query.operators import sliced as sliced_module
 from tsengine.query.operators.select import axis_order
 from tsengine.query.operators.subquery import as_frames, grid
-from tsengine.query.scheduler import plan_slices, share_out
+from tsengine.query.scheduler import plan_slices
 from tsengine.query.stepmatrix import StepMatrix, merge_same_labels
 
 # --- slices ------------------------------------------------------------------------------------
@@ -227,26 +227,3 @@ def test_the_budget_is_exact_from_many_threads():
     assert limits.n_read == 2000
     limits.account(-2000)
     assert Limits(max_samples=1).n_peak == 0
-
-
-def test_tasks_are_shared_out_among_threads():
-    """Each of two tasks waits for the other one: only side by side they end."""
-    both = threading.Barrier(2, timeout=10)
-    with ThreadPoolExecutor(1) as pool:
-        share_out(lambda number: both.wait() and None, 2, pool, 2)
-
-
-def test_tasks_are_done_without_threads_when_these_have_ended():
-    pool = ThreadPoolExecutor(1)
-    pool.shutdown()
-    done = []
-    share_out(done.append, 3, pool, 4)
-    assert done == [0, 1, 2]
-
-
-def test_an_error_of_a_task_ends_the_others():
-    def work(number):
-        raise ValueError(str(number))
-
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match=r"[01]"):
-        share_out(work, 100, pool, 2)

@@ -41,10 +41,6 @@ PIECE_SIZE = 256 * 1024
 """Answers are made in pieces of about so many bytes."""
 _SLICE_PAIRS = 4096
 _MARK_AT = 4096
-_VALUE_OFFSETS, _ROW_OFFSETS = 2, 10
-"""Places of these among the arguments of the kernel."""
-_SHARED_VALUES_MIN = 32 * 1024
-"""An answer of fewer values is written before another thread is awake."""
 _PAIR_SIZE = 64
 """Bytes that a pair mostly has room in."""
 _FEW_PAIRS = 64
@@ -113,27 +109,14 @@ class JsonSeries:
     texts: LabelTexts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Threads that write shares of a large answer.
-
-    ``run(work, n)`` calls ``work(0)`` to ``work(n - 1)`` side by side, on up to `n_threads`.
-    """
-
-    run: Callable[[Callable[[int], None], int], None]
-    n_threads: int
-
-
-def matrix_json(
-    series: JsonSeries, new_buffer: NewBuffer | None = None, shares: Shares | None = None
-) -> Iterator[Piece]:
+def matrix_json(series: JsonSeries, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
     """``{"resultType":"matrix","result":[...]}`` in pieces.
 
     With `new_buffer`, which makes a buffer of at least so many bytes, the pieces of a large answer
-    are buffers of their own and not copied out of one; only then it may be written in `shares`.
+    are buffers of their own and not copied out of one.
     """
     yield b'{"resultType":"matrix","result":['
-    yield from _series(series, MATRIX, new_buffer, shares)
+    yield from _series(series, MATRIX, new_buffer)
     yield _END
 
 
@@ -212,12 +195,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _series(
-    series: JsonSeries,
-    form: int,
-    new_buffer: NewBuffer | None = None,
-    shares: Shares | None = None,
-) -> Iterator[Piece]:
+def _series(series: JsonSeries, form: int, new_buffer: NewBuffer | None = None) -> Iterator[Piece]:
     rows = series.rows
     if len(rows) == 0:
         return
@@ -260,49 +238,18 @@ def _series(
     size = max(size, head_size, point_size)
     if new_buffer is None or size < PIECE_SIZE:
         return (yield from _copied_pieces(arguments, np.empty(size, np.uint8)))
-    if shares is not None and len(series.values) >= _SHARED_VALUES_MIN:
-        return (yield from _shared_pieces(arguments, new_buffer, size, shares))
-    yield from _own_pieces(arguments, new_buffer, size, 0, len(rows))
-
-
-def _shared_pieces(
-    arguments: tuple[Any, ...], new_buffer: NewBuffer, size: int, shares: Shares
-) -> Iterator[memoryview]:
-    """All pieces of an answer, runs of its rows written side by side."""
-    n_rows, n_shares = len(arguments[_ROW_OFFSETS]) - 1, shares.n_threads
-    bounds = [n_rows * k // n_shares for k in range(n_shares + 1)]
-    made: list[list[memoryview]] = [[] for _ in range(n_shares)]
-
-    def write(number: int) -> None:
-        rows = bounds[number : number + 2]
-        made[number] += _own_pieces(arguments, new_buffer, size, *rows)
-
-    shares.run(write, n_shares)
-    for pieces in made:
-        yield from pieces
-
-
-def _own_pieces(
-    arguments: tuple[Any, ...], new_buffer: NewBuffer, size: int, first: int, last: int
-) -> Iterator[memoryview]:
-    """Pieces of some of the rows, each in a buffer of its own."""
-    cursor = np.zeros(CURSOR_SIZE, np.int64)
-    cursor[0] = first
-    of_rows = list(arguments)
-    of_rows[_VALUE_OFFSETS] = arguments[_VALUE_OFFSETS][: last + 1]
-    of_rows[-1] = cursor
-    while cursor[0] < last:
+    while arguments[-1][0] < len(rows):
         out = new_buffer(size)
-        yield out[: _write_piece(of_rows, out)].data
+        yield out[: _write_piece(arguments, out)].data
 
 
 def _copied_pieces(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> Iterator[bytes]:
-    cursor, offsets = arguments[-1], arguments[_ROW_OFFSETS]
+    cursor, offsets = arguments[-1], arguments[10]
     while cursor[0] < len(offsets) - 1:
         yield out[: _write_piece(arguments, out)].tobytes()
 
 
-def _write_piece(arguments: Sequence[Any], out: npt.NDArray[np.uint8]) -> int:
+def _write_piece(arguments: tuple[Any, ...], out: npt.NDArray[np.uint8]) -> int:
     size: int = write_series(*arguments, out)
     assert size >= 0, "the buffer holds the longest item, and every handle has a histogram"
     return size

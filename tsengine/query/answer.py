@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,10 +78,6 @@ class QueryResult:
         All that were collected.
     plan, choices
         How it was made; `choices` are `QueryContext.choices`.
-    share_out
-        Calls its first argument with the numbers below the second one, on threads of queries.
-    n_threads
-        How many of these there are.
 
     """
 
@@ -100,8 +95,6 @@ class QueryResult:
     stats: QueryStats = _NO_STATS
     plan: p.Plan | None = None
     choices: dict[int, str] = field(default_factory=dict)
-    share_out: Callable[[Callable[[int], None], int], None] | None = None
-    n_threads: int = 1
     _labels: list[dict[str, str]] | None = None
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,6 @@ from tsengine.query.labelspace import LabelSpace
 from tsengine.query.memory import MemoryPool, memory_shares
 from tsengine.query.planning import Planned, make_plan
 from tsengine.query.sample_counts import SampleCounts
-from tsengine.query.scheduler import share_out
 from tsengine.query.source import SampleSource
 from tsengine.query.stepmatrix import RangeVector, ScalarSteps, StepMatrix, StringValue
 from tsengine.query.watch import QueryWatch
@@ -264,8 +262,6 @@ class Engine:
             samples_read_per_step=None if ctx.counts is None else ctx.counts.read,
         )
         result.plan, result.choices = plan, ctx.choices
-        result.share_out = partial(share_out, pool=self._pool, n_threads=self._n_threads)
-        result.n_threads = self._n_threads
         spare = 0 if watch is None else result.n_samples * watch.text_bytes_per_sample
         limits.keep(result.size_bytes, spare)
         return result

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 
 from tsengine.query.context import QueryContext
 
@@ -41,46 +40,30 @@ def run_slices(ctx: QueryContext, slices: list[range], work: Callable[[int, rang
 
     Slices are handed out in order; after an error no further slice begins.
     """
-
-    def run(number: int) -> None:
-        ctx.check()
-        work(number, slices[number])
-
-    share_out(run, len(slices), ctx.pool, ctx.n_threads)
-
-
-def share_out(
-    work: Callable[[int], None], n_tasks: int, pool: ThreadPoolExecutor | None, n_threads: int
-) -> None:
-    """Call ``work(number)`` for so many tasks, on several threads; see `run_slices`.
-
-    The calling thread does it alone where there is no pool, or one that was shut down.
-    """
-    if n_tasks == 1 or pool is None or n_threads < 2:
-        for number in range(n_tasks):
-            work(number)
+    if len(slices) == 1 or ctx.pool is None or ctx.n_threads < 2:
+        for number, rows in enumerate(slices):
+            ctx.check()
+            work(number, rows)
         return
-    handout = iter(range(n_tasks))
+    handout = iter(enumerate(slices))
     lock = threading.Lock()
     failed = threading.Event()
 
     def run() -> None:
         while not failed.is_set():
             with lock:
-                number = next(handout, None)
-            if number is None:
+                task = next(handout, None)
+            if task is None:
                 return
             try:
-                work(number)
+                ctx.check()
+                work(*task)
             except BaseException:
                 failed.set()
                 raise
 
-    helpers: list[Future[None]] = []
-    # Answers may outlive the database and its threads.
-    with suppress(RuntimeError):
-        for _ in range(min(n_threads, n_tasks) - 1):
-            helpers.append(pool.submit(run))
+    n_helpers = min(ctx.n_threads, len(slices)) - 1
+    helpers: list[Future[None]] = [ctx.pool.submit(run) for _ in range(n_helpers)]
     try:
         run()
     finally:
