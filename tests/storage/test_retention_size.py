@@ -404,6 +404,45 @@ def test_windows_count_what_came_late_before_it_goes(make):
     assert counts(database) == before | {5 - 3 * 24 + 1: 61.0}
 
 
+def test_heads_are_flushed_before_what_lies_beside_them_goes(make):
+    """A head of the day keeps its windows from being built: late samples of the part were lost."""
+    database, clock = make(tiers=(Tier(3600.0),))
+    noise(database, -3 * 24, 0)
+    database.compact()
+    clock.now_ms += DAY_MS
+    database.build_tiers()
+    before = counts(database)
+    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    append(database, "live", [late])
+    database.flush()
+    append(database, "live", [late + 1])
+    limited(database, 10)
+    run(database, Expiry(database))
+    assert min(p.entry.mint for p in database.state.parts) > DAY0 - 2 * DAY_MS
+    assert counts(database) == before | {5 - 3 * 24 + 1: 62.0}
+
+
+def test_samples_that_come_all_the_time_hold_up_no_removal(make, monkeypatch):
+    database, clock = make(tiers=(Tier(3600.0),))
+    noise(database, -3 * 24, 0)
+    database.compact()
+    clock.now_ms += DAY_MS
+    database.build_tiers()
+    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    append(database, "live", [late])
+    flush, n_flushes = database.flush, []
+
+    def flush_and_more():
+        n_flushes.append(flush())
+        append(database, "live", [late + len(n_flushes)])
+
+    monkeypatch.setattr(database, "flush", flush_and_more)
+    limited(database, 10)
+    run(database, Expiry(database))
+    assert len(n_flushes) == 1
+    assert min(p.entry.mint for p in database.state.parts) > DAY0 - 2 * DAY_MS
+
+
 def test_windows_that_can_not_be_built_hold_up_no_removal(make, monkeypatch):
     database, clock = make(tiers=(Tier(3600.0),))
     noise(database, -3 * 24, 0)

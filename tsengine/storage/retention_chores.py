@@ -34,8 +34,14 @@ from tsengine.storage.retention_size import Entry, Removal, plan_size_removal
 from tsengine.storage.state import State
 from tsengine.storage.tier_map import Span
 from tsengine.storage.tier_reader import TierReader
-from tsengine.storage.tiering import TierPlanner, build_job, build_range, is_buildable
-from tsengine.storage.tiering_plan import TierRange, kept_range, plan_builds
+from tsengine.storage.tiering import (
+    TierPlanner,
+    build_job,
+    build_range,
+    head_days,
+    is_buildable,
+)
+from tsengine.storage.tiering_plan import DAY_MS, TierRange, kept_range, plan_builds
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -91,6 +97,7 @@ class Expiry:
         self._shares = PartShares()
         self._planner = TierPlanner(database)
         self._held = frozenset[str]()
+        self._has_flushed = False
 
     def plan(self, state: State, now_ms: int) -> list[Job]:
         """See `Chore.plan`."""
@@ -134,6 +141,7 @@ class Expiry:
         size = 0 if limit is None else self._database.size_bytes(state)
         if limit is None or size <= limit:
             self._tell(())
+            self._has_flushed = False
             return []
         # To remove what is in an object store would free nothing here.
         plan = plan_size_removal(
@@ -151,18 +159,28 @@ class Expiry:
         return jobs + (self._removing(plan.rest, state, now_ms) if plan.rest.entries else [])
 
     def _removing(self, removal: Removal, state: State, now_ms: int) -> list[Job]:
-        """The removal last: it goes on while the rest fails, or lacks space."""
-        jobs = []
+        """The removal last: it goes on while the rest fails, or lacks space.
+
+        Windows of days in which heads have samples can't be built. So heads are flushed, once: late
+        samples that come all the time hold nothing up.
+        """
+        jobs: list[Job] = []
         if removal.parts and self._database.options.tiers:
             spans = joined(_spans(removal.parts))
+            if not self._has_flushed and _have_samples_of(head_days(state), spans):
+                jobs.append(Job("flushing heads that have samples of these days", 0, self._flush))
             builds = plan_builds(self._planner.sources(state, now_ms, eager=True))
-            jobs = [
+            jobs += [
                 build_job("building", state, build)
                 for build in builds
                 if inside(build.mint, build.maxt, spans)
             ]
         raised = self._database.retention.raised_by_all(_spans(removal.parts))
         return [*jobs, _removing({"size": removal}, raised)]
+
+    def _flush(self, context: JobContext) -> None:
+        context.database.flush()
+        self._has_flushed = True
 
     def _tell(self, held: Sequence[Entry]) -> None:
         """Say once what the limit of bytes would take if it did not overwrite what stays."""
@@ -237,6 +255,11 @@ class RetentionRewriting:
 
 def _spans(entries: Iterable[PartEntry]) -> list[Span]:
     return [(entry.mint, entry.maxt) for entry in entries]
+
+
+def _have_samples_of(days: Iterable[Span], spans: Sequence[Span]) -> bool:
+    """Whether closed ranges of days touch those of some times, or windows of these."""
+    return any(inside(first * DAY_MS, (last + 1) * DAY_MS, spans) for first, last in days)
 
 
 def _removing(removals: Mapping[str, Removal], raised: Raise | None = None) -> Job:
