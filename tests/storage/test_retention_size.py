@@ -388,14 +388,18 @@ def check_against_a_model(database, steps, over):
         assert chore.steps[-1][0] <= 0 or len(days) <= 1
 
 
-def test_windows_count_what_came_late_before_it_goes(make):
+def summed_up(make):
+    """A database with three days in a tier; what windows count, and a time of the first day."""
     database, clock = make(tiers=(Tier(3600.0),))
     noise(database, -3 * 24, 0)
     database.compact()
     clock.now_ms += DAY_MS
     database.build_tiers()
-    before = counts(database)
-    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    return database, counts(database), DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+
+
+def test_windows_count_what_came_late_before_it_goes(make):
+    database, before, late = summed_up(make)
     append(database, "live", [late])
     database.flush()
     limited(database, 10)
@@ -406,13 +410,7 @@ def test_windows_count_what_came_late_before_it_goes(make):
 
 def test_heads_are_flushed_before_what_lies_beside_them_goes(make):
     """A head of the day keeps its windows from being built: late samples of the part were lost."""
-    database, clock = make(tiers=(Tier(3600.0),))
-    noise(database, -3 * 24, 0)
-    database.compact()
-    clock.now_ms += DAY_MS
-    database.build_tiers()
-    before = counts(database)
-    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    database, before, late = summed_up(make)
     append(database, "live", [late])
     database.flush()
     append(database, "live", [late + 1])
@@ -423,12 +421,7 @@ def test_heads_are_flushed_before_what_lies_beside_them_goes(make):
 
 
 def test_samples_that_come_all_the_time_hold_up_no_removal(make, monkeypatch):
-    database, clock = make(tiers=(Tier(3600.0),))
-    noise(database, -3 * 24, 0)
-    database.compact()
-    clock.now_ms += DAY_MS
-    database.build_tiers()
-    late = DAY0 - 3 * DAY_MS + 5 * HOUR_MS + 1234
+    database, _, late = summed_up(make)
     append(database, "live", [late])
     flush, n_flushes = database.flush, []
 
