@@ -141,6 +141,19 @@ def test_the_table_says_what_is_met():
     assert "quiet before each of the 3 phases" in text
 
 
+def test_a_slower_machine_is_told_by_the_peer():
+    def verdict(ours, victoria):
+        merged = merging.merge(
+            [piece("tsengine", load=load_facts(ours)), piece("victoria", load=load_facts(victoria))]
+        )
+        row = report.target_table(merged, {}).splitlines()[2]
+        return row.split(" | ")[5]
+
+    assert verdict(3.0e6, 2.0e6) == "met"
+    assert verdict(2.4e6, 1.0e6) == "**missed**; met beside VM: 2.40 of its, 2.40 wanted"
+    assert verdict(2.39e6, 1.0e6) == "**missed**"
+
+
 def test_the_table_goes_between_its_marks(tmp_path, monkeypatch):
     doc = tmp_path / "performance.md"
     doc.write_text(f"before\n{report._BEGIN}\nold\n{report._END}\nafter\n")

@@ -17,6 +17,11 @@ _BEGIN = "<!-- side by side: made by python -m bench.side_by_side --table -->"
 _END = "<!-- end of side by side -->"
 _TITLES = {"tsengine": "ours", "victoria": "VM", "prometheus": "Prometheus"}
 _MEAN_WANTED = 0.25
+_OTHER_MACHINE = (
+    "Speeds are wanted on a machine on which VictoriaMetrics 1.150 took 1.25 M samples/s of known "
+    "series and 0.97 M of all of `load`, with 1.4 to 2.5 s of CPU per million. A figure that misses "
+    "its target but is as far from VM's of this run as wanted there is said to be met beside VM."
+)
 
 Result = dict[str, Any]
 
@@ -75,7 +80,9 @@ def _legend(result: Result) -> str:
             f"`churn, embedded`: {churn['samples']:,} samples of {churn['catalog_series']:,} "
             f"series, {churn['active_series']:,} at a time (`python -m bench.churn`)"
         )
-    return f"{'; '.join(sizes)}. The ratio is to the better peer." if sizes else ""
+    if not sizes:
+        return ""
+    return f"{'; '.join(sizes)}. The ratio is to the better peer. {_OTHER_MACHINE}"
 
 
 def _names(result: Result) -> list[str]:
@@ -96,14 +103,15 @@ def target_table(result: Result, notes: dict[str, Any]) -> str:
         if all(value is None for value in values):
             continue
         cells = [_number(value) for value in values]
-        ours = dict(zip(names, values, strict=True)).get("tsengine")
+        by_name = dict(zip(names, values, strict=True))
+        ours = by_name.get("tsengine")
         peers = [
             value for name, value in zip(names, values, strict=True)
             if name != "tsengine" and value is not None
         ]  # fmt: skip
         lines.append(
             _row(target.name, _wanted(target), cells, _ratio(target, ours, peers),
-                 _verdict(target, ours), notes)
+                 _verdict(target, ours, by_name.get("victoria")), notes)
         )  # fmt: skip
     ratios = targets.query_ratios(result["systems"])
     if ratios:
@@ -154,10 +162,16 @@ def _ratio(target: Target, ours: float | None, peers: list[float]) -> str:
     return f"{ours / best:.2f}" if best else ""
 
 
-def _verdict(target: Target, ours: float | None) -> str:
+def _verdict(target: Target, ours: float | None, victoria: float | None) -> str:
+    """Absolute; and beside VictoriaMetrics, where the wanted figure is of a certain machine."""
     if target.wanted is None or ours is None:
         return ""
-    return "met" if target.is_met(ours) else "**missed**"
+    if target.is_met(ours):
+        return "met"
+    if victoria and target.victoria and target.is_met_beside(ours, victoria):
+        wanted = target.wanted / target.victoria
+        return f"**missed**; met beside VM: {ours / victoria:.2f} of its, {wanted:.2f} wanted"
+    return "**missed**"
 
 
 def query_table(result: Result) -> str:
