@@ -19,8 +19,8 @@ _TITLES = {"tsengine": "ours", "victoria": "VM", "prometheus": "Prometheus"}
 _MEAN_WANTED = 0.25
 _OTHER_MACHINE = (
     "Speeds are wanted on a machine on which VictoriaMetrics 1.150 took 1.25 M samples/s of known "
-    "series and 0.97 M of all of `load`, with 1.4 to 2.5 s of CPU per million. A figure that misses "
-    "its target but is as far from VM's of this run as wanted there is said to be met beside VM."
+    "series and 0.97 M of all of `load`, with 1.4 to 2.5 s of CPU per million. What misses its "
+    "target but is as far from VM's of this run as wanted there is said to be met beside VM."
 )
 
 Result = dict[str, Any]
