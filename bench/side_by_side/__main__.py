@@ -103,6 +103,8 @@ def _measure(
     facts = result["systems"][name] = {"version": make("version").version()}
     looks = result["quiet"][name] = {}
     for phase in args.phases:
+        # What the phase before left to the disk is not this one's.
+        os.sync()
         looks[phase] = quiet.look(args.wait_quiet)
         log(f"{phase}: {looks[phase]}")
         try:
