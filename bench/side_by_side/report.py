@@ -131,7 +131,7 @@ def target_table(result: Result, notes: dict[str, Any]) -> str:
 def _row(
     name: str, wanted: str, cells: list[str], ratio: str, verdict: str, notes: dict[str, Any]
 ) -> str:
-    why = notes.get("why", {}).get(name, "")
+    why = notes.get("why", {}).get(name, "") if "missed" in verdict else ""
     return f"| {name} | {wanted} | {' | '.join(cells)} | {ratio} | {verdict} | {why} |"
 
 
