@@ -160,7 +160,12 @@ class Executor:
         self._cancels.add(cancel)
         on_end = functools.partial(self._cancels.discard, cancel)
         try:
-            return await self._metadata.submit(run, on_end)
+            answer = self._metadata.submit(run, on_end)
+        except BaseException:
+            on_end()
+            raise
+        try:
+            return await answer
         except asyncio.CancelledError:
             cancel.set()
             raise

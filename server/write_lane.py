@@ -141,16 +141,29 @@ class WriteLane:
 
     def _take_up(self, write: Write) -> Write | None:
         """Store a write and some that wait behind it; returns the next one, or None at the end."""
-        with self._gathering():
+        taken: list[Write] = [write]
+        left: list[Write | None] = []
+        try:
+            with self._gathering():
+                self._store_together(taken, left)
+        # A task border: there is no memory for the end of it, say.
+        except BaseException as error:
+            for write in taken:
+                if write.result is None and write.error is None:
+                    write.error = error
+                    self._finish(write)
+        return left[0] if left else self._queue.get()
+
+    def _store_together(self, taken: list[Write], left: list[Write | None]) -> None:
+        """Store what is taken, and take and store what waits; ``left`` gets what is not stored."""
+        self._try_to_store(taken[0])
+        while len(taken) < _TOGETHER_MAX and not self._queue.empty():
+            write = self._queue.get()
+            if write is None or write.held > _ALONE_BYTES:
+                left.append(write)
+                return
+            taken.append(write)
             self._try_to_store(write)
-            for _ in range(_TOGETHER_MAX - 1):
-                if self._queue.empty():
-                    break
-                following = self._queue.get()
-                if following is None or following.held > _ALONE_BYTES:
-                    return following
-                self._try_to_store(following)
-        return self._queue.get()
 
     def _gathering(self) -> contextlib.AbstractContextManager[None]:
         # Whoever stores a write is told why there is no database.

@@ -247,7 +247,8 @@ class Appender:
         """Let what is submitted inside share an fsync: none of it begins before the end.
 
         For writes that are there already. Submitting, or ``on_done``, tells what is wrong, this
-        does not. At its end this thread may do the log's work, the fsync included.
+        does not. Inside, this thread only submits: it may hold what any other call of it waits for.
+        At the end it may do the log's work, the fsync included.
         """
         return self._storage.writes_together()
 

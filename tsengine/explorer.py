@@ -254,7 +254,7 @@ class Explorer:
         # Equal selectors find equal series; the order of the others does not matter.
         distinct = list(dict.fromkeys(parser.parse_selector(text) for text in selectors))
         if len(distinct) == 1:
-            return view.find(distinct[0], mint, maxt, check)
+            return view.live(view.catalog.find(distinct[0], check), mint, maxt)
         found = [np.zeros(0, np.uint32)]
         n_found = 0
         for matchers in distinct:

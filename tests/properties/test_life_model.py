@@ -248,6 +248,7 @@ class LifeOfData(RuleBasedStateMachine):
     def limit_bytes(self, share) -> None:
         """The oldest parts go, of samples and of tiers."""
         storage = self.db._storage
+        self.db.flush()  # Or heads become parts meanwhile, and go without being in ``before``.
         before = storage.state
         self._erases()
         storage.maintenance.run(Expiry(storage))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import tsengine
@@ -121,7 +123,9 @@ def test_one_of_which_nothing_is_left_goes_too(tmp_path):
     assert samples(path) == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"became": null}', '{"became": [1]}', "{}"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"n_samples": 1e999}', '{"became": null}', '{"became": [1]}', "{}"]
+)
 def test_what_is_not_understood_means_nothing(tmp_path, text):
     path = tmp_path / "db"
     folder, before = apart(path)
@@ -195,3 +199,33 @@ def test_a_guess_takes_nothing_of_what_is_aside(place):
     database = start(place, SLO)
     assert values(database) == {-71: 1.0, -70: 1.0, -47: 2.0, -46: 2.0, -23: 3.0, -22: 3.0}
     database.close()
+
+
+class Nothing:
+    """Of what was not synced a power cut leaves nothing."""
+
+    @staticmethod
+    def randint(low, high):
+        return low
+
+
+def test_a_folder_is_gone_for_good_before_its_part_can_be_merged(tmp_path):
+    path = tmp_path / "db"
+    folder, _ = merged_over(path)
+    fs = FaultyFileSystem()
+    database = StorageDatabase(str(path), Options(background="merges"), fs=fs)
+    database.maintenance.pause()
+    database.maintenance.run(Returning(database, folder, force=False))
+    with database.refs_in_use([{"__name__": "m"}]) as refs:
+        database.append_columns(refs, np.array([T0 + 1]), np.ones(1).view(np.uint64))
+    database.flush()
+    database.compact()
+    fs.is_crashed = True
+    with contextlib.suppress(errors.StorageError, OSError):
+        database.close()
+    fs.lose_unsynced(Nothing)
+    before = samples(path)
+    with opened_plain(path):
+        pass
+    assert not (path / "quarantine" / folder).exists()
+    assert samples(path) == before

@@ -43,8 +43,9 @@ class AppendGroup:
 
     def add(self, member: Member) -> None:
         """Add a body."""
+        n_rows = self.n_rows + len(member.batch)
         self._members.append(member)
-        self.n_rows += len(member.batch)
+        self.n_rows = n_rows
 
     def take(self) -> list[Member]:
         """All bodies; the group is empty then."""
@@ -63,11 +64,15 @@ def joined(members: Sequence[Member]) -> SampleBatch:
 
 
 def teller(members: Sequence[Member]) -> OnDone:
-    """What is called when the entry of some bodies is durable and visible, or with its error."""
+    """What is called when the entry of some bodies is durable and visible, or with its error.
+
+    It does not keep their samples, which the entry has.
+    """
+    outcomes = [(one.on_done, AppendOutcome(len(one.batch), 0, 0, ())) for one in members]
 
     def tell_all(error: BaseException | None) -> None:
-        for member in members:
-            tell((member.on_done, AppendOutcome(len(member.batch), 0, 0, ()), error))
+        for on_done, outcome in outcomes:
+            tell((on_done, outcome, error))
 
     return tell_all
 

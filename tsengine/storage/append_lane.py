@@ -394,6 +394,9 @@ class AppendLane(SeriesLane):
         except Overloaded:
             if not tickets:
                 raise
+        assert self._log is not None, "checked by _check_writable"
+        # Who gathers may wait for the lane.
+        self._log.hurry()
         tickets[-1].wait()
         return self._log_batch(batch, (), n_bytes=n_bytes)
 

@@ -29,6 +29,8 @@ RETURN = "return.json"
 """Beside the note while a part comes back: what it becomes."""
 OURS = frozenset({NOTE, RETURN})
 """Files of a folder in the quarantine that are none of the part."""
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What is raised while something is read that is no note."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -97,7 +99,7 @@ def read_note(fs: FileSystem, directory: str, name: str) -> Aside:
             next_file_number=int(note.get("next_file_number", 0)),
             erased=None if erased is None else {text: int(t) for text, t in erased.items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _MALFORMED as error:
         raise CorruptionError(f"malformed: {error}", path=path) from error
 
 
@@ -206,11 +208,15 @@ def announce_return(
 
 
 def remove_returned(fs: FileSystem, folder: str) -> None:
-    """Remove the folder of a part that is back, what says so last; raises OSError."""
+    """Remove the folder of a part that is back, what says so last; raises OSError.
+
+    Durably: once the part was merged nothing tells that it is back.
+    """
     for name in fs.listdir(folder):
         if name != RETURN:
             remove_tree(fs, os.path.join(folder, name))
     remove_tree(fs, folder)
+    fs.sync_dir(os.path.dirname(folder))
 
 
 def finish_returns(fs: FileSystem, directory: str, current: Manifest) -> dict[str, int]:
@@ -258,7 +264,7 @@ def settle_marks(
             if guessed or note.get("erased") is None:
                 text = json.dumps({**note, "erased": {**erased, **guessed}}, indent=2)
                 _replace_note(fs, path, text.encode() + b"\n")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, *_MALFORMED) as error:
             _LOG.warning("the note of %s stays as it is: %s", name, error)
 
 
@@ -291,7 +297,7 @@ def _decode_return(data: bytes) -> _Told | None:
     try:
         told = json.loads(data)
         return _Told(int(told["n_samples"]), bool(told["is_known"]), tuple(told["became"]))
-    except (ValueError, TypeError, KeyError):
+    except _MALFORMED:
         return None
 
 

@@ -24,7 +24,7 @@ from tsengine.storage.part_reader import PartReader
 from tsengine.storage.retention_marks import Marks, window_start, window_start_after
 from tsengine.storage.retention_overlaps import Below, FirstKept
 from tsengine.storage.retention_past import PastGroup, PastGroups
-from tsengine.storage.retention_rules import NO_RULE, Rule, RuleGroups
+from tsengine.storage.retention_rules import NO_RULE, Rule, RuleGroups, SeriesGroups
 from tsengine.storage.tier_map import Span, TierMap, touched_spans
 from tsengine.storage.tier_reader import TierReader
 from tsengine.storage.tier_stretches import Loss
@@ -89,7 +89,7 @@ class SampleFloors:
     @property
     def longer(self) -> list[tuple[npt.NDArray[np.uint32], int]]:
         """Series that are complete from another time on, u32[S] ascending: of longer rules, say."""
-        groups: RuleGroups | PastGroups | None = self.groups
+        groups: SeriesGroups | None = self.groups
         times = [self._complete_from(number) for number in range(len(self.by_rule))]
         if self.past is not None:
             groups = self.past

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tsengine.model.times import text_of_ms
@@ -41,7 +42,7 @@ from tsengine.storage.tiering import (
     head_days,
     is_buildable,
 )
-from tsengine.storage.tiering_plan import DAY_MS, TierRange, kept_range, plan_builds
+from tsengine.storage.tiering_plan import DAY_MS, TierRange, TierSources, kept_range, plan_builds
 
 if TYPE_CHECKING:
     from tsengine.storage.database import StorageDatabase
@@ -169,7 +170,8 @@ class Expiry:
             spans = joined(_spans(removal.parts))
             if not self._has_flushed and _have_samples_of(head_days(state), spans):
                 jobs.append(Job("flushing heads that have samples of these days", 0, self._flush))
-            builds = plan_builds(self._planner.sources(state, now_ms, eager=True))
+            sources = self._planner.sources(state, now_ms, eager=True)
+            builds = plan_builds(_without_lost(sources, self._database.recovery.lost))
             jobs += [
                 build_job("building", state, build)
                 for build in builds
@@ -255,6 +257,20 @@ class RetentionRewriting:
 
 def _spans(entries: Iterable[PartEntry]) -> list[Span]:
     return [(entry.mint, entry.maxt) for entry in entries]
+
+
+def _without_lost(sources: TierSources, lost: Sequence[Entry]) -> TierSources:
+    """What windows are made of while damaged parts are left out.
+
+    Those that were made without them would hold when they are there again.
+    """
+    tiers = [(e.cover_min, e.cover_max) for e in lost if isinstance(e, TierEntry)]
+    parts = [(e.mint, e.maxt) for e in lost if isinstance(e, PartEntry)]
+    return replace(
+        sources,
+        holes=joined([*sources.holes, *parts]),
+        awaited=joined([*sources.awaited, *parts, *tiers]),
+    )
 
 
 def _have_samples_of(days: Iterable[Span], spans: Sequence[Span]) -> bool:

@@ -1,12 +1,13 @@
 """Series by what rules took of them: their rule now, beside the rules that were theirs. Pure.
 
-Made once for a catalog, and only while rules took more of some series than is hidden of these now.
+Made for a catalog, and only while rules took more of some series than is hidden of these now. Of a
+catalog that has grown only the new series are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from tsengine.storage.catalog_view import CatalogView
 from tsengine.storage.pieces import I64Array
 from tsengine.storage.retention_marks import NOTHING_MS
-from tsengine.storage.retention_rules import NO_RULE, RuleGroups
+from tsengine.storage.retention_rules import NO_RULE, RuleGroups, SeriesGroups
 from tsengine.storage.retention_taken import Taken
 
 
@@ -36,41 +37,43 @@ class PastGroup:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PastGroups:
-    """Each series of a catalog is in one of the groups: ``of_row: i64[n_series]``."""
+class PastGroups(SeriesGroups):
+    """Each series of a catalog is in one of the groups: ``of_row: i32[n_series]``."""
 
-    catalog: CatalogView
+    of_row: npt.NDArray[np.int32]
     groups: tuple[PastGroup, ...]
-    of_row: I64Array
-    _joined: dict[tuple[int, ...], npt.NDArray[np.uint32]] = field(default_factory=dict)
-
-    def refs_of_any(self, numbers: tuple[int, ...]) -> npt.NDArray[np.uint32]:
-        """Series of some groups: u32[S] ascending, shared."""
-        found = self._joined.get(numbers)
-        if found is None:
-            rows = np.flatnonzero(np.isin(self.of_row, numbers)).astype(np.uint32)
-            found = self._joined[numbers] = self.catalog.refs.refs_of(rows)
-        return found
 
 
 def group_series(
-    catalog: CatalogView, now: RuleGroups | None, past: Sequence[tuple[Taken, RuleGroups | None]]
+    catalog: CatalogView,
+    now: RuleGroups | None,
+    past: Sequence[tuple[Taken, RuleGroups | None]],
+    known: PastGroups | None = None,
 ) -> PastGroups:
     """Divide series by the rules in force and by what was taken, each with the rules that did.
 
-    None in the place of rules that took something: of all series.
+    None in the place of rules that took something: of all series. ``known`` are the groups of the
+    first series of the catalog, made of the same rules and of what these took.
     """
-    of_row = np.zeros(catalog.n_series, np.int64)
+    n_known = 0 if known is None else len(known.of_row)
+    of_row = np.zeros(catalog.n_series - n_known, np.int64)
     groups = [PastGroup()]
     if now is not None:
-        groups, of_row = _divided(groups, of_row, now, lambda group, k: replace(group, rule=k))
+        groups, of_row = _divided(
+            groups, of_row, now, n_known, lambda group, k: replace(group, rule=k)
+        )
     for taken, rules in past:
         if rules is None:
-            (samples_ms,), (windows_ms,) = taken.of_every().samples_ms, taken.of_every().windows_ms
-            groups = [group.and_more(samples_ms, windows_ms) for group in groups]
+            every = taken.of_every()
+            groups = [g.and_more(every.samples_ms[0], every.windows_ms[0]) for g in groups]
         else:
-            groups, of_row = _divided(groups, of_row, rules, _by(taken))
-    return PastGroups(catalog, tuple(groups), of_row)
+            groups, of_row = _divided(groups, of_row, rules, n_known, _by(taken))
+    numbers = {} if known is None else {group: k for k, group in enumerate(known.groups)}
+    places = [numbers.setdefault(group, len(numbers)) for group in groups]
+    found = np.array(places, np.int32)[of_row]
+    if known is not None:
+        found = np.concatenate([known.of_row, found])
+    return PastGroups(catalog, found, tuple(numbers))
 
 
 def _by(taken: Taken) -> Callable[[PastGroup, int], PastGroup]:
@@ -82,11 +85,15 @@ def _divided(
     groups: Sequence[PastGroup],
     of_row: I64Array,
     rules: RuleGroups,
+    n_known: int,
     change: Callable[[PastGroup, int], PastGroup],
 ) -> tuple[list[PastGroup], I64Array]:
-    """Groups divided by the rules of their series, of which each changes its own."""
+    """Groups divided by the rules of their series, of which each changes its own.
+
+    ``of_row`` is of the series behind the first ``n_known``.
+    """
     n = len(rules.rules) + 1
-    codes = of_row * n + (rules.of_row + 1)
+    codes = of_row * n + (rules.of_row[n_known:] + 1)
     used = np.flatnonzero(np.bincount(codes, minlength=len(groups) * n))
     places = np.zeros(len(groups) * n, np.int64)
     places[used] = np.arange(len(used))

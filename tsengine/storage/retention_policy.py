@@ -160,9 +160,17 @@ class RetentionPolicy:
         return replace(self._floors_of(moment, state), is_tierless=is_tierless)
 
     def _floors_of(
-        self, moment: PolicyMoment, state: State, common_ms: int | None = None
+        self,
+        moment: PolicyMoment,
+        state: State,
+        common_ms: int | None = None,
+        *,
+        width_ms: int = 1,
     ) -> SampleFloors:
+        """Floors where windows of a width begin; what rules took beside these."""
         floors = moment.sample_floors(state.catalog, common_ms).with_marks(state.erased)
+        if width_ms > 1:
+            floors = floors.rounded(width_ms)
         past = self._past.groups(state, moment.rules, floors)
         return floors if past is None else replace(floors, past=past)
 
@@ -182,8 +190,7 @@ class RetentionPolicy:
                 common, state.parts, state.tier_map, floors, heads, mark_ms=mark_ms,
                 holes=state.holes, awaited=state.awaited, given_up=self.given_up,
             )  # fmt: skip
-        floors_now = self._floors_of(moment, state, common)
-        return floors_now.rounded(_widest_ms(moment.options))
+        return self._floors_of(moment, state, common, width_ms=_widest_ms(moment.options))
 
     def lowered(self, floors: SampleFloors, first_kept: FirstKept) -> SampleFloors:
         """`erase_floors` for parts that lie on others, of which something is kept."""
@@ -274,22 +281,46 @@ def _taken(floors: SampleFloors, dropped: Sequence[Span], width_ms: int) -> Take
     return None if taken.is_empty else taken
 
 
+@dataclass(frozen=True, slots=True)
+class _MadePast:
+    """What groups were made of."""
+
+    taken: tuple[Taken, ...]
+    rules: tuple[Rule, ...]
+    groups: PastGroups
+
+    @property
+    def catalog(self) -> CatalogView:
+        """Whose series they are."""
+        return self.groups.catalog
+
+    def is_of(self, state: State, floors: SampleFloors) -> bool:
+        """Whether they are those of a state's first series."""
+        old, new = self.catalog, state.catalog
+        is_same = self.taken is state.taken and self.rules is floors.rules
+        return is_same and old.refs is new.refs and old.n_series <= new.n_series
+
+
 class _PastMemo:
     """Series by what rules took of them, as made last. Thread-safe."""
 
     def __init__(self, parse: SelectorParser | None) -> None:
         self._parse = parse
-        self._made: tuple[object, object, object, PastGroups] | None = None
+        self._made: _MadePast | None = None
         self._rules: dict[tuple[str, ...], RuleSet | None] = {}
 
     def groups(self, state: State, now: RuleSet, floors: SampleFloors) -> PastGroups | None:
         """For the rules in force; None if their floors hide all that was taken."""
-        if not any(_is_seen(taken, now, floors) for taken in state.taken):
-            return None
-        key = (state.catalog, state.taken, floors.groups)
         made = self._made
-        if made is not None and all(old is new for old, new in zip(made[:3], key, strict=True)):
-            return made[3]
+        if not any(_is_seen(taken, now, floors) for taken in state.taken):
+            if made is not None and made.catalog is not state.catalog:
+                # Or memory of a catalog that was would be held for ever.
+                self._made, self._rules = None, {}
+            return None
+        if made is not None and not made.is_of(state, floors):
+            made = None
+        if made is not None and made.groups.catalog is state.catalog:
+            return made.groups
         # Whichever thread comes last: all are right.
         self._rules = rules = {one.rules: self._rules_of(one.rules, now) for one in state.taken}
         of_rules = {
@@ -297,8 +328,9 @@ class _PastMemo:
             for texts, own in rules.items()
         }
         past = [(one, of_rules[one.rules]) for one in state.taken]
-        groups = group_series(state.catalog, floors.groups, past)
-        self._made = (*key, groups)
+        known = None if made is None else made.groups
+        groups = group_series(state.catalog, floors.groups, past, known)
+        self._made = _MadePast(state.taken, floors.rules, groups)
         return groups
 
     def _rules_of(self, texts: tuple[str, ...], now: RuleSet) -> RuleSet | None:

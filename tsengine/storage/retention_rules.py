@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,30 +33,34 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RuleGroups:
-    """The rule of each series of one catalog: ``of_row: i16[n_series]``, NO_RULE for none."""
+class SeriesGroups:
+    """The series of one catalog in groups: ``of_row: int[n_series]`` are their numbers."""
 
     catalog: CatalogView
-    rules: tuple[Rule, ...]
+    of_row: npt.NDArray[np.signedinteger[Any]]
+    _refs: dict[tuple[int, ...], npt.NDArray[np.uint32]] = field(default_factory=dict, init=False)
+
+    def refs_of_any(self, numbers: tuple[int, ...]) -> npt.NDArray[np.uint32]:
+        """Series of some groups: u32[S] ascending, shared."""
+        found = self._refs.get(numbers)
+        if found is None:
+            is_one = len(numbers) == 1
+            is_in = self.of_row == numbers[0] if is_one else np.isin(self.of_row, numbers)
+            rows = np.flatnonzero(is_in).astype(np.uint32)
+            found = self._refs[numbers] = self.catalog.refs.refs_of(rows)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleGroups(SeriesGroups):
+    """The rule of each series of one catalog: ``of_row: i16[n_series]``, NO_RULE for none."""
+
     of_row: npt.NDArray[np.int16]
-    _refs: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
-    _joined: dict[tuple[int, ...], npt.NDArray[np.uint32]] = field(default_factory=dict)
+    rules: tuple[Rule, ...]
 
     def refs(self, number: int) -> npt.NDArray[np.uint32]:
         """Series of a rule, or of NO_RULE: u32[S] ascending, shared."""
-        found = self._refs.get(number)
-        if found is None:
-            rows = np.flatnonzero(self.of_row == number).astype(np.uint32)
-            found = self._refs[number] = self.catalog.refs.refs_of(rows)
-        return found
-
-    def refs_of_any(self, numbers: tuple[int, ...]) -> npt.NDArray[np.uint32]:
-        """Series of some rules: u32[S] ascending, shared."""
-        found = self._joined.get(numbers)
-        if found is None:
-            rows = np.flatnonzero(np.isin(self.of_row, numbers)).astype(np.uint32)
-            found = self._joined[numbers] = self.catalog.refs.refs_of(rows)
-        return found
+        return self.refs_of_any((number,))
 
     def of_refs(self, refs: npt.NDArray[np.uint32]) -> npt.NDArray[np.int16]:
         """The rule of each ref, NO_RULE also for refs that are not there: i16[N]."""
@@ -82,7 +87,7 @@ class RuleSet:
         known = _NO_ROWS
         if latest is not None and latest.catalog.refs is catalog.refs:
             known = latest.of_row[: catalog.n_series]
-        made = RuleGroups(catalog, self.rules, self._matched(catalog, known))
+        made = RuleGroups(catalog, self._matched(catalog, known), self.rules)
         if latest is None or len(known) == len(latest.of_row) or not len(known):
             # Whichever thread comes last: all are right. An older catalog's are not kept.
             self._latest = made

@@ -150,9 +150,9 @@ def _of_samples(
             # What lies on the newest is not said to be held.
             yield from (unit for unit in units if unit.does == "go")
             continue
-        free = [entry for unit in units if unit.does == "go" for entry in unit.entries]
+        free = {e.name: e for unit in units if unit.does == "go" for e in unit.entries}
         if free:
-            yield _Unit(max(entry.maxt for entry in free), free)
+            yield _Unit(max(entry.maxt for entry in free.values()), list(free.values()))
         yield from (unit for unit in units if unit.does == "stay")
 
 
@@ -163,9 +163,11 @@ def _groups(entries: Sequence[Entry], below: Below, stays: Collection[str]) -> _
         own: dict[str, Entry] | None = {entry.name: entry}
         if entry.name in stays:
             own = None
-        for other in below.directly(entry):
+        for other in sorted(below.directly(entry), key=_age, reverse=True):
+            if own is None or other.name in own:
+                continue  # Whatever lies below one that is in is in.
             group = groups.get(other.name)
-            own = None if own is None or group is None else own | group
+            own = None if group is None else own | group
         groups[entry.name] = own
     return groups
 

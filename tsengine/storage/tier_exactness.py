@@ -71,8 +71,14 @@ class TierExactness:
         return found.widened(width_ms).settled()
 
     def lost_rows(self, refs: U32Array, mint: int, maxt: int) -> npt.NDArray[np.bool_]:
-        """Of which series rules may have taken something of a closed range: bool[S]."""
+        """Of which series rules may have taken something of a closed range: bool[S].
+
+        Or parts of tiers list windows in doubt.
+        """
         is_lost = np.zeros(len(refs), np.bool_)
+        for tier in self._sources.tiers:
+            if len(tier.doubts):
+                is_lost[tier.doubts.within(mint, maxt).of_refs(refs).owners] = True
         for loss in self._answers.complete.losses:
             if loss.mint <= maxt and mint < max(loss.samples_ms, loss.windows_ms):
                 is_lost |= is_among(refs, loss.refs)

@@ -108,8 +108,9 @@ def last_samples(windows: WindowBatch, mint: int, maxt: int) -> SampleRows:
     row = np.repeat(np.arange(windows.n_rows), np.diff(windows.row_offsets))
     end_ms = ends_of(windows)
     columns = windows.columns
-    # A sample behind the range is read as such, and what ends its window then too.
-    is_behind = (columns[Column.LAST_T] > maxt) | (columns[Column.H_LAST_T] > maxt)
+    # Behind the last sample of the range, or one behind the range, a marker is read as such.
+    is_behind = (columns[Column.COUNT] > 0) & (columns[Column.LAST_T] >= maxt)
+    is_behind |= (columns[Column.H_COUNT] > 0) & (columns[Column.H_LAST_T] >= maxt)
     marker_ms = np.where(is_behind, end_ms, np.minimum(end_ms, maxt))
     parts = [
         (columns[Column.COUNT] > 0, columns[Column.LAST_T], columns[Column.LAST]),

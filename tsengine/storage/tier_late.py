@@ -101,7 +101,8 @@ def cells_of(known: WindowBatch, samples: SampleRows) -> I64Array:
 def are_whole(known: WindowBatch, samples: SampleRows) -> BoolArray:
     """Windows of which all samples are there, as far as they tell: bool[windows].
 
-    Those are the first, the last and as many as were counted; a marker, where one was the last.
+    Those are the first, the last and as many as were counted; a marker, where one was the last. Of
+    two markers at the end of a window the earlier one, alone, passes for the last.
     """
     cell = cells_of(known, samples)
     kinds = _kinds(known, samples, cell)

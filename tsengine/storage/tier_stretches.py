@@ -94,6 +94,10 @@ class Completeness:
         times = [from_ms for from_ms in self.times if from_ms is not None]
         return max([*times, *(last + 1 for _, last in self.holes)], default=None)
 
+    def is_beside_aside(self, mint: int, maxt: int) -> bool:
+        """Whether a part that is aside may have something of a closed range."""
+        return any(away.mint <= maxt and away.maxt >= mint for away in self.unseen)
+
     def incomplete(self, from_ms: int | None, width_ms: int = 1) -> tuple[Span, ...]:
         """Whole windows in which samples may be gone, of series with one of the times."""
         old = [] if from_ms is None else [(EVER[0], -(-(from_ms - 1) // width_ms) * width_ms)]

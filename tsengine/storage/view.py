@@ -155,19 +155,23 @@ class DatabaseView:
         maxt: int,
         check: Callable[[], None] | None = None,
     ) -> npt.NDArray[np.uint32]:
-        """Matching series with data near the closed range: u32[S] ascending.
+        """Matching series that an answer over the closed range is about: u32[S] ascending.
 
-        All of them where a part is aside that may have had any, and no tier tells; or where samples
-        were erased and there is no tier.
-        `check` is called between matchers and may raise to give up.
+        Those with data near it, those that a rule may have taken all of, and those in doubt. All
+        of them beside a part that is aside, in holes that no tier tells, or where samples were
+        erased and there is no tier. `check` is called between matchers and may raise to give up.
         """
         found = self.catalog.find(matchers, check)
-        if mint < self._whole_ms and (
-            self._exactness.spans_aside(found, 0, mint, maxt)
+        if mint >= self._whole_ms:
+            return self.live(found, mint, maxt)
+        if (
+            self._answers.complete.is_beside_aside(mint, maxt)
+            or self._exactness.spans_aside(found, 0, mint, maxt)
             or self._exactness.untold_for_ever(found, 0, mint, maxt)
         ):
             return found
-        return self.live(found, mint, maxt)
+        lost = found[self._exactness.lost_rows(found, mint, maxt)]
+        return np.union1d(self.live(found, mint, maxt), lost)
 
     def all_refs(self) -> npt.NDArray[np.uint32]:
         """Every series: u32[S] ascending."""
@@ -191,12 +195,8 @@ class DatabaseView:
     def _old_rows(
         self, refs: npt.NDArray[np.uint32], mint: int, maxt: int
     ) -> npt.NDArray[np.bool_]:
-        """Which have windows where samples are gone, or samples that tiers are still to sum up.
-
-        And those that a rule may have taken all of.
-        """
+        """Which have windows where samples are gone, or samples that tiers are still to sum up."""
         alive = self._windows.old_rows(refs, mint, maxt)
-        alive |= self._exactness.lost_rows(refs, mint, maxt)
         width_ms = min(self._answers.widths_ms, default=0)
         if width_ms:
             mint, maxt = window_start(mint, width_ms), -(-maxt // width_ms) * width_ms

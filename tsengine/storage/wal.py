@@ -6,8 +6,8 @@ delay but that of `gathering`, by whoever knows that more comes at once). An ent
 order of the sequences.
 
 One thread at a time writes, whoever has the turn: the log's own, which is always ready to, or the
-one that ends a `gathering`. The latter finds its memory warm and wakes nobody up; it leaves cuts to
-the log's thread, and with ``fsync="interval"`` everything.
+one that ends a `gathering`. The latter finds its memory warm and wakes nobody up; it leaves to the
+log's thread what others append meanwhile, cuts, and with ``fsync="interval"`` everything.
 
 After a failed write or sync the segment is left as it is and never synced again: the kernel may
 have dropped the very pages that failed and call the next sync a success. The group goes to a new
@@ -247,10 +247,14 @@ class Wal:
         finally:
             with self._wakeup:
                 self._n_gathering -= 1
-                is_due = self._is_group_due()
-            if is_due and not (self._may_write_here() and self._write_here()):
+                is_due, end_seq = self._is_group_due(), self._next_seq
+            try:
+                if is_due and self._may_write_here():
+                    self._write_here(end_seq)
+            finally:
                 with self._wakeup:
-                    self._wakeup.notify()
+                    if self._is_group_due():
+                        self._wakeup.notify()
 
     def hurry(self) -> None:
         """See `IngestLog.hurry`."""
@@ -307,17 +311,21 @@ class Wal:
         is_main = threading.current_thread() is threading.main_thread()
         return self._syncs_always and not is_main
 
-    def _write_here(self) -> bool:
-        """Write what is due in this thread, up to a cut; False if more is left to another one."""
+    def _write_here(self, end_seq: int) -> None:
+        """Write what is due in this thread, up to a cut, if nobody else does.
+
+        Nothing that begins at ``end_seq`` or later: others may append as fast as this one writes.
+        """
         if not self._turn.acquire(blocking=False):
-            return False
+            return
         try:
             while True:
                 with self._wakeup:
                     if not self._is_group_due():
-                        return True
-                    if isinstance(self._queue[0], _Cut):
-                        return False
+                        return
+                    first = self._queue[0]
+                    if isinstance(first, _Cut) or first.entry.seq >= end_seq:
+                        return
                     group = self._take_group()
                 self._write_group(group)
         finally:
