@@ -441,7 +441,7 @@ def test_histograms_fill_the_head_by_their_size(tmp_path):
         head = db._storage.state.head
         db.append_histograms({"__name__": "m"}, T0 + np.arange(n), table.take(np.zeros(n, int)))
         assert n + 60 * n < head.load_samples < n + 80 * n
-        for _ in range(500):
+        for _ in range(6000):
             if db.stats()["parts"] == 1:
                 break
             time.sleep(0.01)

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import time
 
 import obstore
 
 import tsengine
+from tests.reference.background import paused, without_chores
 from tsengine.backup.store import open_store
 from tsengine.storage.cold_moves import ColdMoves
 
@@ -13,8 +15,11 @@ from tsengine.storage.cold_moves import ColdMoves
 @contextlib.contextmanager
 def opened(path, options):
     """Open without background work, which would do at any time what the tests do themselves."""
-    with tsengine.open(path, dataclasses.replace(options, cold_after=None)) as db:
-        db.pause_background()
+    with paused():
+        database = tsengine.open(path, dataclasses.replace(options, cold_after=None))
+    with database as db:
+        # Plans of chores read, and keep parts.
+        without_chores(db._storage)
         db.reconfigure(cold_after=options.cold_after)
         yield db
 
@@ -27,10 +32,16 @@ def move(db):
 
 
 def let_go(db):
-    """What was replaced goes without waiting."""
+    """What was replaced goes without waiting, but for what a view needs."""
     # The map made last holds readers of its parts until there is a newer one, which plans ask for.
     assert db._storage.state.tier_map is not None
-    db._storage.maintenance._worker._replaced.remove_due(everything=True)
+    replaced = db._storage.maintenance._worker._replaced
+    # The thread that saves memory looks at all parts for a moment.
+    for _ in range(20):
+        replaced.remove_due(everything=True)
+        if not replaced.has_any:
+            break
+        time.sleep(0.01)
 
 
 def local(path, suffix):

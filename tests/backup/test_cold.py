@@ -57,7 +57,7 @@ def test_it_starts_and_knows_series_while_the_store_is_away(database, options, s
         start = time.monotonic()
         with pytest.raises(errors.StoreUnavailable, match=s3.url):
             rich.content(db)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         s3.orders.clear()
         assert rich.content(db) == truth
 

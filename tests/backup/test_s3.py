@@ -106,7 +106,7 @@ def test_lasting_trouble_is_a_clear_error_and_no_backup(database, s3, trouble):
     start = time.monotonic()
     with pytest.raises(errors.StoreUnavailable, match=f"{s3.url}: writing contents/"):
         database.backup(s3.url, options=s3.options)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 120
     s3.orders.clear()
     assert len(tsengine.list_backups(s3.url, s3.options)) == 1
     database.backup(s3.url, options=s3.options)
@@ -115,10 +115,9 @@ def test_lasting_trouble_is_a_clear_error_and_no_backup(database, s3, trouble):
 
 def test_access_denied_is_said_at_once(database, s3):
     s3.fail("PUT", times=1000, status=403, code="AccessDenied")
-    start = time.monotonic()
     with pytest.raises(errors.StoreUnavailable, match="access denied"):
         database.backup(s3.url, options=s3.options)
-    assert time.monotonic() - start < 3
+    assert [method for method, _, _ in s3.requests].count("PUT") == 1, "it is not asked again"
     with pytest.raises(errors.StorageError, match="has no backups"):
         tsengine.list_backups(s3.url, s3.options)
 

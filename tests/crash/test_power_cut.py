@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.faults.filesystem import FaultyFileSystem
+from tests.reference.background import wait_for_disk
 from tsengine.errors import StorageError, TsengineError
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.options import Options
@@ -139,6 +140,7 @@ def test_a_failing_log_refuses_and_heals(tmp_path, kind, error):
         with pytest.raises(StorageError):
             append(db, model.batch(rng))
     fs.heal()
+    wait_for_disk(db)
     # Series whose record was in the failed batches must be logged again.
     for _ in range(5):
         rows = model.batch(rng)
@@ -165,6 +167,7 @@ def test_a_failing_flush_loses_nothing_and_is_tried_again(tmp_path):
         with pytest.raises(StorageError):
             db.flush()
         assert_matches(contents(db), model)
+        wait_for_disk(db)
     db.flush()
     assert db.state.head.n_samples == 0
     assert db.state.frozen == ()
@@ -178,12 +181,15 @@ def test_concurrent_appends_while_the_log_fails_now_and_then(tmp_path):
     acknowledged = [set() for _ in range(4)]
 
     def write(worker):
-        for k in range(60):
+        for k in range(6000):
+            # While the disk is probed many are refused.
+            if k >= 60 and len(acknowledged[worker]) > 30:
+                break
             # A new series each time: after a failure its record must come again.
-            refs = db.series_refs([{"__name__": "m", "s": str(worker * 1000 + k)}])
+            refs = db.series_refs([{"__name__": "m", "s": str(worker * 10_000 + k)}])
             with contextlib.suppress(TsengineError):
                 db.append_columns(refs, np.array([k]), np.array([k], np.uint64))
-                acknowledged[worker].add((worker * 1000 + k, k))
+                acknowledged[worker].add((worker * 10_000 + k, k))
 
     threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
     for thread in threads:

@@ -21,7 +21,7 @@ from tsengine.storage.wal import Wal
 from tsengine.storage.wal_reader import replay
 
 directory, database_id, round_number = sys.argv[1:]
-wal_segments.SEGMENT_SIZE_BYTES_MAX = 40_000
+wal_segments.SEGMENT_SIZE_BYTES_MAX = 4_000
 fs = LocalFileSystem()
 found = replay(fs, directory, first_segment=1, database_id=database_id)
 for _ in found:

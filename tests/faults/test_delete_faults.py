@@ -16,6 +16,7 @@ import pytest
 
 from tests.faults.filesystem import FaultyFileSystem
 from tests.reference import remote_write as wire
+from tests.reference.background import paused
 from tsengine.errors import TsengineError
 from tsengine.options import Options
 from tsengine.storage.database import StorageDatabase
@@ -40,8 +41,8 @@ class Run:
 
     def open(self):
         options = Options(future_limit=None)
-        self.db = StorageDatabase(self.path, options, fs=self.fs, clock=lambda: 0)
-        self.db.maintenance.pause()
+        with paused():
+            self.db = StorageDatabase(self.path, options, fs=self.fs, clock=lambda: 0)
 
     def append(self, series, times, value):
         exemplars = [wire.Exemplar([(b"id", b"%d" % t)], t, wire.bits_of(1.0)) for t in times]

@@ -55,7 +55,7 @@ def contents(db):
     return found
 
 
-def wait_for(condition, timeout_s=10.0):
+def wait_for(condition, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -125,7 +125,7 @@ def test_it_refuses_reads_on_and_recovers(tmp_path, error, reason, text):
     # Nothing of the refused is there, all of the accepted is.
     assert contents(db) == accepted
     fs.heal()
-    wait_for(lambda: db.disk.failure is None, 3)
+    wait_for(lambda: db.disk.failure is None)
     assert db.stats()[f"storage_failing:{reason}"] == 0
     append(db, 30)
     accepted.add((30, 30.0))
@@ -168,7 +168,7 @@ def test_whoever_meets_the_failure_closes_the_gate(tmp_path, kind, path, error):
     assert fs.calls["write"] == before, "not even tried"
     assert contents(db) == {(1, 1.0)}
     fs.heal()
-    wait_for(lambda: db.disk.failure is None, 3)
+    wait_for(lambda: db.disk.failure is None)
     append(db, 4)
     db.flush()
     assert contents(db) == {(1, 1.0), (4, 4.0)}
@@ -209,11 +209,12 @@ def test_a_failing_merge_closes_the_gate_until_a_probe_succeeds(tmp_path):
         append(db, k)
         db.flush()
     fs.fail("write", error=errno.ENOSPC, path_contains="parts/")
-    fs.fail("write_file", error=errno.ENOSPC, path_contains=filenames.PROBE, times=2)
+    fs.fail("write_file", error=errno.ENOSPC, path_contains=filenames.PROBE, times=None)
     with pytest.raises(TsengineError):
         db.compact()
     with pytest.raises(Full):
         append(db, 9)
+    fs.heal()
     wait_for(lambda: db.disk.failure is None)
     append(db, 10)
     db.compact()
@@ -262,7 +263,8 @@ def test_the_ballast_lets_a_flush_through(tmp_path):
     append_until_refused(db)
     before = contents(db)
     wait_for(lambda: db.stats()["flushes"] == 1 and db.state.frozen == ())
-    assert not ballast.exists()
+    # A probe makes it for a moment.
+    wait_for(lambda: not ballast.exists())
     with pytest.raises(Full):
         append(db, 500)
     fs.size_max = 80 * MIB
@@ -330,21 +332,22 @@ def test_only_the_disks_own_errors_inside_the_directory_count(tmp_path):
 
 
 def test_a_hanging_probe_holds_up_nobody_for_long(tmp_path):
-    hold = threading.Event()
+    hold, hangs = threading.Event(), threading.Event()
 
     class Hanging(LocalFileSystem):
         def write_file(self, path, data):
-            hold.wait(20)
+            hangs.set()
+            hold.wait(60)
             super().write_file(path, data)
 
     watch, _, told = make_watch(Hanging(), tmp_path)
     watch.start()
     watch.report(OSError(errno.EIO, "Input/output error"), "syncing wal")
-    time.sleep(0.05)
+    assert hangs.wait(60)
     started = time.monotonic()
     with pytest.raises(Full, match="the disk fails"):
         watch.check()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     hold.set()
     wait_for(lambda: watch.failure is None)
     wait_for(lambda: len(told) == 2)
@@ -358,11 +361,12 @@ def test_probes_become_rare(tmp_path):
     watch.start()
     fs.fail("write_file", error=errno.ENOSPC, times=None)
     watch.report(OSError(errno.ENOSPC, "No space left on device"), "writing")
-    end = time.monotonic() + 1.2
-    while time.monotonic() < end:
+    began = time.monotonic()
+    while (seconds := time.monotonic() - began) < 1.2 or fs.calls["write_file"] < 3:
         with pytest.raises(Full):
             watch.check()
-    assert 3 <= fs.calls["write_file"] <= 8
+    # One a second in the end.
+    assert fs.calls["write_file"] <= 7 + seconds
     watch.stop()
     assert not (tmp_path / "probe.tmp").exists()
 
@@ -406,7 +410,7 @@ def test_random_failures_lose_nothing(tmp_path, seed):
         elif action < 0.35:
             fs.heal()
             if is_broken:
-                wait_for(lambda: db.disk.failure is None, 5)
+                wait_for(lambda: db.disk.failure is None)
             is_broken = False
         elif action < 0.45:
             with contextlib.suppress(StorageError):
@@ -419,7 +423,7 @@ def test_random_failures_lose_nothing(tmp_path, seed):
                 refused.add((k, float(k)))
         assert contents(db) == accepted
     fs.heal()
-    wait_for(lambda: db.disk.failure is None, 5)
+    wait_for(lambda: db.disk.failure is None)
     append(db, 100)
     accepted.add((100, 100.0))
     db.close()
@@ -438,11 +442,11 @@ def test_a_failing_sync_in_the_background_closes_the_gate(tmp_path):
     fs.fail("write_file", path_contains=filenames.PROBE, times=None)
     fs.fail("datasync", path_contains="wal/")
     append(db, 1)
-    wait_for(lambda: db.disk.failure is not None, 5)
+    wait_for(lambda: db.disk.failure is not None)
     with pytest.raises(Full, match="the disk fails"):
         append(db, 2)
     fs.heal()
-    wait_for(lambda: db.disk.failure is None, 5)
+    wait_for(lambda: db.disk.failure is None)
     append(db, 3)
     assert contents(db) == {(1, 1.0), (3, 3.0)}
     db.close()

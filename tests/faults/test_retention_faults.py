@@ -8,6 +8,7 @@ import random
 import pytest
 
 from tests.faults.filesystem import Crash, FaultyFileSystem
+from tests.reference.background import paused
 from tests.storage.test_catalog_shrink import DAY_MS, T0, Time, faults
 from tests.storage.test_retention import (
     HOUR_MS,
@@ -31,15 +32,14 @@ TIERS = (Tier(3600.0, 12 * 86_400.0),)
 
 
 def opened(directory, clock, fs=None, *, keep=10 * 86_400.0):
-    database = StorageDatabase(
-        str(directory),
-        Options(retention=keep, retention_rules=RULES, tiers=TIERS),
-        clock=clock,
-        fs=fs,
-        parse_selector=parse_selector,
-    )
-    database.maintenance.pause()
-    return database
+    with paused():
+        return StorageDatabase(
+            str(directory),
+            Options(retention=keep, retention_rules=RULES, tiers=TIERS),
+            clock=clock,
+            fs=fs,
+            parse_selector=parse_selector,
+        )
 
 
 def prepared(directory, fs=None):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.faults.filesystem import FaultyFileSystem
+from tests.reference.background import paused
 from tsengine.errors import TsengineError
 from tsengine.model.windows import FLOAT_COLUMNS, Column
 from tsengine.options import Options, Tier
@@ -33,8 +34,8 @@ class Case:
         self.open()
 
     def open(self):
-        self.db = StorageDatabase(self.path, OPTIONS, clock=lambda: self.now_ms, fs=self.fs)
-        self.db.maintenance.pause()
+        with paused():
+            self.db = StorageDatabase(self.path, OPTIONS, clock=lambda: self.now_ms, fs=self.fs)
 
     def append_day(self, day, n=20, late=0):
         refs = self.db.series_refs([{"__name__": "m", "s": str(s)} for s in range(2)])

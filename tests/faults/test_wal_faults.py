@@ -183,6 +183,7 @@ def test_errors_that_are_not_of_the_disk_do_not_end_the_thread(tmp_path, monkeyp
 
 def test_rolling_needs_a_sync_with_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(wal_segments, "SEGMENT_SIZE_BYTES_MAX", 100)
+    monkeypatch.setattr(wal, "SYNC_INTERVAL_S", 3600.0)
     fs = FaultyFileSystem()
     with Log(tmp_path, fs=fs, fsync="interval") as log:
         log.append(b"x" * 100).wait(10)

@@ -216,6 +216,7 @@ def test_a_directory_in_use_is_not_imported_to(capsys, data_dir, tmp_path):
     assert "lock" in err.lower() or "use" in err.lower()
 
 
+@pytest.mark.timeout(900)
 def test_warmup_when_all_is_warm(capsys):
     tsengine.warmup()
     code, out, _ = run(capsys, "warmup")

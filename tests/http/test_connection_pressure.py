@@ -44,7 +44,7 @@ async def test_answers_do_not_pile_up_for_a_client_that_does_not_read(
     requests = post(b"\xff") * n + post(b"\xff", "Connection: close")
     sending = asyncio.create_task(loop.sock_sendall(client, requests))
     received = bytearray()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(200):
         while connection._transport.get_write_buffer_size() < 1 << 16:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
@@ -63,7 +63,7 @@ async def test_a_client_that_never_reads_is_left(running, unread):
     client, _ = unread
     loop = asyncio.get_running_loop()
     sending = asyncio.create_task(loop.sock_sendall(client, post(b"\xff") * 5000))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while running.site.writes.connections:
             await asyncio.sleep(0.01)
         await asyncio.gather(sending, return_exceptions=True)
@@ -74,7 +74,7 @@ async def test_a_closed_connection_ends_though_its_client_does_not_read(running,
     running.server.limits = type(running.server.limits)(answer_write_timeout_s=0.1)
     client, connection = unread
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await loop.sock_sendall(client, post(b"\xff") * 150)
         while not connection._transport.get_write_buffer_size():
             await asyncio.sleep(0.001)
@@ -136,13 +136,15 @@ async def test_a_full_server_does_not_cost_connections_their_way(
 
 async def test_a_refused_body_is_read_to_its_end(running, connect, handed_over):
     """The request behind it may come in the same piece; a body that stops is answered."""
-    running.server.limits = type(running.server.limits)(body_read_timeout_s=0.2)
+    running.server.limits = type(running.server.limits)(body_read_timeout_s=1.0)
     budget = running.server.write_budget
     reader, writer = await connect(running)
     large = post(bytes(1_000_000))
     assert budget.take(budget.size_max)
     writer.write(large[:300_000])
-    await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while not any(one._n_unwanted for one in running.site.writes.connections):
+            await asyncio.sleep(0.001)
     budget.give_back(budget.size_max)
     writer.write(large[300_000:] + post(GOOD) + large[:300])
     assert [(await answer(reader))[0] for _ in range(2)] == [503, 204]
@@ -163,7 +165,7 @@ async def test_a_body_behind_other_requests_is_read_on(running, connect, handed_
 async def test_little_is_read_behind_a_request_without_an_answer(running, connect):
     reader, writer = await connect(running)
     writer.write(post(b"query=hang", FORM, path="/api/v1/query"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not running.server.active_queries.listed():
             await asyncio.sleep(0.001)
         (connection,) = running.site.writes.connections

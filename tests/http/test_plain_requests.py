@@ -214,7 +214,9 @@ async def test_connections_end_with_the_server(running, connect):
     writer.write(ask("/api/v1/query", "query=hang"))
     waiting_writer.write(ask("/api/v1/query", "query=1")[:-1])
     async with asyncio.timeout(10):
-        while not running.server.active_queries.listed():
+        while not running.server.active_queries.listed() or not any(
+            one._plain.is_reading for one in running.site.writes.connections
+        ):
             await asyncio.sleep(0.005)
         await running.site.stop()
         running.server.executor.cancel_queries()

@@ -51,8 +51,8 @@ def test_a_signal_flushes_and_the_next_start_has_everything(serve, number):
     assert post(first.url, message("kept", now_ms)) == 204
     started = time.monotonic()
     first.process.send_signal(number)
-    assert first.process.wait(10) == 0
-    assert time.monotonic() - started < 10
+    assert first.process.wait(60) == 0
+    assert time.monotonic() - started < 30
     second = serve()
     answer = api(second.url, "query", query="sum(kept)", time=now_ms / 1000)
     assert answer["result"][0]["value"][1] == "45"
@@ -78,7 +78,7 @@ def test_hints(serve):
 def test_own_metrics_are_there_soon(serve):
     server = serve(self_scrape="1s")
     instance = server.url.removeprefix("http://")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = api(server.url, "query", query='up{job="tsengine"}')["result"]
         if (
@@ -116,12 +116,14 @@ def test_stop_with_writes_and_queries_in_flight(serve):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(write_on, worker) for worker in range(4)]
         time.sleep(1.5)
+        while len(acknowledged) <= 10 and server.process.poll() is None:
+            time.sleep(0.01)
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         is_stopping.set()
-        assert server.process.wait(10) == 0
-        assert time.monotonic() - started < 10
+        assert server.process.wait(60) == 0
+        assert time.monotonic() - started < 30
         for job in jobs:
             job.result()
     assert len(acknowledged) > 10
@@ -134,7 +136,7 @@ def test_stop_with_writes_and_queries_in_flight(serve):
 def test_signals_that_come_again_change_nothing(serve):
     server = serve()
     assert post(server.url, message("again", int(time.time() * 1000))) == 204
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     # Until the process is gone, the end of the interpreter included.
     while server.process.poll() is None and time.monotonic() < deadline:
         server.process.send_signal(signal.SIGTERM)
@@ -152,8 +154,8 @@ def test_stop_while_a_client_is_silent(serve):
         idle.sendall(b"POST /write HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
         time.sleep(0.2)
         started = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - started < 10
+        assert server.stop(60) == 0
+        assert time.monotonic() - started < 30
 
 
 def run_serve(*arguments):

@@ -206,7 +206,7 @@ async def test_a_client_that_leaves_cancels_its_query(running):
     while not running.server.executor.queries_running:
         await asyncio.sleep(0.005)
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while running.server.executor.queries_running:
             await asyncio.sleep(0.005)
     assert ("canceled", "hang") in running.database.calls
@@ -217,7 +217,7 @@ async def test_further_queries_wait_for_their_turn(start):
     executor = running.server.executor
     hanging = [
         asyncio.create_task(running.call("GET", f"/api/v1/query?query=hang&timeout={t}"))
-        for t in ("300ms", "10s")
+        for t in ("2s", "60s")
     ]
     while executor.queries_running < 2:
         await asyncio.sleep(0.005)

@@ -1,6 +1,7 @@
 """Statistics of queries, the list of active ones, the slow-query log, the query log file."""
 
 import asyncio
+import threading
 import time
 
 import orjson
@@ -99,12 +100,12 @@ async def test_active_queries(start):
     assert answer == {"status": "success", "data": {"queries": []}}
 
     async def ask(expr):
-        url = f"{running.url}/api/v1/query?query={expr}&timeout=5"
+        url = f"{running.url}/api/v1/query?query={expr}&timeout=60"
         async with running.session.get(url) as response:
             return response.status, await response.text()
 
     tasks = [asyncio.ensure_future(ask(expr)) for expr in ("hang_a", "hang_b")]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     queries = []
     while [row["state"] for row in queries] != ["running", "waiting"]:
         assert time.monotonic() < deadline
@@ -115,9 +116,9 @@ async def test_active_queries(start):
     assert {row["query"] for row in queries} == {"hang_a", "hang_b"}
     assert (first["id"], first["kind"], first["step"]) == (1, "instant", 0)
     assert first["client"] == "127.0.0.1"
-    assert 0 <= first["ageSeconds"] < 5
+    assert 0 <= first["ageSeconds"] < 60
     assert (first["samplesRead"], first["memoryBytes"]) == (0, 0)
-    assert abs(first["start"] - time.time()) < 10
+    assert abs(first["start"] - time.time()) < 70
     running.server.executor.cancel_queries()
     answers = dict(await asyncio.gather(*tasks))
     # The one that waited never runs: who stops the server has no time for it.
@@ -193,10 +194,11 @@ async def test_searches_end_in_time(filled, call):
 
 async def test_searches_end_with_their_client(start):
     running = await start()
-    seen = []
+    begun, seen = threading.Event(), []
 
     def series_json(selectors, start, end, limit, *, check):
-        deadline = time.monotonic() + 10
+        begun.set()
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 check()
@@ -207,9 +209,9 @@ async def test_searches_end_with_their_client(start):
 
     running.database.series_json = series_json
     task = asyncio.ensure_future(running.call("GET", "/api/v1/series?match[]=up"))
-    await asyncio.sleep(0.3)
+    assert await asyncio.to_thread(begun.wait, 60)
     task.cancel()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not seen and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert seen == ["the search for series was canceled"]

@@ -54,7 +54,7 @@ async def test_a_query_over_the_limit_is_refused_while_others_go_on(budgeted, no
     (status, refused), *others = await asyncio.gather(
         running.json("POST", "/api/v1/query_range", data=huge), *(ask_small() for _ in range(20))
     )
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert status == 422
     assert refused["errorType"] == "execution"
     assert refused["error"] == (
@@ -88,7 +88,7 @@ async def test_all_queries_together_have_a_limit(budgeted, now_ms):
     assert [answer.get("error") for _, answer in answers] == [None] * 6
     assert {len(answer["data"]["result"]) for _, answer in answers} == {N_SERIES}
     pool = running.database._engine.memory
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while pool.used and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert pool.used == 0

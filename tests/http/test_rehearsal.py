@@ -12,6 +12,7 @@ from server import lifecycle, rehearsal
 from server.plain_exchange import PlainExchange
 from server.state import Server
 from tests.http.conftest import make_config
+from tests.reference.background import wait_until
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def test_every_request_is_answered_as_by_a_server(answers, tmp_path):
     for thread in threading.enumerate():
         if thread.name.startswith(("query_", "metadata_")):
             thread.join(5)
-    assert threading.active_count() <= before
+    wait_until(lambda: threading.active_count() <= before, "its threads end")
 
 
 async def test_a_rehearsal_that_fails_keeps_no_server_from_starting(monkeypatch, caplog):

@@ -192,7 +192,7 @@ def test_a_process_reloads_by_signal(tmp_path):
         def after_signal(content, expected):
             path.write_text(content)
             os.kill(child.process.pid, signal.SIGHUP)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 _, text = call(child.url + "/metrics")
                 if f"tsengine_config_last_reload_successful {expected}\n" in text:
@@ -217,7 +217,7 @@ async def test_a_reload_ends_though_who_asked_goes_away(reloadable):
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    for _ in range(500):
+    for _ in range(6000):
         if running.server.config.retention_s == 20 * 86_400:
             break
         await asyncio.sleep(0.01)

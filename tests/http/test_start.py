@@ -37,7 +37,7 @@ def loaded(tmp_path_factory):
         sys.executable, "-c", SCRIPT, "serve", "--data-dir", str(folder / "data"),
         "--listen", "127.0.0.1:0", "--self-scrape", "off",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

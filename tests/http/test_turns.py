@@ -45,21 +45,28 @@ async def test_as_many_begin_as_may_and_the_others_follow_in_order(monkeypatch):
 
 
 async def test_long_ones_step_aside_up_to_the_limit_of_all(monkeypatch):
-    monkeypatch.setattr(turns, "STEP_ASIDE_S", 0.02)
+    monkeypatch.setattr(turns, "STEP_ASIDE_S", 60.0)
     pool = Turns(3, 1)
-    tasks = taking(pool, 5)
+    tasks = taking(pool, 2)
     await settled()
     assert n_begun(tasks) == 1
-    await asyncio.sleep(0.2)
+    for task in tasks:
+        (await task).end()
+    monkeypatch.setattr(turns, "STEP_ASIDE_S", 0.02)
+    tasks = taking(pool, 5)
+    async with asyncio.timeout(60):
+        while n_begun(tasks) < 3 or pool._beginners.locked():
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.1)
     assert n_begun(tasks) == 3
     tasks[0].result().end()
     await settled()
     assert n_begun(tasks) == 4
-    for k in range(1, 5):
-        tasks[k].result().end()
-        await asyncio.sleep(0.03)
+    for task in tasks[1:]:
+        (await task).end()
     assert pool.is_free
     await asyncio.sleep(0.05)
+    monkeypatch.setattr(turns, "STEP_ASIDE_S", 60.0)
     again = taking(pool, 2)
     await settled()
     assert n_begun(again) == 1, "whoever stepped aside gave its place away once"
@@ -97,15 +104,15 @@ async def test_who_waits_while_the_server_stops_is_refused():
 
     def call(_remaining_s, cancel):
         begun.append(cancel)
-        cancel.wait(10)
+        cancel.wait(120)
         return "given up"
 
-    tasks = [asyncio.create_task(executor.query(call, 10.0)) for _ in range(6)]
-    async with asyncio.timeout(5):
+    tasks = [asyncio.create_task(executor.query(call, 120.0)) for _ in range(6)]
+    async with asyncio.timeout(60):
         while len(begun) < 2:
             await asyncio.sleep(0.001)
     executor.cancel_queries()
-    assert await executor.drain(5.0)
+    assert await executor.drain(60.0)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert results[:2] == ["given up"] * 2
     assert [type(result) for result in results[2:]] == [NotReady] * 4

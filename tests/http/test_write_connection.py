@@ -9,6 +9,13 @@ import pytest
 from tests.http import wire
 from tests.http.raw import GOOD, ROW, answer, post
 
+
+async def until(condition):
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 NAMELESS = wire.snappy(
     wire.message_v1([({"a": "b"}, [(1000, 1.0)]), ({"__name__": "up"}, [(1000, 1.0)])])
 )
@@ -47,10 +54,10 @@ async def test_the_bytes_may_come_in_any_pieces(running, connect, handed_over):
         assert (await answer(reader))[0] == 204
     assert not handed_over
     assert running.server.write_budget.used == 0
-    for cut in (1, 5, 30, head - 1):
+    for number, cut in enumerate((1, 5, 30, head - 1), 1):
         reader, writer = await connect(running)
         writer.write(request[:cut])
-        await asyncio.sleep(0.01)
+        await until(lambda n=number: len(handed_over) == n)
         writer.write(request[cut:])
         assert (await answer(reader))[0] == 204
     assert len(handed_over) == 4
@@ -138,6 +145,7 @@ async def test_connections_end_with_the_server_and_after_long_silence(running, c
     assert (await answer(served))[0] == 204
     silent, _ = await connect(running)
     site = running.site
+    await until(lambda: len(site.writes.connections) == 2)
     for connection in list(site.writes.connections):
         connection.close_if_idle(60)
     assert len(site.writes.connections) == 2
@@ -148,6 +156,7 @@ async def test_connections_end_with_the_server_and_after_long_silence(running, c
         assert await served.read() == await silent.read() == b""
     assert not site.writes.connections
     silent, _ = await connect(running)
+    await until(lambda: site.writes.connections)
     await site.stop()
     async with asyncio.timeout(10):
         assert await silent.read() == b""

@@ -131,11 +131,15 @@ NOT_BYTES = {
 @pytest.mark.parametrize("data", NOT_BYTES.values(), ids=NOT_BYTES)
 def test_arrays_of_another_type_or_layout_are_refused(data):
     out = np.zeros(1, np.uint32)
-    before = sys.getrefcount(data)
-    for _ in range(3):
-        with pytest.raises(TypeError, match="readonly array"):
-            checksum(data, out)
-    assert sys.getrefcount(data) == before
+    changes = []
+    for _ in range(20):
+        before = sys.getrefcount(data)
+        for _ in range(3):
+            with pytest.raises(TypeError, match="readonly array"):
+                checksum(data, out)
+        changes.append(sys.getrefcount(data) - before)
+    # Other threads take and give back references of None and the like at any time.
+    assert 0 in changes
     assert out[0] == 0
 
 

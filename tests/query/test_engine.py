@@ -461,4 +461,4 @@ def test_an_error_in_a_slice_reaches_the_caller(source, monkeypatch):
     with pytest.raises(QueryError, match="no such samples"):
         engine.query("requests_total", 0)
     engine.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60

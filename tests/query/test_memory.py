@@ -29,7 +29,7 @@ class ReadingSource(MemorySource):
 
     def read(self, *args, **kwargs):
         self.n_reads += 1
-        assert self.gate.wait(20)
+        assert self.gate.wait(120)
         return super().read(*args, **kwargs)
 
 
@@ -59,7 +59,7 @@ def test_a_pool_makes_wait():
     waiter.start()
     assert not taken.wait(0.2)
     pool.give_back(60)
-    assert taken.wait(5)
+    assert taken.wait(60)
     waiter.join()
     assert pool.used == 50
 
@@ -173,7 +173,7 @@ def test_large_queries_wait_for_each_other(source):
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while source.n_reads == 0 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)

@@ -106,7 +106,7 @@ def _start_prometheus(binary, directory, node_address, servers, interval_s):
             directory / f"prometheus-{attempt}.log",
         )  # fmt: skip
         try:
-            child.wait_for(r"Server is ready to receive web requests", 30)
+            child.wait_for(r"Server is ready to receive web requests", 120)
         except AssertionError:
             child.stop()
             if attempt == 2 or "address already in use" not in child.text():

@@ -10,6 +10,7 @@ import tsengine
 from server import cli
 from tests.faults import rich_database as rich
 from tests.faults.filesystem import FaultyFileSystem
+from tests.reference.background import paused
 from tests.storage.test_check import flip
 from tsengine import errors
 from tsengine.options import Options
@@ -27,9 +28,8 @@ DAY_MS = rich.DAY_MS
 
 
 def opened(path, **options):
-    db = tsengine.open(path, Options(**{"tiers": (), **options}))
-    db.pause_background()
-    return db
+    with paused():
+        return tsengine.open(path, Options(**{"tiers": (), **options}))
 
 
 def loaded(path):

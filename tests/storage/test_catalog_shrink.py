@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.faults.filesystem import Crash, FaultyFileSystem
 from tests.reference import remote_write as wire
+from tests.reference.background import paused, wait_for_disk
 from tsengine.errors import Overloaded, StorageError, TsengineError
 from tsengine.model.exemplars import ExemplarBatch, pack_labels
 from tsengine.model.labels import label_dicts
@@ -55,11 +56,10 @@ def body_of(numbers, t_ms):
 
 
 def opened(directory, clock, fs=None, **options):
-    database = StorageDatabase(
-        str(directory), Options(retention=86_400.0, tiers=(), **options), clock=clock, fs=fs
-    )
-    database.maintenance.pause()
-    return database
+    with paused():
+        return StorageDatabase(
+            str(directory), Options(retention=86_400.0, tiers=(), **options), clock=clock, fs=fs
+        )
 
 
 def send(database, numbers, t_ms):
@@ -352,6 +352,7 @@ def test_after_an_error_at_any_call_appends_are_right(tmp_path, is_killed):
             database.shrink_catalog()
         except TsengineError:
             pass
+        wait_for_disk(database)
         for number in (2, 33, 60):
             try:
                 send(database, [number], clock.now_ms + 7)
@@ -403,6 +404,7 @@ def test_appends_go_on_while_series_leave(tmp_path):
                     outcome = send(database, numbers, t_ms)
                 except Overloaded:
                     n_refused[0] += 1
+                    stop.wait(0.05)  # as senders do
                     continue
                 if outcome.n_samples == len(numbers):
                     sent[k] |= {(i, t_ms): float(i % 1000) for i in numbers}

@@ -257,6 +257,7 @@ def test_exit_codes(database, capsys):
 def test_check_beside_a_writer_that_flushes_and_merges(tmp_path):
     """What the writer replaces meanwhile is no damage."""
     with tsengine.open(tmp_path / "db") as db:
+        db.pause_background()
         for k in range(12):
             db.append({"__name__": "x", "k": str(k)}, [rich.T0 + k], [1.0])
             db.flush()

@@ -28,7 +28,8 @@ STEP_MS = 15_000
 DAY_MS = 86_400_000
 N_SERIES = 40
 N_ROWS = 40_000
-SECONDS = 4.0
+SECONDS, MORE_SECONDS = 4.0, 120.0
+NEEDED = ("instant", "ranges", "flush", "compact")
 
 TIMES = {
     "sum_over_time": lambda x: x.sum(),
@@ -65,7 +66,7 @@ class Run:
     def work(self, step, seed, pause_s):
         """Repeat a step until time is up."""
         rng = np.random.default_rng(seed)
-        while time.monotonic() < self.until and not self.problems:
+        while (time.monotonic() < self.until or self.is_short()) and not self.problems:
             try:
                 step(rng)
             except StorageError as error:
@@ -76,6 +77,11 @@ class Run:
                 self.problems.append(repr(error))
             self.counts[step.__name__] += 1
             time.sleep(pause_s)
+
+    def is_short(self):
+        """Whether a slow machine has not come to everything twice yet; not for ever."""
+        is_late = time.monotonic() > self.until + MORE_SECONDS
+        return not is_late and any(self.counts[name] < 2 for name in NEEDED)
 
     def expect(self, what, found, wanted):
         if not np.array_equal(found, wanted, equal_nan=True):
@@ -226,7 +232,7 @@ def test_answers_beside_maintenance_are_exact(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["problems"] == []
-    assert all(seen["counts"][step] > 1 for step in ("instant", "ranges", "flush", "compact"))
+    assert all(seen["counts"][step] > 1 for step in NEEDED)
 
 
 if __name__ == "__main__":

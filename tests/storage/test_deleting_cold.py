@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from tests.reference.background import paused, without_chores
 from tests.storage.test_catalog_shrink import DAY_MS, T0, Time
 from tests.storage.test_retention import append, run
 from tsengine.errors import ObjectMissing, StorageError, StoreUnavailable
@@ -62,11 +63,11 @@ def parts(tmp_path):
     options = Options(tiers=(), cold_url="s3://bucket/p", cold_after=5 * 86_400.0, cold_cache=0)
 
     def opened():
-        database = StorageDatabase(
-            str(tmp_path / "db"), options, clock=clock, open_store=lambda url, endpoint: store
-        )
-        database.maintenance.pause()
-        return database
+        with paused():
+            database = StorageDatabase(
+                str(tmp_path / "db"), options, clock=clock, open_store=lambda url, endpoint: store
+            )
+        return without_chores(database)  # They would read axes.
 
     database = opened()
     for day in (*COLD_DAYS, *WARM_DAYS):

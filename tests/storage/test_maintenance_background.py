@@ -174,9 +174,9 @@ def test_a_damaged_part_does_not_hold_up_the_merges_of_others(tmp_path, caplog):
     wait_until(lambda: db.stats()["background_failing:compaction"] == 1, "the merge that fails")
     append(db, good)
     wait_until(lambda: len(db.state.parts) == 5, "the merge of the other day")
+    wait_until(lambda: db.stats()["merges"] == 1, "its count")
     numbers = db.stats()
     assert numbers["background_failures:compaction"] == numbers["merge_failures"] == 1
-    assert numbers["merges"] == 1
     assert "failed, it is tried again in 10 s" in caplog.text
     assert bad.lstrip("0") in caplog.text
     with pytest.raises(CorruptionError):
@@ -205,18 +205,20 @@ def test_appends_slow_down_while_merges_can_not_keep_up(tmp_path, monkeypatch):
     db = StorageDatabase(str(tmp_path / "db"), NO_TIERS)
     urgent = db.maintenance._urgent
     monkeypatch.setattr(type(urgent), "plan", lambda self, state, now_ms: [])
-    began = time.monotonic()
-    append(db, [T0 + 1])
-    quick = time.monotonic() - began
+
+    def seconds(t):
+        began = time.monotonic()
+        append(db, [t])
+        return time.monotonic() - began
+
+    # The best of some: the disk of a busy machine may make one wait.
+    quick = min(seconds(T0 + k) for k in range(1, 9))
     urgent._n_excess = compaction_chores.LIVE_PARTS_MAX + 599
-    began = time.monotonic()
-    append(db, [T0 + 2])
-    slow = time.monotonic() - began
-    assert slow >= 0.3 > quick
+    assert seconds(T0 + 9) >= 0.3 > quick
     urgent._n_excess = 100 * compaction_chores.LIVE_PARTS_MAX
     threading.Timer(0.2, lambda: setattr(urgent, "_n_excess", 0)).start()
-    append(db, [T0 + 3])
-    assert times_of(db) == [[T0 + 1, T0 + 2, T0 + 3]]
+    append(db, [T0 + 10])
+    assert times_of(db) == [[T0 + k for k in range(1, 11)]]
     db.close()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.reference import remote_write as wire
+from tests.reference.background import paused
 from tsengine.model.labels import label_dicts
 from tsengine.model.matchers import Matcher, MatchOp
 from tsengine.options import Options
@@ -30,6 +31,8 @@ def _small_pieces(monkeypatch):
     monkeypatch.setattr(columns, "_OWN_PAGES_BYTES_MIN", scratch.PAGE_BYTES)
     monkeypatch.setattr(memory_saving, "_PART_AGE_S", 0.0)
     monkeypatch.setattr(memory_saving, "_EVERY_S", 1e9)
+    # The thread would save before it is told that it shall not.
+    monkeypatch.setattr(flusher, "_TICK_S", 3600.0)
     monkeypatch.setattr(index, "_ENTRIES_MIN", 1024)
     monkeypatch.setattr(index, "_ENTRIES_MAX", 64 * 1024)
 
@@ -65,9 +68,9 @@ def body_of(numbers, t_ms):
 
 def opened(directory, clock):
     """A database that saves memory only when it is told to."""
-    database = StorageDatabase(str(directory), Options(tiers=()), clock=clock)
+    with paused():
+        database = StorageDatabase(str(directory), Options(tiers=()), clock=clock)
     database.maintenance._saving._due_s = float("inf")
-    database.maintenance.pause()
     return database
 
 
@@ -261,7 +264,7 @@ def test_no_memory_to_save_memory_is_no_end_of_flushes(tmp_path, monkeypatch, ca
 
 
 def until(is_true):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.01)

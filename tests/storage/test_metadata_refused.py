@@ -96,7 +96,7 @@ def _refuse(*_, **__):
 
 
 def _wait_for_disk(database):
-    for _ in range(100):
+    for _ in range(1200):
         try:
             database.disk.check()
             return

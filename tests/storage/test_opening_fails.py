@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -37,8 +38,10 @@ def threads():
 
 def open_files(path):
     gc.collect()
-    found = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    targets = [os.readlink(link) for link in found if os.path.islink(link)]
+    targets = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # Another thread may have closed it.
+            targets.append(os.readlink(f"/proc/self/fd/{fd}"))
     return [target for target in targets if target.startswith(str(path))]
 
 
@@ -71,7 +74,7 @@ def test_a_step_that_fails(path, monkeypatch, owner, step):
         patch.setattr(owner, step, fail)
         with pytest.raises(Failure):
             tsengine.open(path)
-    assert threads() == before
+    assert threads() <= before
     assert open_files(path) == []
     with tsengine.open(path) as db:
         assert db.query("count_over_time(m[1m])", T0 + 1000).to_numpy().tolist() == [[2.0]]
@@ -90,7 +93,7 @@ def test_a_flush_that_a_damaged_log_needs_fails(path, monkeypatch):
         patch.setattr(Checkpointer, "flush", fail)
         with pytest.raises(Failure):
             tsengine.open(path)
-    assert threads() == before
+    assert threads() <= before
     assert not os.path.exists(filenames.ballast_path(str(path)))
     with tsengine.open(path) as db:
         assert db._storage.recovery.is_lossy

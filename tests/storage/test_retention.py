@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tsengine
+from tests.reference.background import paused, without_chores
 from tests.storage.test_catalog_shrink import DAY_MS, T0, Time
 from tsengine.errors import OptionsError, TooOldSample
 from tsengine.model.exemplars import ExemplarBatch, pack_labels
@@ -31,16 +32,14 @@ KEEP_DAYS = {"api": 10, "ci": 3, "slo": None, "other": 10}
 
 
 def opened(directory, clock, rules=RULES, *, tiers=(), retention=10 * DAY_S, **options):
-    database = StorageDatabase(
-        str(directory),
-        Options(retention=retention, retention_rules=tuple(rules), tiers=tiers, **options),
-        clock=clock,
-        parse_selector=parse_selector,
-    )
-    database.maintenance.pause()
-    # A worker that pauses plans all the same; what its chores log and count is not of the tests.
-    database.maintenance._worker._chores = ()
-    return database
+    with paused():
+        database = StorageDatabase(
+            str(directory),
+            Options(retention=retention, retention_rules=tuple(rules), tiers=tiers, **options),
+            clock=clock,
+            parse_selector=parse_selector,
+        )
+    return without_chores(database)
 
 
 def labels_of(job, n=0):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.reference.background import paused, without_chores
 from tests.storage.test_catalog_shrink import DAY_MS, Time
 from tests.storage.test_deleting_cold import Store
 from tests.storage.test_retention import HOUR_MS, append, labels_of, opened, run
@@ -467,11 +468,11 @@ def test_windows_that_the_limit_took_are_not_built_again(tmp_path):
     options = Options(
         tiers=(Tier(3600.0),), cold_url="s3://bucket/p", cold_after=5 * 86_400.0, cold_cache=0
     )
-    database = StorageDatabase(
-        str(tmp_path / "db"), options, clock=clock, open_store=lambda url, endpoint: store
-    )
-    with closing(database):
-        database.maintenance.pause()
+    with paused():
+        database = StorageDatabase(
+            str(tmp_path / "db"), options, clock=clock, open_store=lambda url, endpoint: store
+        )
+    with closing(without_chores(database)):
         for day in range(7, 0, -1):
             if day == 5:
                 database.build_tiers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.reference.background import paused
 from tests.storage.test_catalog_shrink import DAY_MS, T0, Time
 from tsengine.engine import Database
 from tsengine.errors import CorruptionError
@@ -234,9 +235,8 @@ def test_a_series_of_which_nothing_is_left_is_told_where_others_are_built(tmp_pa
 
     def opened(tiers, days):
         options = Options(tiers=tiers, retention=days * 86_400.0)
-        database = Database(str(tmp_path / "db"), options, clock=lambda: clock.now_ms)
-        database.pause_background()
-        return database
+        with paused():
+            return Database(str(tmp_path / "db"), options, clock=lambda: clock.now_ms)
 
     database = opened((), 4)
     times = [DAY0 - 4 * DAY_MS + k * H for k in range(1, 4 * 24 + 1)]

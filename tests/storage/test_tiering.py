@@ -185,6 +185,8 @@ def test_a_day_that_gets_samples_waits_until_they_stop(make, monkeypatch):
     case = make()
     case.append_days(FIRST, 1)
     case.db.flush()
+    seen = case.db.maintenance._planner
+    wait_until(lambda: len(seen._seen_ms or ()) == 1, "the part is seen")
     time.sleep(1.5)
     assert case.covers() == []
     case.now_ms += tiering.QUIET_MS

@@ -18,6 +18,7 @@ import tsengine
 from tests.faults.filesystem import FaultyFileSystem
 from tests.golden import make_tombstone as made
 from tests.reference import remote_write as wire
+from tests.reference.background import wait_for_disk
 from tests.reference.histogramscan import Message, encode
 from tests.reference.rich_samples import model_of
 from tsengine.errors import CorruptionError, Full, ReadOnly, UnsupportedFormat
@@ -154,11 +155,11 @@ def hold_flushes(db):
 
 
 def wait_until(claim):
-    for _ in range(400):
+    for _ in range(2400):
         if claim():
             return
         time.sleep(0.025)
-    raise AssertionError("waited 10 s in vain")
+    raise AssertionError("waited a minute in vain")
 
 
 def live_files(db):
@@ -299,6 +300,7 @@ def test_nothing_is_deleted_when_the_log_fails(tmp_path):
         db.delete(refs_of(0), 2, 7)
     fs.heal()
     assert times_of(db) == {0: list(range(10))}
+    wait_for_disk(db)
     append(db, 0, [10])
     db.delete(refs_of(0), 0, 8)
     assert times_of(db) == {0: [9, 10]}
@@ -535,6 +537,8 @@ def test_the_background_erases_by_itself(tmp_path):
     append(db, 1, range(1, 11))
     db.flush()
     db.delete(refs_of(0), *EVER)
+    (erasing,) = (c for c in db.maintenance._worker._chores if c.name == "erasing")
+    wait_until(lambda: erasing._first_seen_ms)
     db.maintenance._worker.wake()
     time.sleep(0.1)
     assert [part.entry.n_samples for part in db.state.parts] == [20]
